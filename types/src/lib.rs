@@ -1,0 +1,27 @@
+//! The words of Holdfast: identifiers, positions, sizes, names and limits that more than one crate speaks of.
+//!
+//! Nothing here does I/O, reads a clock or knows a protocol. Every number that crosses a crate border is one of these newtypes,
+//! so that an epoch is never taken for a log sequence number, nor a block address for a byte offset.
+
+mod block;
+mod ids;
+mod limits;
+mod lun;
+mod naa;
+mod name;
+mod op;
+mod size;
+mod time;
+
+pub use block::{BlockRange, BlockSize, Lba, RangeError};
+pub use ids::{
+    CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, LeaseGeneration, LogPos, Lsn, NodeId,
+    ParseIdError, RelativePortId, Revision, SessionInstance, SuspicionId, TpgId,
+};
+pub use limits::*;
+pub use lun::{Lun, LunError};
+pub use naa::Naa;
+pub use name::{IscsiName, Isid, NameError, Nexus};
+pub use op::{BlockOp, OpOutcome};
+pub use size::{ByteSize, SizeError};
+pub use time::Mono;

@@ -1,0 +1,203 @@
+//! iSCSI names and nexuses.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// An iSCSI name (RFC 7143, 4.2.7): `iqn.`, `eui.` or `naa.`, at most 223 bytes, stored in lower case as the RFC compares them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct IscsiName(Arc<str>);
+
+/// Why a text is no iSCSI name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty or longer than 223 bytes.
+    #[error("an iSCSI name has 1 to 223 bytes, this one {0}")]
+    Length(usize),
+    /// Does not start with a known type.
+    #[error("an iSCSI name starts with iqn., eui. or naa.")]
+    Type,
+    /// A character that is not allowed.
+    #[error("an iSCSI name has letters, digits, '-', '.' and ':' only, not '{0}'")]
+    Character(char),
+    /// iqn. without `yyyy-mm.` and a reversed domain.
+    #[error("an iqn name reads iqn.YYYY-MM.reversed.domain[:anything]")]
+    Iqn,
+    /// eui. without 16, or naa. without 16 or 32 hexadecimal digits.
+    #[error("an eui name has 16 hexadecimal digits, a naa name 16 or 32")]
+    Digits,
+}
+
+impl IscsiName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IscsiName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() || text.len() > 223 {
+            return Err(NameError::Length(text.len()));
+        }
+        let lower = text.to_lowercase();
+        // Beyond ASCII the RFC wants stringprep; letters and digits of any script pass, everything else is refused.
+        if let Some(bad) = lower
+            .chars()
+            .find(|c| !(c.is_alphanumeric() || matches!(c, '-' | '.' | ':')))
+        {
+            return Err(NameError::Character(bad));
+        }
+        match lower.get(..4) {
+            Some("iqn.") => check_iqn(&lower[4..])?,
+            Some("eui.") => check_digits(&lower[4..], &[16])?,
+            Some("naa.") => check_digits(&lower[4..], &[16, 32])?,
+            _ => return Err(NameError::Type),
+        }
+        Ok(Self(lower.into()))
+    }
+}
+
+/// `YYYY-MM.` and at least one label of the naming authority (RFC 7143, 4.2.7.4).
+fn check_iqn(rest: &str) -> Result<(), NameError> {
+    let bytes = rest.as_bytes();
+    let digits = |range: std::ops::Range<usize>| {
+        bytes
+            .get(range)
+            .is_some_and(|part| part.iter().all(u8::is_ascii_digit))
+    };
+    let date = digits(0..4) && bytes.get(4) == Some(&b'-') && digits(5..7) && bytes.get(7) == Some(&b'.');
+    let month = date
+        && matches!(
+            &rest[5..7],
+            "01" | "02" | "03" | "04" | "05" | "06" | "07" | "08" | "09" | "10" | "11" | "12"
+        );
+    let authority = if month {
+        rest[8..].split(':').next().unwrap_or("")
+    } else {
+        ""
+    };
+    if authority.is_empty() || authority.split('.').any(str::is_empty) {
+        return Err(NameError::Iqn);
+    }
+    Ok(())
+}
+
+fn check_digits(rest: &str, lengths: &[usize]) -> Result<(), NameError> {
+    if lengths.contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(())
+    } else {
+        Err(NameError::Digits)
+    }
+}
+
+impl fmt::Display for IscsiName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<IscsiName> for String {
+    fn from(name: IscsiName) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl TryFrom<String> for IscsiName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// The initiator's part of a session id (RFC 7143, 11.12.5): six bytes that the initiator chooses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Isid(pub [u8; 6]);
+
+impl fmt::Display for Isid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Isid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An I_T nexus (RFC 7143, 3.4.1.2): initiator name and ISID, target name and target portal group tag.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Nexus {
+    /// The initiator.
+    pub initiator: IscsiName,
+    /// The session's initiator part.
+    pub isid: Isid,
+    /// The target.
+    pub target: IscsiName,
+    /// The portal group it is logged in to.
+    pub tpg: crate::TpgId,
+}
+
+impl fmt::Display for Nexus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{},i,0x{} -> {},t,0x{:04x}",
+            self.initiator,
+            self.isid,
+            self.target,
+            self.tpg.value()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_names_pass_in_lower_case() {
+        for good in [
+            "iqn.1993-08.org.debian:01:abc",
+            "iqn.2026-11.example",
+            "iqn.2001-04.com.example:storage:diskarrays-sn-a8675309",
+            "eui.02004567a425678d",
+            "naa.52004567ba64678d",
+            "naa.62004567ba64678d0123456789abcdef",
+        ] {
+            assert_eq!(good.parse::<IscsiName>().unwrap().as_str(), good);
+        }
+        assert_eq!(
+            "IQN.2026-11.Example:A".parse::<IscsiName>().unwrap().as_str(),
+            "iqn.2026-11.example:a"
+        );
+    }
+
+    #[test]
+    fn bad_names_say_why() {
+        let cases = [
+            ("", NameError::Length(0)),
+            ("disk", NameError::Type),
+            ("iqn.2026-13.example", NameError::Iqn),
+            ("iqn.2026-11.", NameError::Iqn),
+            ("iqn.2026-11.a..b", NameError::Iqn),
+            ("iqn.2026-1", NameError::Iqn),
+            ("iqn.2026-11.example:a b", NameError::Character(' ')),
+            ("iqn.2026-11.example_x", NameError::Character('_')),
+            ("eui.123", NameError::Digits),
+            ("naa.zzzz4567ba64678d", NameError::Digits),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<IscsiName>(), Err(error), "{text}");
+        }
+        assert_eq!("i".repeat(224).parse::<IscsiName>(), Err(NameError::Length(224)));
+    }
+}

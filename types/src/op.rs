@@ -1,0 +1,165 @@
+//! The one storage operation that a SCSI command becomes.
+
+use bytes::Bytes;
+
+use crate::BlockRange;
+
+/// What `scsi` asks of an extent and `replication` carries out, here or on the primary. Ranges lie within the extent and lengths of data match
+/// them: `scsi` has checked both; whoever takes one off a wire checks again ([`BlockOp::check`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockOp {
+    /// Give the blocks.
+    Read {
+        /// Which.
+        range: BlockRange,
+    },
+    /// Put the blocks.
+    Write {
+        /// Where.
+        range: BlockRange,
+        /// `range` times the block size bytes.
+        data: Bytes,
+        /// Stable before it is answered, also under write-back.
+        fua: bool,
+    },
+    /// Put the same block everywhere in the range.
+    WriteSame {
+        /// Where.
+        range: BlockRange,
+        /// One block.
+        block: Bytes,
+    },
+    /// Zeros in every block named, freed where the disk can (W7): UNMAP, WRITE SAME with UNMAP or NDOB.
+    Zero {
+        /// Where; may touch or overlap.
+        ranges: Vec<BlockRange>,
+    },
+    /// COMPARE AND WRITE: put `data` if the blocks equal `expect`, in one step (SBC-4, 5.3).
+    CompareAndWrite {
+        /// Where.
+        range: BlockRange,
+        /// What must be there.
+        expect: Bytes,
+        /// What to put.
+        data: Bytes,
+    },
+    /// VERIFY: read the blocks and, with `expect`, compare them.
+    Verify {
+        /// Which.
+        range: BlockRange,
+        /// With BYTCHK: what must be there.
+        expect: Option<Bytes>,
+    },
+    /// All that was answered before is stable (SYNCHRONIZE CACHE).
+    Flush,
+}
+
+impl BlockOp {
+    /// Whether the answer depends on contents, so that it needs a lease (W3).
+    pub const fn reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Read { .. } | Self::Verify { .. } | Self::CompareAndWrite { .. }
+        )
+    }
+
+    /// Whether it may change contents.
+    pub const fn writes(&self) -> bool {
+        matches!(
+            self,
+            Self::Write { .. } | Self::WriteSame { .. } | Self::Zero { .. } | Self::CompareAndWrite { .. }
+        )
+    }
+
+    /// Bytes of data that came with it: what it holds in memory until it is done.
+    pub fn payload_len(&self) -> usize {
+        match self {
+            Self::Write { data, .. } => data.len(),
+            Self::WriteSame { block, .. } => block.len(),
+            Self::CompareAndWrite { expect, data, .. } => expect.len() + data.len(),
+            Self::Verify { expect, .. } => expect.as_ref().map_or(0, Bytes::len),
+            Self::Read { .. } | Self::Zero { .. } | Self::Flush => 0,
+        }
+    }
+
+    /// The ranges it touches.
+    pub fn ranges(&self) -> &[BlockRange] {
+        match self {
+            Self::Read { range }
+            | Self::Write { range, .. }
+            | Self::WriteSame { range, .. }
+            | Self::CompareAndWrite { range, .. }
+            | Self::Verify { range, .. } => std::slice::from_ref(range),
+            Self::Zero { ranges } => ranges,
+            Self::Flush => &[],
+        }
+    }
+
+    /// Whether ranges lie within an extent of `blocks` blocks and data has the length they ask for.
+    pub fn check(&self, blocks: u64, size: crate::BlockSize) -> bool {
+        let fits = self.ranges().iter().all(|range| range.end().0 <= blocks);
+        let exact = |data: &Bytes, range: &BlockRange| data.len() as u64 == range.byte_len(size);
+        fits && match self {
+            Self::Write { range, data, .. } => exact(data, range),
+            Self::WriteSame { block, .. } => block.len() as u64 == u64::from(size.bytes()),
+            Self::CompareAndWrite { range, expect, data } => exact(expect, range) && exact(data, range),
+            Self::Verify { range, expect } => expect.as_ref().is_none_or(|expect| exact(expect, range)),
+            Self::Read { .. } | Self::Zero { .. } | Self::Flush => true,
+        }
+    }
+}
+
+/// How a storage operation ended. There is no "I/O error" among them: our own trouble is held, handed over or ends the connection (I8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpOutcome {
+    /// Done; stable as the write cache policy says.
+    Done,
+    /// The blocks asked for.
+    Data(Bytes),
+    /// COMPARE AND WRITE or VERIFY found something else; offset in bytes of the first difference, for the sense data's INFORMATION field.
+    Miscompare {
+        /// In bytes from the start of the range.
+        offset: u32,
+    },
+    /// No room for a thin extent to grow (07/27/07 towards the initiator). Nothing was changed.
+    NoSpace,
+    /// Held as long as allowed while an epoch change is under way, with quorum: 02/04/0A. It has not taken effect and never will.
+    Transitioning,
+    /// It will never take effect, or its fate cannot be told: reset the initiator's connection, answer nothing (I8, I11).
+    Reset,
+    /// Aborted by task management: it has not taken effect and never will, and nothing is answered.
+    Aborted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlockSize, Lba};
+
+    #[test]
+    fn check_wants_exact_lengths_within_the_extent() {
+        let range = BlockRange::new(Lba(6), 2).unwrap();
+        let write = |len: usize| BlockOp::Write {
+            range,
+            data: Bytes::from(vec![0; len]),
+            fua: false,
+        };
+        assert!(write(1024).check(8, BlockSize::B512));
+        assert!(!write(1023).check(8, BlockSize::B512));
+        assert!(!write(1024).check(7, BlockSize::B512));
+        assert!(
+            !BlockOp::WriteSame {
+                range,
+                block: Bytes::from_static(b"x")
+            }
+            .check(8, BlockSize::B512)
+        );
+        let caw = BlockOp::CompareAndWrite {
+            range,
+            expect: Bytes::from(vec![0; 1024]),
+            data: Bytes::new(),
+        };
+        assert!(!caw.check(8, BlockSize::B512));
+        assert!(caw.reads() && caw.writes());
+    }
+}
