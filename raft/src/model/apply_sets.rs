@@ -1,0 +1,224 @@
+//! Primaries and in-sync sets: the commands of rules E1 to E6 and the second commit of L3.
+//!
+//! Every item goes through one gate ([`stamped`]), which holds E2's precondition, and one exit ([`Extent::moved`]), which raises the
+//! version. No path here can empty an in-sync set or take the primary out of it.
+
+use holdfast_types::{ExtentId, Incarnation, NodeId, SuspicionId};
+
+use super::command::{Candidate, ExtentStamp};
+use super::reply::{ItemOutcome, ItemResult, Refusal, Reply};
+use super::state::{ClusterState, Extent};
+
+type Applied = Result<Reply, Refusal>;
+
+impl Extent {
+    fn moved(&mut self) {
+        self.version = self.version.next();
+    }
+
+    /// A new reign: the epoch names the primary's run (E1).
+    fn reign(&mut self, primary: Option<(NodeId, Incarnation)>) {
+        self.epoch = self.epoch.next();
+        self.primary = primary.map(|(node, _)| node);
+        self.primary_incarnation = primary.map(|(_, run)| run);
+        self.moved();
+    }
+
+    fn outcome(&self) -> ItemOutcome {
+        ItemOutcome::Done {
+            epoch: self.epoch,
+            version: self.version,
+            primary: self.primary,
+        }
+    }
+}
+
+/// E2: the extent is still as the proposal says.
+fn stamped(extent: &Extent, stamp: ExtentStamp) -> Result<(), Refusal> {
+    if extent.epoch != stamp.epoch {
+        return Err(Refusal::EpochMoved {
+            named: stamp.epoch,
+            now: extent.epoch,
+        });
+    }
+    if extent.version != stamp.version {
+        return Err(Refusal::VersionMoved {
+            named: stamp.version,
+            now: extent.version,
+        });
+    }
+    Ok(())
+}
+
+fn led_by(extent: &Extent, node: NodeId) -> Result<(), Refusal> {
+    if extent.primary == Some(node) {
+        Ok(())
+    } else {
+        Err(Refusal::NotPrimary { node })
+    }
+}
+
+impl ClusterState {
+    /// Runs `change` over each item whose precondition holds; the items stand for themselves.
+    fn each(
+        &mut self,
+        items: &[ExtentStamp],
+        change: impl Fn(&mut Extent) -> Result<(), Refusal>,
+    ) -> Vec<ItemResult> {
+        let one = |stamp: &ExtentStamp| {
+            let extent = self.extents.get_mut(&stamp.extent);
+            let done = extent
+                .ok_or(Refusal::NoSuchExtent { extent: stamp.extent })
+                .and_then(|extent| {
+                    stamped(extent, *stamp)?;
+                    change(extent)?;
+                    Ok(extent.outcome())
+                });
+            ItemResult {
+                extent: stamp.extent,
+                outcome: done.unwrap_or_else(|refusal| ItemOutcome::Refused { refusal }),
+            }
+        };
+        items.iter().map(one).collect()
+    }
+
+    /// A suspect is given nothing, and may change nothing (E2).
+    fn trusted(&self, node: NodeId) -> Result<(), Refusal> {
+        match self.nodes.get(&node) {
+            None => Err(Refusal::NoSuchNode { node }),
+            Some(member) if member.is_suspect() => Err(Refusal::Suspect { node }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// L3, second commit. Everything it relies on is looked at here, when it is applied: the same suspicion stands, the old epoch is
+    /// the suspect's (an extent that moved on has another primary), the new primary is in sync and no suspect itself.
+    ///
+    /// Where no candidate fits, the extent is left without primary, under a new epoch: nobody serves it (the suspect's promises have run
+    /// out), its in-sync set stays as it is, and the first member of that set to come back opens it.
+    pub(super) fn new_epoch(
+        &mut self,
+        suspect: NodeId,
+        suspicion: SuspicionId,
+        candidates: &[Candidate],
+    ) -> Applied {
+        if self.member_mut(suspect)?.suspicion != Some(suspicion) {
+            return Err(Refusal::NoSuchSuspicion { node: suspect });
+        }
+        let fit: Vec<Candidate> = candidates
+            .iter()
+            .filter(|c| self.trusted(c.node).is_ok())
+            .copied()
+            .collect();
+        let lost = self
+            .extents
+            .iter_mut()
+            .filter(|(_, e)| e.primary == Some(suspect));
+        let items = lost
+            .map(|(id, extent): (&ExtentId, &mut Extent)| {
+                let next = fit.iter().find(|c| extent.in_sync.contains(&c.node));
+                if next.is_some() {
+                    // The next primary stays in the set, so the set is not emptied.
+                    extent.in_sync.remove(&suspect);
+                }
+                extent.reign(next.map(|c| (c.node, c.incarnation)));
+                ItemResult {
+                    extent: *id,
+                    outcome: extent.outcome(),
+                }
+            })
+            .collect();
+        Ok(Reply::Items { items })
+    }
+
+    /// E1, E6: a new epoch for the named primary, or for an in-sync member where there is no primary; proposed by that node only.
+    pub(super) fn reopen(&mut self, items: &[ExtentStamp], node: NodeId, run: Incarnation) -> Applied {
+        self.trusted(node)?;
+        let items = self.each(items, |extent| {
+            if extent.primary.is_some_and(|primary| primary != node) {
+                return Err(Refusal::NotPrimary { node });
+            }
+            if !extent.in_sync.contains(&node) {
+                return Err(Refusal::NotInSync { node });
+            }
+            extent.reign(Some((node, run)));
+            Ok(())
+        });
+        Ok(Reply::Items { items })
+    }
+
+    /// E2, "shrinks and growths of a suspect are refused": a suspect *primary* changes no set, since its extents are about to move and a
+    /// set that keeps changing would hold that up (the check of the in-sync set at apply is what keeps it safe). Taking out a member
+    /// that is itself suspect is another matter: its healthy primary must be able to, or every write would wait for a dead replica.
+    /// That is safe, since a later promotion looks at the set as it then is.
+    pub(super) fn shrink(&mut self, items: &[ExtentStamp], proposer: NodeId, remove: NodeId) -> Applied {
+        self.trusted(proposer)?;
+        if proposer == remove {
+            return Err(Refusal::RemovesPrimary { node: remove });
+        }
+        let items = self.each(items, |extent| {
+            led_by(extent, proposer)?;
+            if !extent.in_sync.remove(&remove) {
+                return Err(Refusal::NotInSync { node: remove });
+            }
+            extent.moved();
+            Ok(())
+        });
+        Ok(Reply::Items { items })
+    }
+
+    /// R3, E3. Neither a suspect primary nor a suspect newcomer (E2).
+    pub(super) fn grow(&mut self, items: &[ExtentStamp], proposer: NodeId, add: NodeId) -> Applied {
+        self.trusted(proposer)?;
+        self.trusted(add)?;
+        let items = self.each(items, |extent| {
+            led_by(extent, proposer)?;
+            if !extent.replicas.contains(&add) {
+                return Err(Refusal::NotReplica { node: add });
+            }
+            if !extent.in_sync.insert(add) {
+                return Err(Refusal::AlreadyInSync { node: add });
+            }
+            extent.moved();
+            Ok(())
+        });
+        Ok(Reply::Items { items })
+    }
+
+    /// E3: only the version is raised, so that a growth that is still under way finds another one.
+    pub(super) fn grow_void(&mut self, items: &[ExtentStamp], proposer: NodeId) -> Applied {
+        self.trusted(proposer)?;
+        let items = self.each(items, |extent| {
+            led_by(extent, proposer)?;
+            extent.moved();
+            Ok(())
+        });
+        Ok(Reply::Items { items })
+    }
+
+    /// E6: from the very run that handed back, to a member that is in sync.
+    pub(super) fn switchover(
+        &mut self,
+        items: &[ExtentStamp],
+        from: (NodeId, Incarnation),
+        to: (NodeId, Incarnation),
+    ) -> Applied {
+        self.trusted(from.0)?;
+        self.trusted(to.0)?;
+        if from.0 == to.0 {
+            return Err(Refusal::Invalid("a switchover goes to another node".into()));
+        }
+        let items = self.each(items, |extent| {
+            led_by(extent, from.0)?;
+            if extent.primary_incarnation != Some(from.1) {
+                return Err(Refusal::OtherIncarnation);
+            }
+            if !extent.in_sync.contains(&to.0) {
+                return Err(Refusal::NotInSync { node: to.0 });
+            }
+            extent.reign(Some(to));
+            Ok(())
+        });
+        Ok(Reply::Items { items })
+    }
+}

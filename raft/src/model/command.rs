@@ -1,0 +1,212 @@
+//! What can be proposed to the cluster.
+
+use std::collections::BTreeSet;
+
+use holdfast_types::{
+    BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LeaseGeneration, Lun, NodeId,
+    SuspicionId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::state::{ClusterId, NodeAddresses, Role, SecondaryAccess};
+
+/// The state of an extent that a proposal starts from (E2). Anything else at apply refuses the item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ExtentStamp {
+    /// Which extent.
+    pub extent: ExtentId,
+    /// Its epoch as the proposer saw it.
+    pub epoch: Epoch,
+    /// The version of its in-sync set as the proposer saw it.
+    pub version: InSyncVersion,
+}
+
+/// A node that may be promoted, with the run it is in (E1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Who.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+}
+
+/// A member of a new cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewNode {
+    /// Its id, not 0.
+    pub id: NodeId,
+    /// Its name, see [`super::check_name`].
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Where it listens.
+    pub addresses: NodeAddresses,
+}
+
+/// The first command of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// The cluster's name.
+    pub name: String,
+    /// The cluster's UUID, drawn by the proposer.
+    pub id: ClusterId,
+    /// Every member; all of them vote.
+    pub nodes: Vec<NewNode>,
+}
+
+/// An extent to create. Its replicas start equal (all zeros), so all of them start in sync, and nobody is primary until a member opens it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewExtent {
+    /// Its UUID, drawn by the proposer.
+    pub id: ExtentId,
+    /// Its name.
+    pub name: String,
+    /// Size in bytes: a multiple of the block size within the limits of `holdfast_types`.
+    pub size_bytes: u64,
+    /// Logical block size.
+    pub block_size: BlockSize,
+    /// Whether space is allocated as it is written.
+    #[serde(default)]
+    pub thin: bool,
+    /// Data nodes that keep a replica.
+    pub replicas: BTreeSet<NodeId>,
+    /// Which of them is primary when all is well.
+    #[serde(default)]
+    pub preferred: Option<NodeId>,
+    /// How the others show the unit.
+    #[serde(default)]
+    pub secondary: SecondaryAccess,
+}
+
+/// A proposal. Late and doubled ones are harmless: each names what it starts from, or is the same the second time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Makes the cluster.
+    Init(Init),
+    /// Where a node listens from now on.
+    SetNode {
+        /// Who.
+        node: NodeId,
+        /// Where.
+        addresses: NodeAddresses,
+    },
+    /// A node's process has started.
+    NodeStarted {
+        /// Who.
+        node: NodeId,
+        /// Its new run.
+        incarnation: Incarnation,
+    },
+    /// Makes an extent.
+    CreateExtent(NewExtent),
+    /// Makes an extent larger; smaller is refused.
+    ResizeExtent {
+        /// Which.
+        extent: ExtentId,
+        /// Its new size in bytes.
+        size_bytes: u64,
+    },
+    /// Removes an extent that no LUN stands for.
+    DeleteExtent {
+        /// Which.
+        extent: ExtentId,
+    },
+    /// Makes a target without LUNs.
+    CreateTarget {
+        /// Its iSCSI name.
+        name: IscsiName,
+    },
+    /// Removes a target without LUNs.
+    DeleteTarget {
+        /// Its iSCSI name.
+        name: IscsiName,
+    },
+    /// Shows an extent as a LUN.
+    MapLun {
+        /// Of which target.
+        target: IscsiName,
+        /// Under which number.
+        lun: Lun,
+        /// What it stands for.
+        extent: ExtentId,
+    },
+    /// Takes a LUN away.
+    UnmapLun {
+        /// Of which target.
+        target: IscsiName,
+        /// Which.
+        lun: Lun,
+    },
+    /// First commit of L3: nobody promises `node` anything from here on.
+    Suspect {
+        /// Who is silent.
+        node: NodeId,
+        /// Its lease generation as the proposer saw it, so that a late proposal does not raise a suspicion that was cleared.
+        generation: LeaseGeneration,
+    },
+    /// Second commit of L3: all extents of the suspect get a new primary, in one decision.
+    NewEpoch {
+        /// Who lost them.
+        suspect: NodeId,
+        /// The suspicion that a majority reported as run out.
+        suspicion: SuspicionId,
+        /// Who may be promoted, best first. An extent takes the first that is in its in-sync set and not suspect.
+        candidates: Vec<Candidate>,
+    },
+    /// The suspect is back (L4).
+    ClearSuspect {
+        /// Who.
+        node: NodeId,
+        /// Which suspicion.
+        suspicion: SuspicionId,
+    },
+    /// A new epoch for the primary itself, after its restart (E1) or to make a switchover void (E6), or for an in-sync member of an extent
+    /// that has no primary.
+    Reopen {
+        /// From where.
+        items: Vec<ExtentStamp>,
+        /// Who: only ever the proposer itself.
+        node: NodeId,
+        /// Its run.
+        incarnation: Incarnation,
+    },
+    /// The primary takes a member out of in-sync sets.
+    Shrink {
+        /// From where.
+        items: Vec<ExtentStamp>,
+        /// The primary.
+        proposer: NodeId,
+        /// Who goes.
+        remove: NodeId,
+    },
+    /// The primary takes a replica into in-sync sets, after the barrier (R3).
+    Grow {
+        /// From where.
+        items: Vec<ExtentStamp>,
+        /// The primary.
+        proposer: NodeId,
+        /// Who comes.
+        add: NodeId,
+    },
+    /// The primary gives a growth up: only the version is raised, so that the growth can no longer take effect (E3).
+    GrowVoid {
+        /// From where.
+        items: Vec<ExtentStamp>,
+        /// The primary.
+        proposer: NodeId,
+    },
+    /// The primary, drained and closed, hands extents over (E6).
+    Switchover {
+        /// From where.
+        items: Vec<ExtentStamp>,
+        /// The primary.
+        from: NodeId,
+        /// The run in which it handed back.
+        from_incarnation: Incarnation,
+        /// The next primary.
+        to: NodeId,
+        /// Its run.
+        to_incarnation: Incarnation,
+    },
+}

@@ -1,0 +1,25 @@
+//! The committed cluster state and the commands that change it.
+//!
+//! Everything here is pure: [`ClusterState::apply`] is a function of the state, the entry's log index and the command, so every node
+//! that applied the same entries holds the same state. Commands are stored in the Raft log as JSON; field names are therefore part of
+//! the disk format, and whatever is added later carries `#[serde(default)]`.
+
+mod apply;
+mod apply_sets;
+mod command;
+mod name;
+mod reply;
+mod state;
+mod view;
+
+pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
+pub use name::{NAME_MAX, check_name};
+pub use reply::{ItemOutcome, ItemResult, Refusal, Reply};
+pub use state::{
+    ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT,
+    SecondaryAccess, Settings, Target, VoterSet,
+};
+pub use view::{GroupState, GroupView, LuView, Share};
+
+#[cfg(test)]
+mod model_test;

@@ -1,0 +1,305 @@
+//! What the cluster has agreed on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use holdfast_types::{
+    BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LEASE_TIME, LeaseGeneration, Lun,
+    NodeId, Revision, SuspicionId, TpgId,
+};
+use serde::{Deserialize, Serialize};
+
+/// Format of a stored [`ClusterState`]. A reader refuses a newer one.
+pub const STATE_FORMAT: u32 = 1;
+
+/// The cluster's UUID, drawn once by `cluster init`. Stored as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ClusterId(pub u128);
+
+impl ClusterId {
+    /// A short form for datagrams, so that the traffic of another cluster is told apart: the two halves folded together.
+    pub const fn short(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0.to_be_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_be_bytes([i, j, k, l, m, n, o, p])
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<ClusterId> for String {
+    fn from(id: ClusterId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for ClusterId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err("a cluster id has 32 hexadecimal digits".into());
+        }
+        u128::from_str_radix(&text, 16)
+            .map(Self)
+            .map_err(|e| e.to_string())
+    }
+}
+
+/// The cluster's name and id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterIdentity {
+    /// The name people gave it.
+    pub name: String,
+    /// Its UUID.
+    pub id: ClusterId,
+}
+
+/// What can be set for the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The lease time L in milliseconds (L2). No command changes it yet: a change must wait out the promises given under the old value.
+    pub lease_ms: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let lease_ms = u32::try_from(LEASE_TIME.as_millis()).expect("the constant is below a minute");
+        Self { lease_ms }
+    }
+}
+
+impl Settings {
+    /// The lease time L (L2).
+    pub const fn lease_time(&self) -> Duration {
+        Duration::from_millis(self.lease_ms as u64)
+    }
+}
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Keeps replicas and serves initiators.
+    Data,
+    /// Votes and keeps the cluster state, has no extents.
+    Witness,
+}
+
+/// Where a node listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddresses {
+    /// Raft messages (TCP).
+    pub raft: SocketAddr,
+    /// Replication and forwarded commands (TCP).
+    pub replication: SocketAddr,
+    /// The admin service (TCP).
+    pub admin: SocketAddr,
+    /// Heartbeats (UDP).
+    pub heartbeat: SocketAddr,
+    /// iSCSI portals of the node's home set (TCP); empty for a witness.
+    #[serde(default)]
+    pub portals: Vec<SocketAddr>,
+}
+
+/// A cluster member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The name people gave it, unique in the cluster.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Where it listens.
+    pub addresses: NodeAddresses,
+    /// Its home set of portals: group id, TPGT and relative target port id. Unique, never used again.
+    pub tpg: TpgId,
+    /// Raised by each cleared suspicion (L4).
+    #[serde(default)]
+    pub lease_generation: LeaseGeneration,
+    /// Set while the node is suspect (L3).
+    #[serde(default)]
+    pub suspicion: Option<SuspicionId>,
+    /// The run that the node told of last.
+    #[serde(default)]
+    pub incarnation: Option<Incarnation>,
+}
+
+impl Node {
+    /// Whether a suspicion stands against it.
+    pub const fn is_suspect(&self) -> bool {
+        self.suspicion.is_some()
+    }
+}
+
+/// What the groups of nodes that are not the primary are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecondaryAccess {
+    /// Active/non-optimized: commands are forwarded to the primary.
+    #[default]
+    NonOptimized,
+    /// Standby.
+    Standby,
+}
+
+/// An extent: a replicated volume, what a logical unit stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// The name people gave it, unique in the cluster.
+    pub name: String,
+    /// Size in bytes, a multiple of the block size.
+    pub size_bytes: u64,
+    /// Logical block size.
+    pub block_size: BlockSize,
+    /// Whether space is allocated as it is written.
+    #[serde(default)]
+    pub thin: bool,
+    /// The data nodes that keep a replica, in sync or not.
+    pub replicas: BTreeSet<NodeId>,
+    /// The replica that is primary when all is well.
+    #[serde(default)]
+    pub preferred: Option<NodeId>,
+    /// The present reign (I2). 0 until the extent had its first primary.
+    pub epoch: Epoch,
+    /// Who reigns; `None` where nobody may serve until an in-sync member opens the extent.
+    pub primary: Option<NodeId>,
+    /// The run of the primary that the epoch names (E1).
+    pub primary_incarnation: Option<Incarnation>,
+    /// Who holds every acknowledged write. Never empty; holds the primary.
+    pub in_sync: BTreeSet<NodeId>,
+    /// Raised by every change of primary or in-sync set (E2).
+    pub version: InSyncVersion,
+    /// How nodes other than the primary show the unit.
+    #[serde(default)]
+    pub secondary: SecondaryAccess,
+    /// Raised whenever a port group's state towards this unit changes (P3).
+    #[serde(default)]
+    pub alua_changes: u64,
+    /// Raised whenever the size changes (P3).
+    #[serde(default)]
+    pub capacity_changes: u64,
+}
+
+/// An iSCSI target and its LUN map.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Which extent each LUN stands for.
+    #[serde(default)]
+    pub luns: BTreeMap<Lun, ExtentId>,
+    /// Raised whenever the map changes (P3).
+    #[serde(default)]
+    pub lun_changes: u64,
+}
+
+/// Who votes. Lease and reports need a majority of the newest set (L8).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterSet {
+    /// Log index of the entry that made it.
+    pub id: u64,
+    /// Its members.
+    pub members: BTreeSet<NodeId>,
+}
+
+impl VoterSet {
+    /// How many members are a majority; 1 for an empty set, so that nothing is ever decided by nobody.
+    pub fn majority(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+}
+
+/// The committed cluster state: what every node holds after it applied the same entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// [`STATE_FORMAT`] of the writer.
+    pub format: u32,
+    /// Log index of the newest entry that is applied.
+    pub revision: Revision,
+    /// `None` before `cluster init`.
+    pub cluster: Option<ClusterIdentity>,
+    /// Cluster-wide settings.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Members.
+    #[serde(default)]
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Who votes.
+    #[serde(default)]
+    pub voters: VoterSet,
+    /// Extents.
+    #[serde(default)]
+    pub extents: BTreeMap<ExtentId, Extent>,
+    /// Targets.
+    #[serde(default)]
+    pub targets: BTreeMap<IscsiName, Target>,
+    /// The target port group id given last.
+    #[serde(default)]
+    pub last_tpg: TpgId,
+}
+
+impl Default for ClusterState {
+    fn default() -> Self {
+        Self {
+            format: STATE_FORMAT,
+            revision: Revision(0),
+            cluster: None,
+            settings: Settings::default(),
+            nodes: BTreeMap::new(),
+            voters: VoterSet::default(),
+            extents: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            last_tpg: TpgId(0),
+        }
+    }
+}
+
+impl ClusterState {
+    /// Whether `cluster init` was applied.
+    pub const fn is_initialized(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// The member `node`.
+    pub fn node(&self, node: NodeId) -> Option<&Node> {
+        self.nodes.get(&node)
+    }
+
+    /// The suspicion that stands against `node`.
+    pub fn suspicion(&self, node: NodeId) -> Option<SuspicionId> {
+        self.nodes.get(&node).and_then(|n| n.suspicion)
+    }
+
+    /// Whether a suspicion stands against `node`. A node that is no member counts as suspect: nothing is given to it.
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_none_or(Node::is_suspect)
+    }
+
+    /// The node of that name.
+    pub fn node_named(&self, name: &str) -> Option<NodeId> {
+        self.nodes.iter().find(|(_, n)| n.name == name).map(|(id, _)| *id)
+    }
+
+    /// The extent of that name.
+    pub fn extent_named(&self, name: &str) -> Option<ExtentId> {
+        self.extents
+            .iter()
+            .find(|(_, e)| e.name == name)
+            .map(|(id, _)| *id)
+    }
+
+    /// An entry without a command (Raft's own) was applied.
+    pub fn advance(&mut self, index: Revision) {
+        self.revision = self.revision.max(index);
+    }
+}

@@ -1,0 +1,210 @@
+//! What other parts read out of the cluster state: port-group states, LUN maps, a node's share of the extents.
+
+use std::collections::BTreeMap;
+
+use holdfast_types::{ExtentId, Incarnation, IscsiName, Lun, NodeId, TpgId};
+
+use super::command::{Command, ExtentStamp};
+use super::state::{ClusterState, Extent, Role, SecondaryAccess};
+
+/// State of a target port group towards one logical unit (SPC-5, 5.18.2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GroupState {
+    /// Served here.
+    ActiveOptimized,
+    /// Forwarded to the primary.
+    ActiveNonOptimized,
+    /// Not served, but the group answers.
+    Standby,
+    /// Nobody answers for the group.
+    Unavailable,
+    /// No primary at present.
+    Transitioning,
+}
+
+/// One target port group as a logical unit shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupView {
+    /// The group, which is also the relative target port id of its ports.
+    pub tpg: TpgId,
+    /// Whose home set it is.
+    pub node: NodeId,
+    /// Its state.
+    pub state: GroupState,
+    /// The PREF bit.
+    pub preferred: bool,
+}
+
+/// A logical unit as all nodes show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LuView<'a> {
+    /// The extent's id.
+    pub id: ExtentId,
+    /// The extent.
+    pub extent: &'a Extent,
+    /// Every group of the cluster, by node.
+    pub groups: Vec<GroupView>,
+}
+
+/// What a node is to an extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// The committed primary, in the run that the epoch names. Serving needs the lease on top.
+    Primary,
+    /// The committed primary, but in an earlier run: it must reopen before it serves (E1).
+    PrimaryBefore,
+    /// Keeps a replica that is in sync.
+    InSync,
+    /// Keeps a replica that is not in sync.
+    OutOfSync,
+    /// Keeps none.
+    None,
+}
+
+impl Extent {
+    /// What proposals about it start from (E2).
+    pub const fn stamp(&self, id: ExtentId) -> ExtentStamp {
+        ExtentStamp {
+            extent: id,
+            epoch: self.epoch,
+            version: self.version,
+        }
+    }
+
+    /// What `node`, in run `incarnation`, is to it.
+    pub fn share(&self, node: NodeId, incarnation: Incarnation) -> Share {
+        if self.primary == Some(node) {
+            if self.primary_incarnation == Some(incarnation) {
+                Share::Primary
+            } else {
+                Share::PrimaryBefore
+            }
+        } else if self.in_sync.contains(&node) {
+            Share::InSync
+        } else if self.replicas.contains(&node) {
+            Share::OutOfSync
+        } else {
+            Share::None
+        }
+    }
+}
+
+impl Command {
+    /// Whether it can change a port group's state.
+    pub(super) const fn moves_groups(&self) -> bool {
+        matches!(
+            self,
+            Self::Suspect { .. }
+                | Self::NewEpoch { .. }
+                | Self::ClearSuspect { .. }
+                | Self::Reopen { .. }
+                | Self::Shrink { .. }
+                | Self::Grow { .. }
+                | Self::Switchover { .. }
+        )
+    }
+}
+
+impl ClusterState {
+    /// The logical unit that shows `extent`.
+    pub fn lu(&self, extent: ExtentId) -> Option<LuView<'_>> {
+        let found = self.extents.get(&extent)?;
+        Some(LuView {
+            id: extent,
+            extent: found,
+            groups: self.groups(found),
+        })
+    }
+
+    /// The logical unit behind `lun` of `target`.
+    pub fn lun(&self, target: &IscsiName, lun: Lun) -> Option<LuView<'_>> {
+        self.lu(*self.targets.get(target)?.luns.get(&lun)?)
+    }
+
+    fn groups(&self, extent: &Extent) -> Vec<GroupView> {
+        let data = self.nodes.iter().filter(|(_, n)| n.role == Role::Data);
+        data.map(|(&node, member)| {
+            let state = self.group_state(extent, node);
+            GroupView {
+                tpg: member.tpg,
+                node,
+                state,
+                preferred: extent.preferred == Some(node) && state == GroupState::ActiveOptimized,
+            }
+        })
+        .collect()
+    }
+
+    /// P4. A suspicion alone shows nothing; a suspect that a commit has also put out of the in-sync set is gone for the hosts too. A member
+    /// of the in-sync set has, by commit, a working link to the primary (it would be shrunk away otherwise), so it can forward;
+    /// any other node is standby at most. Never all groups are unavailable, since the in-sync set is never empty.
+    fn group_state(&self, extent: &Extent, node: NodeId) -> GroupState {
+        let in_sync = extent.in_sync.contains(&node);
+        if !in_sync && self.is_suspect(node) {
+            return GroupState::Unavailable;
+        }
+        match extent.primary {
+            None => GroupState::Transitioning,
+            Some(primary) if primary == node => GroupState::ActiveOptimized,
+            Some(_) if in_sync && extent.secondary == SecondaryAccess::NonOptimized => {
+                GroupState::ActiveNonOptimized
+            }
+            Some(_) => GroupState::Standby,
+        }
+    }
+
+    pub(super) fn all_groups(&self) -> BTreeMap<ExtentId, Vec<GroupView>> {
+        self.extents.iter().map(|(id, e)| (*id, self.groups(e))).collect()
+    }
+
+    pub(super) fn groups_of(&self, extent: ExtentId) -> Vec<GroupView> {
+        self.extents
+            .get(&extent)
+            .map(|e| self.groups(e))
+            .unwrap_or_default()
+    }
+
+    /// Extents that `node` keeps a replica of, with what it is to them.
+    pub fn shares(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+    ) -> impl Iterator<Item = (ExtentId, &Extent, Share)> {
+        self.extents
+            .iter()
+            .map(move |(id, e)| (*id, e, e.share(node, incarnation)))
+            .filter(|(_, _, share)| *share != Share::None)
+    }
+
+    /// What `node` should propose to reopen: extents whose epoch names an earlier run of it (E1), and extents without primary that it is
+    /// the first to open: preferred, or first of the in-sync members that are not suspect. `None` where there is nothing.
+    ///
+    /// Extents that the node itself has handed back (E6) are its own to add.
+    pub fn reopening(&self, node: NodeId, incarnation: Incarnation) -> Option<Command> {
+        if self.is_suspect(node) {
+            return None;
+        }
+        let items: Vec<ExtentStamp> = self
+            .shares(node, incarnation)
+            .filter(|(_, extent, share)| match share {
+                Share::PrimaryBefore => true,
+                Share::InSync => extent.primary.is_none() && self.opener(extent) == Some(node),
+                _ => false,
+            })
+            .map(|(id, extent, _)| extent.stamp(id))
+            .collect();
+        (!items.is_empty()).then_some(Command::Reopen {
+            items,
+            node,
+            incarnation,
+        })
+    }
+
+    fn opener(&self, extent: &Extent) -> Option<NodeId> {
+        let fit = |node: &NodeId| extent.in_sync.contains(node) && !self.is_suspect(*node);
+        extent
+            .preferred
+            .filter(fit)
+            .or_else(|| extent.in_sync.iter().copied().find(fit))
+    }
+}
