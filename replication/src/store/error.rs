@@ -1,0 +1,88 @@
+//! What can go wrong with a node's files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use holdfast_types::ExtentId;
+
+/// Trouble with an extent's files or the node's journal. One line for the administrator each; never shown to an initiator (I8).
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused a call.
+    #[error("{what} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Written by a later release.
+    #[error("{path} has format {found}, this release reads up to {known}: install the release that wrote it")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The version it names.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// The contents are not what was written.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What gave it away.
+        why: String,
+    },
+    /// There is one already.
+    #[error("extent {0} exists already")]
+    Exists(ExtentId),
+    /// Not within the extent, or data of another length than the range.
+    #[error("extent {id}: {range} is not within its {blocks} blocks, or its data has another length")]
+    Range {
+        /// The extent.
+        id: ExtentId,
+        /// What was asked for.
+        range: holdfast_types::BlockRange,
+        /// The extent's size in blocks.
+        blocks: u64,
+    },
+    /// No size that an extent may have.
+    #[error("extent {id}: {why}")]
+    Geometry {
+        /// The extent.
+        id: ExtentId,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// An earlier write or flush failed; nothing is read from or written to it again (J2).
+    #[error("extent {0} had a disk error and stays out until it is replaced")]
+    Failed(ExtentId),
+}
+
+impl StoreError {
+    /// Wraps what the system said about `what` on `path`.
+    pub fn io(what: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            what,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    /// Contents that are not what was written.
+    pub fn damaged(path: &Path, why: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            why: why.into(),
+        }
+    }
+
+    /// Whether the disk is full or a quota is reached: nothing was lost, but nothing can be added.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}

@@ -1,0 +1,441 @@
+//! An extent's data: a sparse file, written at committed positions only (I7), flushed by the checkpointer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use holdfast_types::{BlockRange, BlockSize, ExtentId, RESYNC_RANGE_BYTES};
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::extent_meta::sync_dir;
+use super::{ExtentMeta, StoreError};
+
+/// Unit in which the file system frees space.
+const PUNCH_ALIGN: u64 = 4096;
+/// Most bytes that one call writes or reads when contents are made up or hashed here.
+const CHUNK: usize = 256 << 10;
+
+/// One extent's data on this node. Every call works on whole blocks; calls from several threads are safe, their order is the caller's
+/// business. A failed write or flush is final (J2): from then on every call answers [`StoreError::Failed`].
+#[derive(Debug)]
+pub struct ExtentFile {
+    id: ExtentId,
+    block_size: BlockSize,
+    /// In blocks; grows only.
+    blocks: AtomicU64,
+    dir: PathBuf,
+    path: PathBuf,
+    file: File,
+    failed: AtomicBool,
+    /// The file system cannot tell whether a read would wait: every read goes to an I/O thread.
+    no_try: AtomicBool,
+}
+
+impl ExtentFile {
+    /// Makes the files of a new extent in `dir`, empty (all zeros, no space taken), and stable on return.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], [`StoreError::Geometry`], [`StoreError::Io`].
+    pub fn create(dir: &Path, meta: ExtentMeta) -> Result<Self, StoreError> {
+        meta.check()?;
+        if ExtentMeta::path(dir, meta.id).exists() {
+            return Err(StoreError::Exists(meta.id));
+        }
+        let path = data_path(dir, meta.id);
+        // Without its description this is the leftover of a creation that a crash cut short: it holds nothing.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(|error| StoreError::io("create", &path, error))?;
+        file.set_len(meta.bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| StoreError::io("size", &path, error))?;
+        // The description last: an extent exists once it is there.
+        meta.store(dir)?;
+        Ok(Self::new(dir, path, file, meta))
+    }
+
+    /// Opens the files of an extent.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] (also where there are none), [`StoreError::Newer`], [`StoreError::Damaged`].
+    pub fn open(dir: &Path, id: ExtentId) -> Result<Self, StoreError> {
+        let meta = ExtentMeta::load(dir, id)?;
+        let path = data_path(dir, id);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|error| StoreError::io("open", &path, error))?;
+        let len = file
+            .metadata()
+            .map_err(|error| StoreError::io("look at", &path, error))?
+            .len();
+        // A crash while it grew may leave the file larger than the description says, never smaller.
+        if len < meta.bytes {
+            return Err(StoreError::damaged(
+                &path,
+                format!("it has {len} bytes instead of {}", meta.bytes),
+            ));
+        }
+        Ok(Self::new(dir, path, file, meta))
+    }
+
+    /// The extents that have files in `dir`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn list(dir: &Path) -> Result<Vec<ExtentId>, StoreError> {
+        let wrap = |error| StoreError::io("list", dir, error);
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(dir).map_err(wrap)? {
+            let name = entry.map_err(wrap)?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".meta"));
+            ids.extend(id.and_then(|id| id.parse::<ExtentId>().ok()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn new(dir: &Path, path: PathBuf, file: File, meta: ExtentMeta) -> Self {
+        Self {
+            id: meta.id,
+            block_size: meta.block_size,
+            blocks: AtomicU64::new(meta.blocks()),
+            dir: dir.to_owned(),
+            path,
+            file,
+            failed: AtomicBool::new(false),
+            no_try: AtomicBool::new(false),
+        }
+    }
+
+    /// What it holds.
+    pub fn meta(&self) -> ExtentMeta {
+        ExtentMeta {
+            id: self.id,
+            bytes: self.blocks() << self.block_size.shift(),
+            block_size: self.block_size,
+        }
+    }
+
+    /// Size in blocks.
+    pub fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Acquire)
+    }
+
+    /// Size of a block.
+    pub const fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// Whether an earlier write or flush failed (J2).
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Reads the blocks, waiting for the disk where needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Range`], [`StoreError::Failed`], [`StoreError::Io`] (not final: the blocks can be read from a peer, I10).
+    pub fn read(&self, range: BlockRange) -> Result<Bytes, StoreError> {
+        let (offset, len) = self.span(range)?;
+        let mut buffer = vec![0; len];
+        self.fill(&mut buffer, offset)?;
+        Ok(Bytes::from(buffer))
+    }
+
+    /// Reads the blocks if that needs no wait; `None` means: ask an I/O thread.
+    ///
+    /// # Errors
+    /// As [`ExtentFile::read`].
+    pub fn try_read(&self, range: BlockRange) -> Result<Option<Bytes>, StoreError> {
+        let (offset, len) = self.span(range)?;
+        if self.no_try.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let mut buffer = vec![0; len];
+        let mut into = [IoSliceMut::new(&mut buffer)];
+        match rustix::io::preadv2(&self.file, &mut into, offset, ReadWriteFlags::NOWAIT) {
+            Ok(done) if done == len => Ok(Some(Bytes::from(buffer))),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(Errno::NOTSUP | Errno::INVAL | Errno::NOSYS) => {
+                self.no_try.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            // A real error shows again in the I/O thread, which reports it.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), StoreError> {
+        use std::os::unix::fs::FileExt;
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|error| StoreError::io("read", &self.path, error))
+    }
+
+    /// Writes the blocks to the page cache.
+    ///
+    /// # Errors
+    /// [`StoreError::Range`], [`StoreError::Failed`], [`StoreError::Io`], which is final.
+    pub fn write(&self, range: BlockRange, data: &[u8]) -> Result<(), StoreError> {
+        let (offset, len) = self.span(range)?;
+        if data.len() != len {
+            return Err(self.range_error(range));
+        }
+        self.put(data, offset)
+    }
+
+    /// Writes the same block everywhere in the range.
+    ///
+    /// # Errors
+    /// As [`ExtentFile::write`].
+    pub fn write_same(&self, range: BlockRange, block: &[u8]) -> Result<(), StoreError> {
+        let (offset, _) = self.bounds(range)?;
+        if block.len() as u64 != u64::from(self.block_size.bytes()) {
+            return Err(self.range_error(range));
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            // Not punched: WRITE SAME without UNMAP keeps its blocks mapped.
+            return self.put_zeros(offset, range.byte_len(self.block_size));
+        }
+        let copies = (CHUNK / block.len()).min(usize::try_from(range.blocks()).unwrap_or(usize::MAX));
+        self.put_repeated(&block.repeat(copies), offset, range.byte_len(self.block_size))
+    }
+
+    /// Zeros in every block of the range (W7): whole file system blocks are freed, the edges are written.
+    ///
+    /// # Errors
+    /// As [`ExtentFile::write`].
+    pub fn zero(&self, range: BlockRange) -> Result<(), StoreError> {
+        let (offset, len) = self.bounds(range)?;
+        let end = offset + len;
+        let (from, to) = (
+            offset.next_multiple_of(PUNCH_ALIGN),
+            end / PUNCH_ALIGN * PUNCH_ALIGN,
+        );
+        if from >= to {
+            return self.put_zeros(offset, len);
+        }
+        self.put_zeros(offset, from - offset)?;
+        self.put_zeros(to, end - to)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, from, to - from) {
+            Ok(()) => Ok(()),
+            // A file system without holes.
+            Err(Errno::NOTSUP | Errno::NOSYS) => self.put_zeros(from, to - from),
+            Err(Errno::INTR) => self.zero(range),
+            Err(error) => Err(self.fail("free blocks of", error.into())),
+        }
+    }
+
+    fn put_zeros(&self, offset: u64, len: u64) -> Result<(), StoreError> {
+        static ZEROS: [u8; CHUNK] = [0; CHUNK];
+        self.put_repeated(&ZEROS, offset, len)
+    }
+
+    fn put_repeated(&self, pattern: &[u8], mut offset: u64, len: u64) -> Result<(), StoreError> {
+        let end = offset + len;
+        while offset < end {
+            let n = usize::try_from(end - offset).map_or(pattern.len(), |left| left.min(pattern.len()));
+            self.put(&pattern[..n], offset)?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    fn put(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
+        self.put_vectored(&mut [IoSlice::new(data)], offset)
+    }
+
+    fn put_vectored(&self, mut data: &mut [IoSlice<'_>], mut offset: u64) -> Result<(), StoreError> {
+        while !data.is_empty() {
+            if data[0].is_empty() {
+                data = &mut data[1..];
+                continue;
+            }
+            match rustix::io::pwritev2(&self.file, data, offset, ReadWriteFlags::empty()) {
+                Ok(0) => return Err(self.fail("write", io::ErrorKind::WriteZero.into())),
+                Ok(done) => {
+                    offset += done as u64;
+                    IoSlice::advance_slices(&mut data, done);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(self.fail("write", error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes neighbouring ranges in one call: `parts` lie one after the other from `range`'s start and fill it.
+    ///
+    /// # Errors
+    /// As [`ExtentFile::write`].
+    pub fn write_parts(&self, range: BlockRange, parts: &[Bytes]) -> Result<(), StoreError> {
+        let (offset, len) = self.span(range)?;
+        if parts.iter().map(Bytes::len).sum::<usize>() != len {
+            return Err(self.range_error(range));
+        }
+        // 1024 is the system's limit for one call (UIO_MAXIOV).
+        let mut at = offset;
+        for some in parts.chunks(1024) {
+            let mut slices: Vec<IoSlice<'_>> = some.iter().map(|part| IoSlice::new(part)).collect();
+            self.put_vectored(&mut slices, at)?;
+            at += some.iter().map(|part| part.len() as u64).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// Puts all that was written before on stable storage. A failure is final: the system marks the pages clean, so that a
+    /// second try would succeed and prove nothing (J2).
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], [`StoreError::Io`].
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.check_alive()?;
+        self.file.sync_data().map_err(|error| self.fail("flush", error))
+    }
+
+    /// BLAKE3 over the contents of the range; a hole counts as zeros (W7).
+    ///
+    /// # Errors
+    /// As [`ExtentFile::read`].
+    pub fn hash(&self, range: BlockRange) -> Result<[u8; 32], StoreError> {
+        let (mut offset, len) = self.bounds(range)?;
+        let end = offset + len;
+        if self.is_hole(offset, end) {
+            return Ok(hash_of_zeros(len));
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(len).unwrap_or(CHUNK))];
+        while offset < end {
+            let n = usize::try_from(end - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
+            self.fill(&mut buffer[..n], offset)?;
+            hasher.update(&buffer[..n]);
+            offset += n as u64;
+        }
+        Ok(hasher.finalize().into())
+    }
+
+    fn is_hole(&self, offset: u64, end: u64) -> bool {
+        // The file's own position is used by nobody: every other call names its offset.
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => data >= end,
+            Err(error) => error == Errno::NXIO,
+        }
+    }
+
+    /// Makes it larger; the new blocks are zeros and stable on return. A smaller or equal size changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Geometry`], [`StoreError::Failed`], [`StoreError::Io`].
+    pub fn grow(&self, bytes: u64) -> Result<(), StoreError> {
+        self.check_alive()?;
+        let meta = ExtentMeta { bytes, ..self.meta() };
+        meta.check()?;
+        if meta.blocks() <= self.blocks() {
+            return Ok(());
+        }
+        // The file first: its description never names blocks that it lacks.
+        self.file
+            .set_len(bytes)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|error| StoreError::io("grow", &self.path, error))?;
+        meta.store(&self.dir)?;
+        self.blocks.store(meta.blocks(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Removes the files of extent `id`; none is no error. The space is given back once nobody has it open.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
+        // The description first: without it the rest is a leftover.
+        for path in [ExtentMeta::path(dir, id), data_path(dir, id)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &path, error));
+                }
+                _ => {}
+            }
+        }
+        sync_dir(dir)
+    }
+
+    fn check_alive(&self) -> Result<(), StoreError> {
+        if self.has_failed() {
+            return Err(StoreError::Failed(self.id));
+        }
+        Ok(())
+    }
+
+    fn fail(&self, what: &'static str, error: io::Error) -> StoreError {
+        self.failed.store(true, Ordering::Release);
+        StoreError::io(what, &self.path, error)
+    }
+
+    fn range_error(&self, range: BlockRange) -> StoreError {
+        StoreError::Range {
+            id: self.id,
+            range,
+            blocks: self.blocks(),
+        }
+    }
+
+    /// Offset and length in bytes of a range within the extent.
+    fn bounds(&self, range: BlockRange) -> Result<(u64, u64), StoreError> {
+        self.check_alive()?;
+        if range.end().0 > self.blocks() {
+            return Err(self.range_error(range));
+        }
+        Ok((
+            range.byte_offset(self.block_size),
+            range.byte_len(self.block_size),
+        ))
+    }
+
+    /// As `bounds`, for a range that is held in memory as a whole.
+    fn span(&self, range: BlockRange) -> Result<(u64, usize), StoreError> {
+        let (offset, len) = self.bounds(range)?;
+        let len = usize::try_from(len).map_err(|_| self.range_error(range))?;
+        Ok((offset, len))
+    }
+}
+
+fn data_path(dir: &Path, id: ExtentId) -> PathBuf {
+    dir.join(format!("{id}.img"))
+}
+
+fn hash_of_zeros(len: u64) -> [u8; 32] {
+    static OF_RESYNC_RANGE: OnceLock<[u8; 32]> = OnceLock::new();
+    let compute = || {
+        let zeros = [0; 4096];
+        let mut hasher = blake3::Hasher::new();
+        let mut left = len;
+        while left > 0 {
+            let n = usize::try_from(left).map_or(zeros.len(), |left| left.min(zeros.len()));
+            hasher.update(&zeros[..n]);
+            left -= n as u64;
+        }
+        hasher.finalize().into()
+    };
+    // An empty extent is compared as thousands of these.
+    if len == RESYNC_RANGE_BYTES {
+        *OF_RESYNC_RANGE.get_or_init(compute)
+    } else {
+        compute()
+    }
+}
+
+#[cfg(test)]
+#[path = "extent_file_test.rs"]
+mod tests;

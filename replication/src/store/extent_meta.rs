@@ -1,0 +1,229 @@
+//! The small file beside an extent's data that says what it is.
+//!
+//! `extents/<uuid>.meta` is text, so that an administrator can read it:
+//! ```text
+//! holdfast-extent 1
+//! id 01234567-89ab-cdef-0011-223344556677
+//! bytes 1073741824
+//! block 512
+//! check 6d0c…      (first 16 hexadecimal digits of BLAKE3 over the lines above)
+//! ```
+//! It is replaced as a whole: written beside, flushed, renamed, and the directory flushed, so a power cut leaves the old or the new one.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use holdfast_types::{BlockSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, ExtentId};
+
+use super::StoreError;
+
+/// Version of the extent's on-disk format that this release writes, and the newest it reads.
+pub const EXTENT_FORMAT: u32 = 1;
+
+const MAGIC: &str = "holdfast-extent";
+
+/// What an extent's files hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtentMeta {
+    /// Whose data it is.
+    pub id: ExtentId,
+    /// Size in bytes: a multiple of the block size, from 1 MiB to 16 TiB.
+    pub bytes: u64,
+    /// Size of a logical block; never changes.
+    pub block_size: BlockSize,
+}
+
+impl ExtentMeta {
+    /// Size in blocks.
+    pub const fn blocks(&self) -> u64 {
+        self.bytes >> self.block_size.shift()
+    }
+
+    /// Whether an extent may have this size.
+    ///
+    /// # Errors
+    /// [`StoreError::Geometry`] with the reason.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let refuse = |why| Err(StoreError::Geometry { id: self.id, why });
+        if !(EXTENT_BYTES_MIN..=EXTENT_BYTES_MAX).contains(&self.bytes) {
+            return refuse("its size is not between 1 MiB and 16 TiB");
+        }
+        if !self.bytes.is_multiple_of(u64::from(self.block_size.bytes())) {
+            return refuse("its size is no multiple of its block size");
+        }
+        Ok(())
+    }
+
+    /// The file in `dir` that says what extent `id` is.
+    pub fn path(dir: &Path, id: ExtentId) -> PathBuf {
+        dir.join(format!("{id}.meta"))
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] (also where there is none), [`StoreError::Newer`], [`StoreError::Damaged`].
+    pub fn load(dir: &Path, id: ExtentId) -> Result<Self, StoreError> {
+        let path = Self::path(dir, id);
+        let text = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        let meta = Self::parse(&path, &text)?;
+        if meta.id != id {
+            return Err(StoreError::damaged(&path, format!("it is of extent {}", meta.id)));
+        }
+        Ok(meta)
+    }
+
+    /// Puts it on stable storage in place of an older one.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the older one is then still there.
+    pub fn store(&self, dir: &Path) -> Result<(), StoreError> {
+        let path = Self::path(dir, self.id);
+        replace_file(dir, &path, self.to_text().as_bytes())
+    }
+
+    fn to_text(self) -> String {
+        let mut text = format!(
+            "{MAGIC} {EXTENT_FORMAT}\nid {}\nbytes {}\nblock {}\n",
+            self.id,
+            self.bytes,
+            self.block_size.bytes()
+        );
+        let check = check_of(&text);
+        writeln!(text, "check {check}").expect("writing to a String does not fail");
+        text
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
+        let damaged = |why: &str| StoreError::damaged(path, why);
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
+        let version = text
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix(MAGIC))
+            .and_then(|rest| rest.trim().parse::<u32>().ok())
+            .ok_or_else(|| damaged("it does not start as an extent's description does"))?;
+        if version > EXTENT_FORMAT {
+            return Err(StoreError::Newer {
+                path: path.to_owned(),
+                found: version,
+                known: EXTENT_FORMAT,
+            });
+        }
+        let (body, check) = text
+            .trim_end()
+            .rsplit_once("check ")
+            .ok_or_else(|| damaged("its check is missing"))?;
+        if check != check_of(body) {
+            return Err(damaged("its check does not match"));
+        }
+        let field = |key: &str| {
+            body.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+                .ok_or_else(|| damaged("a line is missing"))
+        };
+        let block: u32 = field("block")?.parse().map_err(|_| damaged("no block size"))?;
+        let meta = Self {
+            id: field("id")?.parse().map_err(|_| damaged("no extent id"))?,
+            bytes: field("bytes")?.parse().map_err(|_| damaged("no size"))?,
+            block_size: BlockSize::try_from(block).map_err(|_| damaged("no block size"))?,
+        };
+        meta.check()?;
+        Ok(meta)
+    }
+}
+
+fn check_of(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
+}
+
+/// Puts `contents` at `path` in `dir` so that a power cut leaves the old or the new contents, whole.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(crate) fn replace_file(dir: &Path, path: &Path, contents: &[u8]) -> Result<(), StoreError> {
+    let tmp = path.with_extension("tmp");
+    let mut file = File::create(&tmp).map_err(|error| StoreError::io("create", &tmp, error))?;
+    file.write_all(contents)
+        .and_then(|()| file.sync_all())
+        .map_err(|error| StoreError::io("write", &tmp, error))?;
+    fs::rename(&tmp, path).map_err(|error| StoreError::io("rename to", path, error))?;
+    sync_dir(dir)
+}
+
+/// Puts the names in `dir` on stable storage.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir)
+        .and_then(|handle| handle.sync_all())
+        .map_err(|error| StoreError::io("flush", dir, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn meta() -> ExtentMeta {
+        ExtentMeta {
+            id: ExtentId::from_u128(7),
+            bytes: 8 << 20,
+            block_size: BlockSize::B512,
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        meta().store(dir.path()).unwrap();
+        assert_eq!(ExtentMeta::load(dir.path(), meta().id).unwrap(), meta());
+        let bigger = ExtentMeta {
+            bytes: 9 << 20,
+            ..meta()
+        };
+        bigger.store(dir.path()).unwrap();
+        assert_eq!(ExtentMeta::load(dir.path(), meta().id).unwrap(), bigger);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_in_one_line() {
+        let text = meta()
+            .to_text()
+            .replacen("holdfast-extent 1", "holdfast-extent 2", 1);
+        let error = ExtentMeta::parse(Path::new("x.meta"), text.as_bytes()).unwrap_err();
+        assert!(matches!(
+            error,
+            StoreError::Newer {
+                found: 2,
+                known: 1,
+                ..
+            }
+        ));
+        assert_eq!(error.to_string().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_changed_digit_is_seen() {
+        let text = meta().to_text().replacen("bytes 8388608", "bytes 9388608", 1);
+        assert!(matches!(
+            ExtentMeta::parse(Path::new("x"), text.as_bytes()),
+            Err(StoreError::Damaged { .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0usize..200) {
+            let _ = ExtentMeta::parse(Path::new("x"), &bytes);
+            let mut text = meta().to_text().into_bytes();
+            let cut = cut.min(text.len());
+            text.truncate(cut);
+            text.extend(bytes);
+            let _ = ExtentMeta::parse(Path::new("x"), &text);
+        }
+    }
+}
