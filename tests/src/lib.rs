@@ -1,1 +1,14 @@
-//! Placeholder.
+//! What the tests that look at Holdfast from outside share: the source tree as text, clusters of real processes, and the initiators
+//! of other projects.
+
+pub mod tree;
+
+use std::io::Write;
+
+/// Writes a line to standard error past the test harness, which would hide it in a test that passes.
+///
+/// For what somebody reading the output must see: a part that is left out, or how far a long test has come.
+pub fn say(line: &str) {
+    // Nobody to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "    {line}");
+}

@@ -1,0 +1,102 @@
+//! Links in the project's pages lead somewhere.
+
+use std::path::Path;
+
+use holdfast_tests::tree::{self, SourceFile};
+
+/// Targets of `](…)` and `src="…"`, code blocks left out.
+fn links(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        } else if !in_code {
+            for (start, end) in [("](", ')'), ("src=\"", '"'), ("href=\"", '"')] {
+                let starts = line.match_indices(start).map(|(at, _)| &line[at + start.len()..]);
+                found.extend(
+                    starts
+                        .filter_map(|rest| rest.split_once(end))
+                        .map(|(link, _)| link),
+                );
+            }
+        }
+    }
+    found
+}
+
+/// The anchor that a heading gets: lower case, blanks as hyphens, other signs dropped.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars()
+        .filter_map(|c| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+            _ => None,
+        })
+        .collect()
+}
+
+fn fault(page: &SourceFile, link: &str, root: &Path) -> Option<String> {
+    if link.contains("://") || link.starts_with("mailto:") {
+        return None;
+    }
+    let (file, wanted) = link
+        .split_once('#')
+        .map_or((link, None), |(file, wanted)| (file, Some(wanted)));
+    let beside = Path::new(&page.path).parent().unwrap_or(Path::new(""));
+    let path = if file.is_empty() {
+        root.join(&page.path)
+    } else {
+        root.join(beside).join(file)
+    };
+    if !path.exists() {
+        return Some(format!("{}: {link} leads nowhere", page.path));
+    }
+    let wanted = wanted?;
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let is_there = headings.map(anchor).any(|name| name == wanted);
+    (!is_there).then(|| format!("{}: {link} names a heading that is not there", page.path))
+}
+
+#[test]
+fn links_in_pages_lead_somewhere() {
+    let root = tree::root();
+    let files = tree::files().unwrap();
+    let pages: Vec<&SourceFile> = files.iter().filter(|file| file.path.ends_with(".md")).collect();
+    assert!(pages.iter().any(|page| page.path == "README.md"));
+    let faults: Vec<String> = pages
+        .iter()
+        .flat_map(|page| {
+            links(&page.text)
+                .into_iter()
+                .filter_map(|link| fault(page, link, &root))
+        })
+        .collect();
+    assert!(faults.is_empty(), "\n  {}\n", faults.join("\n  "));
+}
+
+#[test]
+fn a_broken_link_is_found() {
+    let page = SourceFile {
+        path: "README.md".into(),
+        text:
+            "[a](Cargo.toml) [b](nowhere.md)\n```\n[c](code.md)\n```\n[d](README.md#no-such-heading-here)\n"
+                .into(),
+    };
+    let root = tree::root();
+    let found: Vec<String> = links(&page.text)
+        .into_iter()
+        .filter_map(|link| fault(&page, link, &root))
+        .collect();
+    let wanted = [
+        "README.md: nowhere.md leads nowhere",
+        "README.md: README.md#no-such-heading-here names a heading that is not there",
+    ];
+    assert_eq!(found, wanted);
+    assert_eq!(
+        anchor("## What works today, and what not"),
+        "what-works-today-and-what-not"
+    );
+}
