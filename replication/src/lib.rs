@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Replication of extents: the protocol core without I/O, and what drives it.
+
+pub mod core;
+pub mod store;

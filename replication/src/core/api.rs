@@ -1,0 +1,825 @@
+//! The border of the replication core: what it is told ([`Event`]), what it asks for ([`Command`]), what it says to the same extent on
+//! other nodes ([`Message`]), and the log records that carry an extent's contents ([`Record`]).
+//!
+//! The core does no I/O. Whoever drives it keeps these promises, and nothing else is assumed:
+//! - one call of `handle` at a time, and the commands of a call are queued in order before the next call starts (each kind of queue is
+//!   FIFO: journal, link to a peer, extent file);
+//! - [`Event::Appended`] names a journal command only when it and every earlier one of this extent is stable (J2: an error is
+//!   [`Event::Failed`] instead, and final);
+//! - messages of a link arrive in the order they were sent, each at most once, after [`Event::PeerUp`] of that link on the receiving side
+//!   and never from a link that has been replaced; a link that lost a message is down;
+//! - every view is a committed state of the cluster, as this node applied it, and revisions never go down within one run.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_types::{
+    BlockOp, BlockRange, BlockSize, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation,
+    LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
+};
+
+pub use super::log::EpochHistory;
+pub use super::rejoin::Verdict;
+
+/// Who this core is: a node, and one run of its process. A core is made once per run of the process (E1: a second one under the same
+/// incarnation could give a position twice).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+}
+
+/// What holds at the moment of an event, besides the event itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ctx {
+    /// The time. Never goes back between two calls.
+    pub now: Mono,
+    /// Until when this node holds the quorum lease (L2); `None` if it holds none.
+    pub lease_until: Option<Mono>,
+    /// The lease generation of this node, as far as it has applied the cluster's state (L1, L7).
+    pub generation: LeaseGeneration,
+    /// Whether this node sees a quorum of voters: decides how a command ends that was held too long (I8).
+    pub quorum: bool,
+}
+
+impl Ctx {
+    /// Whether reads may be answered now (W3).
+    pub fn leased(&self) -> bool {
+        self.lease_until.is_some_and(|until| self.now < until)
+    }
+}
+
+/// Times and limits. The default is what production uses; tests shrink some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How long a command may wait before it takes effect (W1, I11), counted from when it was received.
+    pub hold_limit: std::time::Duration,
+    /// How long a commit position waits for a message to ride on.
+    pub commit_idle: std::time::Duration,
+    /// Between two proposals of the same wish (they may get lost; the wish is level-triggered).
+    pub repropose: std::time::Duration,
+    /// A planned switchover that is not committed after this long is made void by commit (E6).
+    pub switchover_limit: std::time::Duration,
+    /// Bytes of applied records kept in memory, so that a replica that was away for a moment gets the log (R2).
+    pub keep_bytes: usize,
+    /// Bytes of records that are not applied here and stored on every streaming replica; above it new writes wait for their lsn.
+    pub window_bytes: usize,
+    /// The unit in which replicas are compared. A multiple of the block size.
+    pub resync_range_bytes: u64,
+    /// Ranges of one replica compared at a time.
+    pub resync_in_flight: usize,
+    /// Command names remembered at most, besides the time they are remembered for (F1).
+    pub names_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        use std::time::Duration;
+        Self {
+            hold_limit: holdfast_types::HOLD_LIMIT,
+            commit_idle: Duration::from_millis(5),
+            repropose: Duration::from_millis(250),
+            switchover_limit: Duration::from_secs(2),
+            keep_bytes: 8 << 20,
+            window_bytes: 64 << 20,
+            resync_range_bytes: holdfast_types::RESYNC_RANGE_BYTES,
+            resync_in_flight: 4,
+            names_max: 1 << 17,
+        }
+    }
+}
+
+/// What a replica found on its own disk at start, for [`super::ExtentCore::new`].
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    /// Everything up to and including this position has been applied to the extent file (J3: the checkpoint). After a gap that a resync
+    /// skipped, a position behind the gap.
+    pub applied: LogPos,
+    /// Every stable record behind `applied`, consecutive, in order.
+    pub tail: Vec<Record>,
+    /// The last position of every epoch that is known, up to `applied`. The end of the tail is worked out from the records.
+    pub history: EpochHistory,
+    /// Highest commit position found: in the checkpoint or in a record ([`Record::commit`]).
+    pub commit: Lsn,
+    /// Newest epoch of which there is any trace. It need not be stable by itself (E4).
+    pub seen: Epoch,
+    /// An unfinished resync's mark ([`Command::Restart`] without a later [`Command::ClearBase`]).
+    pub base: Option<Base>,
+    /// The journal or the extent is damaged (J1): the replica counts as out of the in-sync set, whatever the committed set says.
+    pub damaged: bool,
+}
+
+/// The mark of a replica in resync (R1): complete only up to here, whatever its log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// Complete up to and including this position.
+    pub pos: LogPos,
+    /// Version of the in-sync set that the resync started from, in which this node was missing. Membership in a *later* version ends the mark.
+    pub version: InSyncVersion,
+}
+
+/// One entry of an extent's replication log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its position. Never given twice (I2).
+    pub pos: LogPos,
+    /// Commit position that its maker knew when it made the record.
+    pub commit: Lsn,
+    /// Name of the command that it carries out (F1). `None` for records that no initiator asked for.
+    pub name: Option<CommandName>,
+    /// What it does.
+    pub body: RecordBody,
+}
+
+/// What a record does to the extent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordBody {
+    /// Nothing. The first record of an epoch: once it is committed, so is all before it (E5).
+    EpochStart,
+    /// Puts blocks. Also what a COMPARE AND WRITE becomes that found what it expected.
+    Write {
+        /// Where.
+        range: BlockRange,
+        /// The range's bytes.
+        data: Bytes,
+    },
+    /// Puts the same block everywhere in the range.
+    WriteSame {
+        /// Where.
+        range: BlockRange,
+        /// One block.
+        block: Bytes,
+    },
+    /// Zeros (W7).
+    Zero {
+        /// Where; may touch or overlap.
+        ranges: Arc<[BlockRange]>,
+    },
+    /// The range's contents as of this position, for one replica in resync (R2). Every other replica has them and logs a marker.
+    Resync {
+        /// Where.
+        range: BlockRange,
+        /// The range's bytes for the replica that is resynced, `None` for others: then nothing changes.
+        data: Option<Bytes>,
+    },
+}
+
+impl RecordBody {
+    /// The ranges whose contents it may change.
+    pub fn ranges(&self) -> &[BlockRange] {
+        match self {
+            Self::EpochStart | Self::Resync { data: None, .. } => &[],
+            Self::Write { range, .. } | Self::WriteSame { range, .. } | Self::Resync { range, .. } => {
+                std::slice::from_ref(range)
+            }
+            Self::Zero { ranges } => ranges,
+        }
+    }
+
+    /// Bytes of payload.
+    pub fn payload_len(&self) -> usize {
+        match self {
+            Self::EpochStart | Self::Zero { .. } | Self::Resync { data: None, .. } => 0,
+            Self::Write { data, .. } | Self::Resync { data: Some(data), .. } => data.len(),
+            Self::WriteSame { block, .. } => block.len(),
+        }
+    }
+
+    /// Whether ranges lie within an extent of `blocks` blocks and payloads have the length they ask for: what a record off a wire must pass.
+    pub fn check(&self, blocks: u64, size: BlockSize) -> bool {
+        let fits = |range: &BlockRange| range.end().0 <= blocks;
+        match self {
+            Self::EpochStart => true,
+            Self::Write { range, data } => fits(range) && data.len() as u64 == range.byte_len(size),
+            Self::WriteSame { range, block } => fits(range) && block.len() as u64 == u64::from(size.bytes()),
+            Self::Zero { ranges } => ranges.iter().all(fits),
+            Self::Resync { range, data } => {
+                fits(range)
+                    && data
+                        .as_ref()
+                        .is_none_or(|data| data.len() as u64 == range.byte_len(size))
+            }
+        }
+    }
+}
+
+/// Committed state of the extent, as this node has applied it. May skip revisions; the same one may come again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Of the cluster's state.
+    pub revision: Revision,
+    /// The newest epoch.
+    pub epoch: Epoch,
+    /// That epoch's primary: node and run (E1). `None`: committed as without primary.
+    pub primary: Option<Identity>,
+    /// Version of the in-sync set (E2).
+    pub version: InSyncVersion,
+    /// Who holds every acknowledged write. Includes the primary.
+    pub in_sync: Vec<NodeId>,
+    /// Who is meant to hold the extent.
+    pub replicas: Vec<NodeId>,
+    /// Size in blocks.
+    pub blocks: u64,
+    /// Block size.
+    pub block_size: BlockSize,
+    /// Liveness state of the nodes that matter here (at least `replicas` and who forwards).
+    pub nodes: Vec<NodeState>,
+}
+
+/// A node's liveness state, as committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeState {
+    /// Which.
+    pub node: NodeId,
+    /// Under suspicion (L3).
+    pub suspect: bool,
+    /// Its lease generation (L4): forwards under an older one are refused (F1).
+    pub generation: LeaseGeneration,
+}
+
+/// One connection between two nodes, from its handshake to its end. Both sides call it by the same number, which is never used again between
+/// the same two runs ("channel number" of F1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// A command's handle between the front and this core: chosen by who submits, not used again while the command is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// Ties [`Command::Read`], [`Command::Hash`] and [`Command::Apply`] to the events that answer them. Not used again within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IoToken(pub u64);
+
+/// Numbers the journal commands of an extent within a run, from 1, without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct JournalSeq(pub u64);
+
+/// A BLAKE3 hash over the contents of a range; a hole is zeros (W7).
+pub type RangeHash = [u8; 32];
+
+/// A command as the front hands it over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its name across nodes (F1).
+    pub name: CommandName,
+    /// When it was received, as early as can be told (W1: time in the socket's receive buffer counts).
+    pub received: Mono,
+    /// Lease generation of this node that its connection belongs to (L7).
+    pub generation: LeaseGeneration,
+    /// What it asks for. Checked against the extent's size already.
+    pub op: BlockOp,
+}
+
+/// Which open commands of this node to abort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbortScope {
+    /// ABORT TASK.
+    Op(OpId),
+    /// ABORT TASK SET, session reinstatement, loss of the session.
+    Session(SessionInstance),
+    /// LOGICAL UNIT RESET, as far as this node took the commands.
+    All,
+}
+
+/// Why a replica answers nothing any more (J2). Final for this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FenceReason {
+    /// A write or flush of the journal failed.
+    Journal,
+    /// A read, write or flush of the extent failed.
+    Extent,
+}
+
+/// What the core is told.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Time has passed ([`super::ExtentCore::deadline`]), or [`Ctx`] changed (a lease came or went).
+    Tick,
+    /// Committed state.
+    View(Arc<View>),
+    /// A link to another node is up. One that was up before is down with it.
+    PeerUp {
+        /// The other node, and its run.
+        peer: Identity,
+        /// The link.
+        link: LinkId,
+    },
+    /// A link is down: reset, or silent for too long.
+    PeerDown {
+        /// The other node.
+        node: NodeId,
+        /// The link; one that is not the newest is ignored.
+        link: LinkId,
+    },
+    /// From the same extent on another node.
+    Message {
+        /// Sender.
+        from: NodeId,
+        /// The link it came over.
+        link: LinkId,
+        /// What it says. Nothing in it is trusted.
+        message: Message,
+    },
+    /// All journal commands up to this one are stable.
+    Appended {
+        /// The newest stable one.
+        seq: JournalSeq,
+    },
+    /// [`Command::Apply`] is done: reads see it. Not necessarily stable in the extent (the journal has it).
+    Applied {
+        /// Of the command.
+        io: IoToken,
+    },
+    /// [`Command::Read`] is done.
+    ReadDone {
+        /// Of the command.
+        io: IoToken,
+        /// The range's bytes.
+        data: Bytes,
+    },
+    /// [`Command::Hash`] is done.
+    Hashed {
+        /// Of the command.
+        io: IoToken,
+        /// Of the range's contents.
+        hash: RangeHash,
+    },
+    /// Journal or extent failed (J2).
+    Failed {
+        /// What.
+        reason: FenceReason,
+    },
+    /// A command from an initiator of this node. Answered by exactly one [`Command::Complete`].
+    Submit {
+        /// Its handle.
+        op: OpId,
+        /// The command.
+        request: Request,
+    },
+    /// Task management. Each command concerned is still answered by its one [`Command::Complete`], not necessarily as aborted (F2).
+    Abort {
+        /// Which.
+        scope: AbortScope,
+    },
+    /// An operator or a policy wants another primary (E6). Ignored where it makes no sense.
+    Switchover {
+        /// Who: an in-sync replica with a link.
+        to: NodeId,
+    },
+}
+
+/// What the core asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Journal: append the record.
+    Append {
+        /// Its number.
+        seq: JournalSeq,
+        /// The record.
+        record: Record,
+    },
+    /// Journal: drop every record behind this position. Takes effect in journal order: stable before any later append is (E5).
+    Truncate {
+        /// Its number.
+        seq: JournalSeq,
+        /// The last position that stays.
+        after: LogPos,
+    },
+    /// Journal: the log starts anew behind `from`; what was in it before goes (R1). Complete only up to `base`.
+    Restart {
+        /// Its number.
+        seq: JournalSeq,
+        /// What to tell after a restart until [`Command::ClearBase`].
+        base: Base,
+        /// The position that the next record follows.
+        from: LogPos,
+        /// History of the log that `from` is in, `from` included.
+        history: EpochHistory,
+    },
+    /// Journal: the resync is over by commit: the mark goes.
+    ClearBase {
+        /// Its number.
+        seq: JournalSeq,
+    },
+    /// Extent: carry out the record. Any number may be under way at a time: those never overlap, nor do reads and hashes under way.
+    Apply {
+        /// To answer with.
+        io: IoToken,
+        /// The record. Always one with something to do.
+        record: Record,
+    },
+    /// Extent: read.
+    Read {
+        /// To answer with.
+        io: IoToken,
+        /// What.
+        range: BlockRange,
+    },
+    /// Extent: hash.
+    Hash {
+        /// To answer with.
+        io: IoToken,
+        /// What.
+        range: BlockRange,
+    },
+    /// Link: send. Dropped if that link is not up any more.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// Over which link.
+        link: LinkId,
+        /// What.
+        message: Message,
+    },
+    /// Link: end it at once, so that nothing that was sent and has not arrived ever arrives (an abortive close). [`Event::PeerDown`] follows.
+    ResetLink {
+        /// The other node.
+        node: NodeId,
+        /// Which.
+        link: LinkId,
+    },
+    /// Cluster: propose a change. May get lost; repeated while it is wanted.
+    Propose(Proposal),
+    /// Front: the one answer to a submitted command.
+    Complete {
+        /// Its handle.
+        op: OpId,
+        /// How it ended.
+        outcome: OpOutcome,
+    },
+    /// For people: something happened.
+    Note(Note),
+}
+
+/// A change of an extent's committed state, with its preconditions (E2): it takes effect only if `epoch` and `version` are those of the
+/// state when it is applied, and it raises the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Proposal {
+    /// The epoch it starts from.
+    pub epoch: Epoch,
+    /// The version of the in-sync set it starts from.
+    pub version: InSyncVersion,
+    /// Who proposes: must be the primary of the epoch, by node; for all but [`Change::Reopen`] also by incarnation.
+    pub by: Identity,
+    /// What.
+    pub change: Change,
+}
+
+/// What is proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// The node leaves the in-sync set. Refused for the primary and while proposer or node is suspect.
+    Shrink {
+        /// Who.
+        node: NodeId,
+    },
+    /// The node joins the in-sync set (I6, E3). Refused while proposer or node is suspect.
+    Grow {
+        /// Who.
+        node: NodeId,
+    },
+    /// Nothing but a new version: a growth from the same version can never be committed any more (E3).
+    GrowVoid,
+    /// A new epoch for `to`, which must be in the in-sync set (E6).
+    Switchover {
+        /// The next primary: node and run.
+        to: Identity,
+    },
+    /// A new epoch for the proposer, in its present run (E1), which must be in the in-sync set. Makes a switchover void (E6).
+    Reopen,
+    /// A new epoch for any other member of the in-sync set: the proposer's replica is fenced or damaged (J1, J2). Without any, the extent
+    /// stays as it is, unserved.
+    HandOver,
+}
+
+/// A replica's word about its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSummary {
+    /// Last position of each epoch; the newest is the end of the log.
+    pub history: EpochHistory,
+    /// Up to where it is applied.
+    pub applied: LogPos,
+    /// The mark of an unfinished resync (R1).
+    pub base: Option<Base>,
+    /// Damaged (J1): nothing of it counts until a resync repaired it.
+    pub damaged: bool,
+    /// Fenced (J2): it will follow nobody in this run.
+    pub fenced: bool,
+}
+
+/// What the same extent's cores say to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Primary to replica, once per link and epoch: tell your log.
+    Probe {
+        /// The primary's epoch.
+        epoch: Epoch,
+    },
+    /// Replica to primary: the answer.
+    Summary {
+        /// The epoch asked under.
+        epoch: Epoch,
+        /// Its log.
+        log: LogSummary,
+    },
+    /// Primary to replica: drop what is behind this position (E5), then follow.
+    Adopt {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// Last common position.
+        after: LogPos,
+    },
+    /// Primary to replica: start anew behind a gap (R1), then follow.
+    Restart {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// Version of the in-sync set, in which the replica is missing.
+        version: InSyncVersion,
+        /// The position that the next record follows.
+        from: LogPos,
+        /// The primary's history up to `from`.
+        history: EpochHistory,
+    },
+    /// Primary to replica: the next record. They come one by one, without gaps.
+    Replicate {
+        /// The primary's epoch (the record's own may be older: a tail that is settled).
+        epoch: Epoch,
+        /// Position of the record before.
+        prev: LogPos,
+        /// The record.
+        record: Record,
+    },
+    /// Replica to primary: stable up to here.
+    Ack {
+        /// The epoch followed.
+        epoch: Epoch,
+        /// Stable in the journal.
+        durable: Lsn,
+        /// Applied to the extent.
+        applied: Lsn,
+    },
+    /// Primary to replica: committed up to here.
+    Commit {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// The position.
+        commit: Lsn,
+    },
+    /// Replica to a primary of an older epoch, or one that it does not follow (E4).
+    Refused {
+        /// The newest epoch it has seen.
+        newest: Epoch,
+    },
+    /// Primary to replica in resync: hash this range, once everything up to `at` is applied.
+    HashRequest {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// To answer with.
+        id: u64,
+        /// What.
+        range: BlockRange,
+        /// Applied at least up to here.
+        at: Lsn,
+    },
+    /// Replica to primary: the answer.
+    HashReply {
+        /// The epoch asked under.
+        epoch: Epoch,
+        /// Of the request.
+        id: u64,
+        /// Over contents.
+        hash: RangeHash,
+    },
+    /// Any node to the primary: carry this out (F1).
+    Forward {
+        /// The sender's handle, to answer with.
+        op: OpId,
+        /// The epoch whose primary is meant. Another one refuses.
+        epoch: Epoch,
+        /// The command's name.
+        name: CommandName,
+        /// The sender's lease generation that the command belongs to.
+        generation: LeaseGeneration,
+        /// How long it has waited already (W1).
+        waited: std::time::Duration,
+        /// It may have been sent before, to this or another primary: look whether it was carried out.
+        again: bool,
+        /// What.
+        request: BlockOp,
+    },
+    /// Primary to forwarder.
+    Forwarded {
+        /// The forwarder's handle.
+        op: OpId,
+        /// Answer, or why not.
+        answer: ForwardAnswer,
+    },
+    /// Forwarder to primary: what became of it? If it has no lsn, it never gets one (F2).
+    Fate {
+        /// The forwarder's handle.
+        op: OpId,
+        /// The epoch whose primary is meant.
+        epoch: Epoch,
+        /// The command's name.
+        name: CommandName,
+    },
+    /// Primary to forwarder.
+    FateIs {
+        /// The forwarder's handle.
+        op: OpId,
+        /// What became of it.
+        fate: Fate,
+    },
+}
+
+/// A primary's answer to a forwarded command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardAnswer {
+    /// It ended.
+    Outcome(OpOutcome),
+    /// The receiver is not the primary of that epoch, or stopped being it before the command got an lsn. It has not carried it out in that epoch
+    /// unless its log says so (which the next primary looks up by name).
+    NotPrimary,
+    /// It cannot be told whether it was carried out, or its generation or name is too old: never carried out from now on. Reset the connection.
+    Refused,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It has an lsn: its outcome comes, or came, as usual.
+    Underway,
+    /// It ended so.
+    Ended(OpOutcome),
+    /// It has no lsn and is barred for ever (F2).
+    Barred,
+    /// Not the primary of that epoch: ask again later.
+    NotPrimary,
+}
+
+/// What a node does for an extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RoleName {
+    /// No view yet, or not a replica.
+    Idle,
+    /// A replica of another node's, or of nobody's, epoch.
+    Replica,
+    /// Named as primary, but in an earlier run (E1).
+    Closed,
+    /// Primary whose tail is not settled (E5).
+    Settling,
+    /// Primary, serving.
+    Primary,
+    /// Primary that drains for a planned switchover (E6).
+    Draining,
+    /// Primary that handed back (E6).
+    HandedBack,
+    /// Its journal or extent failed, or is damaged (J1, J2).
+    Fenced,
+}
+
+/// What happened, for logs, events and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// The role changed.
+    Role {
+        /// To this.
+        role: RoleName,
+        /// In this epoch.
+        epoch: Epoch,
+    },
+    /// The tail is settled; commands are served (E5).
+    Settled {
+        /// The epoch.
+        epoch: Epoch,
+        /// Records of the tail.
+        records: u64,
+    },
+    /// A returning replica was judged.
+    Verdict {
+        /// Who.
+        node: NodeId,
+        /// How.
+        verdict: Verdict,
+    },
+    /// A replica is to leave the in-sync set.
+    Shrinking {
+        /// Who.
+        node: NodeId,
+    },
+    /// A replica left the in-sync set by commit.
+    Shrunk {
+        /// Who.
+        node: NodeId,
+    },
+    /// A replica's barrier is reached (I6); its growth is proposed.
+    Growing {
+        /// Who.
+        node: NodeId,
+    },
+    /// A replica joined the in-sync set by commit.
+    Grown {
+        /// Who.
+        node: NodeId,
+    },
+    /// A resync by comparison begins.
+    ResyncStarted {
+        /// Who is resynced.
+        node: NodeId,
+        /// Ranges to prove.
+        ranges: u64,
+    },
+    /// This replica dropped records that the primary's log does not hold (E5).
+    Truncated {
+        /// Last position that stays.
+        after: LogPos,
+        /// How many records went.
+        records: u64,
+    },
+    /// This replica starts anew behind a gap (R1).
+    Restarted {
+        /// Complete up to here.
+        base: LogPos,
+    },
+    /// Another node has seen a newer epoch than this primary's (E4).
+    RefusedBy {
+        /// Who.
+        node: NodeId,
+        /// What it has seen.
+        newest: Epoch,
+    },
+    /// This replica answers nothing any more (J2).
+    Fenced {
+        /// Why; `None`: found damaged at start (J1).
+        reason: Option<FenceReason>,
+    },
+    /// A planned switchover was given up before the extent was closed.
+    SwitchoverGivenUp {
+        /// To whom it was meant.
+        to: NodeId,
+    },
+    /// A message that no correct peer sends was dropped.
+    BadMessage {
+        /// From whom.
+        from: NodeId,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// A replica, as its primary sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Which.
+    pub node: NodeId,
+    /// In the committed in-sync set.
+    pub in_sync: bool,
+    /// Linked, and following this primary.
+    pub following: bool,
+    /// Known as damaged or fenced.
+    pub fenced: bool,
+    /// Stable in its journal.
+    pub durable: Lsn,
+    /// Applied to its extent.
+    pub applied: Lsn,
+    /// A resync by comparison, under way.
+    pub resync: Option<ResyncStatus>,
+}
+
+/// How far a resync is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResyncStatus {
+    /// Bytes to prove, all in all.
+    pub bytes_total: u64,
+    /// Bytes not proven yet.
+    pub bytes_left: u64,
+    /// Bytes found different and sent.
+    pub bytes_sent: u64,
+}
+
+/// The core at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Which extent.
+    pub extent: ExtentId,
+    /// This node's role.
+    pub role: RoleName,
+    /// Newest epoch applied from the cluster's state.
+    pub epoch: Epoch,
+    /// End of the log.
+    pub end: LogPos,
+    /// Stable in the local journal.
+    pub durable: Lsn,
+    /// Committed, as far as known here.
+    pub committed: Lsn,
+    /// Applied to the local extent, without gaps.
+    pub applied: Lsn,
+    /// Commands open here, from initiators of this node and forwarded ones.
+    pub open: usize,
+    /// A resync of this replica is unfinished (R1).
+    pub base: Option<Base>,
+    /// The other replicas, where this node is the primary.
+    pub replicas: Vec<ReplicaStatus>,
+}
