@@ -1,0 +1,9 @@
+//! The target side of one connection, which is also its session's only one.
+
+mod config;
+mod connection;
+mod event;
+
+pub use config::{DigestPolicy, Limits, Offer, PortalConfig};
+pub use connection::Connection;
+pub use event::{Answer, Command, Event, ReferencedTask, TaskError, TaskId, TaskManagement, TmfId};

@@ -1,0 +1,1 @@
+//! Text: `key=value` pairs (RFC 7143, 6.1).
