@@ -1,0 +1,143 @@
+//! What a command can come to, other than GOOD.
+
+use std::fmt;
+use std::io;
+
+/// Sense key, additional sense code and qualifier (SPC-5, 4.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SenseCode {
+    /// Sense key, 0 to 15.
+    pub key: u8,
+    /// Additional sense code.
+    pub asc: u8,
+    /// Its qualifier.
+    pub ascq: u8,
+}
+
+impl SenseCode {
+    /// 06/2A/06: the port groups' states changed.
+    pub const GROUP_STATE_CHANGED: Self = Self::new(0x06, 0x2a, 0x06);
+    /// 06/29/00: power on, reset, or a new nexus.
+    pub const RESET: Self = Self::new(0x06, 0x29, 0x00);
+    /// 02/04/0A: the port group is in transition; the command may be sent again.
+    pub const TRANSITION: Self = Self::new(0x02, 0x04, 0x0a);
+    /// 02/04/0B: the port group is on standby; another path may serve.
+    pub const STANDBY: Self = Self::new(0x02, 0x04, 0x0b);
+    /// 02/04/0C: the port group is unavailable; another path may serve.
+    pub const UNAVAILABLE: Self = Self::new(0x02, 0x04, 0x0c);
+
+    /// From its three parts.
+    pub const fn new(key: u8, asc: u8, ascq: u8) -> Self {
+        Self { key, asc, ascq }
+    }
+
+    /// UNIT ATTENTION: it was told, and the command may be sent again at once.
+    pub const fn is_unit_attention(self) -> bool {
+        self.key == 0x06
+    }
+
+    /// Reads fixed or descriptor format, current or deferred (SPC-5, 4.4.2 and 4.4.3); `None` for anything else.
+    pub fn parse(data: &[u8]) -> Option<Self> {
+        let byte = |at: usize| data.get(at).copied();
+        match byte(0)? & 0x7f {
+            0x70 | 0x71 => Some(Self::new(
+                byte(2)? & 0xf,
+                byte(12).unwrap_or(0),
+                byte(13).unwrap_or(0),
+            )),
+            0x72 | 0x73 => Some(Self::new(byte(1)? & 0xf, byte(2)?, byte(3)?)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SenseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02X}/{:02X}/{:02X}", self.key, self.asc, self.ascq)
+    }
+}
+
+/// Why a command, a login or a task management function came to nothing.
+///
+/// [`Error::Lost`] and [`Error::Timeout`] leave open whether the command took effect; the others say that it did not.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No TCP connection.
+    #[error("cannot connect to {portal}: {source}")]
+    Connect {
+        /// `HOST:PORT`.
+        portal: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The target refused the login (RFC 7143, 11.13.5).
+    #[error("login refused with status {class:02x}{detail:02x}")]
+    LoginRefused {
+        /// Status class.
+        class: u8,
+        /// Status detail.
+        detail: u8,
+    },
+    /// CHECK CONDITION.
+    #[error("CHECK CONDITION, sense {0}")]
+    CheckCondition(SenseCode),
+    /// CHECK CONDITION whose sense data cannot be read, or another status (SAM-5, 5.3.1).
+    #[error("SCSI status {0:#04x}")]
+    Status(u8),
+    /// Another iSCSI response than "completed at target" (RFC 7143, 11.4.3).
+    #[error("iSCSI response {0:#04x}")]
+    Response(u8),
+    /// The target answered a PDU with Reject (RFC 7143, 11.17).
+    #[error("the target rejected a PDU, reason {0:#04x}")]
+    Rejected(u8),
+    /// The connection ended before the answer came.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(std::time::Duration),
+    /// The target broke the protocol.
+    #[error("the target broke the protocol: {0}")]
+    Protocol(String),
+    /// The caller asked for something that cannot be sent.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// Whether the command may or may not have taken effect.
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Timeout(_) | Self::Protocol(_))
+    }
+
+    /// The sense code, for CHECK CONDITION.
+    pub const fn sense(&self) -> Option<SenseCode> {
+        match self {
+            Self::CheckCondition(sense) => Some(*sense),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sense_is_read_in_both_formats() {
+        let mut fixed = [0; 18];
+        fixed[0] = 0x70;
+        fixed[2] = 0x06;
+        fixed[12] = 0x2a;
+        fixed[13] = 0x06;
+        assert_eq!(SenseCode::parse(&fixed), Some(SenseCode::GROUP_STATE_CHANGED));
+        assert_eq!(
+            SenseCode::parse(&[0x72, 0x02, 0x04, 0x0a]),
+            Some(SenseCode::TRANSITION)
+        );
+        assert_eq!(SenseCode::parse(&[0x72, 0x02]), None);
+        assert_eq!(SenseCode::parse(&[]), None);
+        assert_eq!(SenseCode::parse(&[0; 18]), None);
+        assert_eq!(SenseCode::STANDBY.to_string(), "02/04/0B");
+    }
+}
