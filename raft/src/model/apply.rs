@@ -311,7 +311,7 @@ fn check_size(bytes: u64, block: BlockSize) -> Result<(), Refusal> {
             "an extent has {EXTENT_BYTES_MIN} to {EXTENT_BYTES_MAX} bytes, not {bytes}"
         )));
     }
-    if bytes % u64::from(block.bytes()) != 0 {
+    if !bytes.is_multiple_of(u64::from(block.bytes())) {
         let block = block.bytes();
         return Err(Refusal::Invalid(format!(
             "{bytes} bytes are no whole number of {block}-byte blocks"

@@ -5,6 +5,8 @@
 
 use holdfast_types::{ExtentId, Incarnation, NodeId, SuspicionId};
 
+use crate::fault::{self, Fault};
+
 use super::command::{Candidate, ExtentStamp};
 use super::reply::{ItemOutcome, ItemResult, Refusal, Reply};
 use super::state::{ClusterState, Extent};
@@ -35,6 +37,9 @@ impl Extent {
 
 /// E2: the extent is still as the proposal says.
 fn stamped(extent: &Extent, stamp: ExtentStamp) -> Result<(), Refusal> {
+    if fault::on(Fault::NoPrecondition) {
+        return Ok(());
+    }
     if extent.epoch != stamp.epoch {
         return Err(Refusal::EpochMoved {
             named: stamp.epoch,
@@ -102,7 +107,8 @@ impl ClusterState {
         suspicion: SuspicionId,
         candidates: &[Candidate],
     ) -> Applied {
-        if self.member_mut(suspect)?.suspicion != Some(suspicion) {
+        let stands = self.member_mut(suspect)?.suspicion == Some(suspicion);
+        if !stands && !fault::on(Fault::NewEpochWithoutSuspicion) {
             return Err(Refusal::NoSuchSuspicion { node: suspect });
         }
         let fit: Vec<Candidate> = candidates
@@ -116,7 +122,9 @@ impl ClusterState {
             .filter(|(_, e)| e.primary == Some(suspect));
         let items = lost
             .map(|(id, extent): (&ExtentId, &mut Extent)| {
-                let next = fit.iter().find(|c| extent.in_sync.contains(&c.node));
+                let next = fit
+                    .iter()
+                    .find(|c| extent.in_sync.contains(&c.node) || fault::on(Fault::NoInSyncCheck));
                 if next.is_some() {
                     // The next primary stays in the set, so the set is not emptied.
                     extent.in_sync.remove(&suspect);

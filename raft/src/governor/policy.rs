@@ -1,0 +1,337 @@
+//! The policy, sans-IO: what a node sees goes in, what it should propose comes out. It is called every few ten milliseconds.
+//!
+//! Nothing here is needed for safety: every proposal is checked when it is applied, and promises protect reads. It decides when things
+//! move, and that they do not move back and forth.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdfast_types::{Incarnation, Mono, NodeId, SILENT_AFTER, SuspicionId};
+
+use crate::fault::{self, Fault};
+use crate::lease::{KeeperView, RunOut};
+use crate::model::{Candidate, ClusterState, Command, Extent};
+
+/// A suspect that is back is cleared after it was heard this long, the first time (L4).
+const CLEAR_AFTER: Duration = Duration::from_secs(1);
+/// That time doubles with each relapse, up to this many times.
+const DOUBLINGS_MAX: u32 = 5;
+/// Suspected again within this many times the time it had to wait is a relapse; later is a new story.
+const RELAPSE_WITHIN: u32 = 10;
+/// The same proposal is made again after this long.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// Leadership is handed on at most this often by one node.
+const TRANSFER_AFTER: Duration = Duration::from_secs(1);
+/// How long a new epoch is held back for an in-sync member that is neither heard nor suspect yet.
+const HOLD_BACK_MAX: Duration = Duration::from_secs(1);
+
+/// What Raft knows, on this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RaftView {
+    /// Whether this node leads.
+    pub am_leader: bool,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// Log index of the newest committed entry.
+    pub committed: u64,
+    /// On the leader: up to which log index each voter's log is known to match.
+    pub matched: BTreeMap<NodeId, u64>,
+}
+
+/// What a governor looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct GovernorInput<'a> {
+    /// The applied cluster state.
+    pub state: &'a ClusterState,
+    /// This node.
+    pub me: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// What its keeper sees.
+    pub view: &'a KeeperView,
+    /// What Raft sees.
+    pub raft: &'a RaftView,
+}
+
+/// What should be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proposal {
+    /// Propose this command.
+    Command(Command),
+    /// Hand leadership to that voter.
+    TransferLeader(NodeId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Matter {
+    Suspect(NodeId),
+    NewEpoch(SuspicionId),
+    Clear(SuspicionId),
+    Transfer,
+}
+
+/// How often a node has relapsed, as this governor watched it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Record {
+    suspicion: Option<SuspicionId>,
+    cleared_at: Option<Mono>,
+    relapses: u32,
+}
+
+impl Record {
+    fn wait(&self) -> Duration {
+        CLEAR_AFTER * (1 << self.relapses.min(DOUBLINGS_MAX))
+    }
+}
+
+/// One per node. Every node watches, only the leader proposes.
+#[derive(Debug, Default)]
+pub struct Governor {
+    records: BTreeMap<NodeId, Record>,
+    proposed: BTreeMap<Matter, Mono>,
+    ready_since: BTreeMap<SuspicionId, Mono>,
+}
+
+impl Governor {
+    /// A governor that has watched nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks at everything once.
+    pub fn tick(&mut self, now: Mono, input: &GovernorInput<'_>) -> Vec<Proposal> {
+        self.watch(now, input.state);
+        if !input.raft.am_leader || !input.state.voters.members.contains(&input.me) {
+            return Vec::new();
+        }
+        let heard = input.view.peers.values().filter(|peer| peer.is_heard()).count();
+        if heard + 1 < input.state.voters.majority() {
+            // Nothing could be committed now, and what lay in the log until the others are back would come too late to be true.
+            return Vec::new();
+        }
+        let mut wanted = self.new_epochs(now, input);
+        wanted.extend(self.clearings(input));
+        wanted.extend(absent(input));
+        let fresh = wanted.into_iter().filter(|(matter, _)| self.is_due(now, *matter));
+        fresh.map(|(_, proposal)| proposal).collect()
+    }
+
+    fn is_due(&mut self, now: Mono, matter: Matter) -> bool {
+        let again = if matter == Matter::Transfer {
+            TRANSFER_AFTER
+        } else {
+            AGAIN_AFTER
+        };
+        let due = self
+            .proposed
+            .get(&matter)
+            .is_none_or(|at| now.since(*at) >= again);
+        if due {
+            self.proposed.insert(matter, now);
+        }
+        due
+    }
+
+    /// Keeps count of relapses (L4), on every node, so that the next leader knows too.
+    fn watch(&mut self, now: Mono, state: &ClusterState) {
+        for (id, node) in &state.nodes {
+            let record = self.records.entry(*id).or_default();
+            if node.suspicion == record.suspicion {
+                continue;
+            }
+            if record.suspicion.is_some() {
+                record.cleared_at = Some(now);
+            }
+            if node.suspicion.is_some()
+                && let Some(at) = record.cleared_at
+            {
+                let relapse = now.since(at) <= record.wait() * RELAPSE_WITHIN;
+                record.relapses = if relapse { record.relapses + 1 } else { 0 };
+            }
+            record.suspicion = node.suspicion;
+        }
+        self.records.retain(|id, _| state.nodes.contains_key(id));
+        let stands = |id: &SuspicionId| state.nodes.values().any(|n| n.suspicion == Some(*id));
+        self.ready_since.retain(|id, _| stands(id));
+        self.proposed.retain(|_, at| now.since(*at) < TRANSFER_AFTER * 2);
+    }
+
+    /// L3, second commit: a majority has reported the promises to a suspect as run out, naming the suspicion.
+    fn new_epochs(&mut self, now: Mono, input: &GovernorInput<'_>) -> Vec<(Matter, Proposal)> {
+        let state = input.state;
+        let mut out = Vec::new();
+        for (suspect, node) in &state.nodes {
+            let Some(suspicion) = node.suspicion else { continue };
+            let lost: Vec<&Extent> = state
+                .extents
+                .values()
+                .filter(|e| e.primary == Some(*suspect))
+                .collect();
+            if lost.is_empty()
+                || !is_reported(
+                    input,
+                    RunOut {
+                        node: *suspect,
+                        suspicion,
+                    },
+                )
+            {
+                continue;
+            }
+            let candidates = candidates(input, suspicion, &lost);
+            let since = *self.ready_since.entry(suspicion).or_insert(now);
+            if now.since(since) < HOLD_BACK_MAX && lost.iter().any(|e| is_undecided(input, e, &candidates)) {
+                continue;
+            }
+            let command = Command::NewEpoch {
+                suspect: *suspect,
+                suspicion,
+                candidates,
+            };
+            out.push((Matter::NewEpoch(suspicion), Proposal::Command(command)));
+        }
+        out
+    }
+
+    /// L4: back, both ways, for a while, and it knows that it was suspect.
+    fn clearings(&self, input: &GovernorInput<'_>) -> Vec<(Matter, Proposal)> {
+        let mut out = Vec::new();
+        for (id, node) in &input.state.nodes {
+            let Some(suspicion) = node.suspicion else { continue };
+            let wait = self.records.get(id).copied().unwrap_or_default().wait();
+            let peers = &input.view.peers;
+            let back = if *id == input.me {
+                // A leader that was suspected by its predecessor clears itself on the word of a majority.
+                1 + peers.values().filter(|p| p.both_for >= wait).count() >= input.state.voters.majority()
+            } else {
+                let knows = |revision: u64| revision >= suspicion.0;
+                peers.get(id).is_some_and(|p| {
+                    p.both_for >= wait && p.told.as_ref().is_some_and(|told| knows(told.revision.0))
+                })
+            };
+            if back {
+                let command = Command::ClearSuspect { node: *id, suspicion };
+                out.push((Matter::Clear(suspicion), Proposal::Command(command)));
+            }
+        }
+        out
+    }
+}
+
+/// L3: a majority of the newest voter set says so.
+fn is_reported(input: &GovernorInput<'_>, wanted: RunOut) -> bool {
+    let voters = &input.state.voters;
+    let named = input.view.reports.iter().filter(|(report, _)| {
+        let same = report.suspicion == wanted.suspicion || fault::on(Fault::ReportWithoutId);
+        report.node == wanted.node && same
+    });
+    let who: std::collections::BTreeSet<&NodeId> = named
+        .flat_map(|(_, who)| who)
+        .filter(|who| voters.members.contains(who))
+        .collect();
+    let needed = if fault::on(Fault::OneReportIsEnough) {
+        1
+    } else {
+        voters.majority()
+    };
+    who.len() >= needed
+}
+
+/// Who may be promoted: heard both ways, not suspect, in sync with something that was lost. First who has applied the suspicion (it will
+/// not have to catch up before it serves), then who is in sync for most, then by id.
+fn candidates(input: &GovernorInput<'_>, suspicion: SuspicionId, lost: &[&Extent]) -> Vec<Candidate> {
+    let mut ranked: Vec<_> = input
+        .state
+        .nodes
+        .keys()
+        .filter(|node| !input.state.is_suspect(**node))
+        .filter_map(|node| {
+            let (incarnation, revision) = if *node == input.me {
+                (input.incarnation, input.view.revision.0)
+            } else {
+                let peer = input.view.peers.get(node).filter(|peer| peer.is_heard())?;
+                (
+                    peer.incarnation?,
+                    peer.told.as_ref().map_or(0, |told| told.revision.0),
+                )
+            };
+            let shares = lost.iter().filter(|e| e.in_sync.contains(node)).count();
+            let rank = (revision < suspicion.0, std::cmp::Reverse(shares), *node);
+            (shares > 0).then_some((
+                rank,
+                Candidate {
+                    node: *node,
+                    incarnation,
+                },
+            ))
+        })
+        .collect();
+    ranked.sort_unstable_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+/// Nobody to promote yet, but a member of the in-sync set is neither heard nor suspect: that will be told apart in a moment.
+fn is_undecided(input: &GovernorInput<'_>, extent: &Extent, candidates: &[Candidate]) -> bool {
+    let served = candidates.iter().any(|c| extent.in_sync.contains(&c.node));
+    !served && extent.in_sync.iter().any(|node| !input.state.is_suspect(*node))
+}
+
+/// L6: voters that the leader misses. One that a better-placed voter hears is that voter's to lead; nobody is suspected then.
+fn absent(input: &GovernorInput<'_>) -> Vec<(Matter, Proposal)> {
+    let missing = input
+        .view
+        .peers
+        .iter()
+        .filter(|(_, peer)| peer.silent_both >= SILENT_AFTER);
+    let mut out = Vec::new();
+    for (node, _) in missing {
+        match better_placed(input, *node) {
+            Some(to) => {
+                let caught_up = input
+                    .raft
+                    .matched
+                    .get(&to)
+                    .is_some_and(|m| *m >= input.raft.committed);
+                if caught_up {
+                    return vec![(Matter::Transfer, Proposal::TransferLeader(to))];
+                }
+            }
+            None if !input.state.is_suspect(*node) => {
+                let generation = input
+                    .state
+                    .nodes
+                    .get(node)
+                    .map(|n| n.lease_generation)
+                    .unwrap_or_default();
+                let command = Command::Suspect {
+                    node: *node,
+                    generation,
+                };
+                out.push((Matter::Suspect(*node), Proposal::Command(command)));
+            }
+            None => {}
+        }
+    }
+    out
+}
+
+/// A voter that hears `missed` and everybody whom this node hears: it sees strictly more. Leadership that only ever moves to who sees
+/// strictly more cannot go round in circles.
+fn better_placed(input: &GovernorInput<'_>, missed: NodeId) -> Option<NodeId> {
+    if fault::on(Fault::SuspectsWhomOthersHear) {
+        return None;
+    }
+    let peers = &input.view.peers;
+    let sees_more = |to: &NodeId| {
+        peers[to].says_it_hears(missed)
+            && peers[to].says_it_hears(input.me)
+            && peers
+                .iter()
+                .all(|(other, p)| other == to || !p.is_heard() || peers[to].says_it_hears(*other))
+    };
+    peers
+        .iter()
+        .filter(|(node, peer)| peer.is_heard() && !input.state.is_suspect(**node))
+        .map(|(node, _)| *node)
+        .find(|node| sees_more(node))
+}

@@ -1,0 +1,188 @@
+//! The heartbeat thread: a UDP socket and a clock around the keeper (L1). It never touches a disk.
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use holdfast_types::{Incarnation, LeaseGeneration, Mono, NodeId};
+
+use super::cell::LeaseCell;
+use super::keeper::{Action, Keeper, ResetCause};
+use super::view::KeeperView;
+use super::wire::{DATAGRAM_MAX, Datagram};
+use crate::model::ClusterState;
+
+/// The longest wait for a datagram: bounds how late a report or a pause is noticed.
+const WAIT_MAX: Duration = Duration::from_millis(10);
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
+/// Reads CLOCK_BOOTTIME.
+pub type Clock = Arc<dyn Fn() -> Mono + Send + Sync>;
+/// Gets told to reset connections of generations up to the one named, at once and from any thread; it must not block.
+pub type OnReset = Arc<dyn Fn(LeaseGeneration, ResetCause) + Send + Sync>;
+
+/// CLOCK_BOOTTIME of this machine (L2: it goes on while the machine sleeps).
+pub fn boot_clock() -> Clock {
+    Arc::new(|| {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0));
+        Mono::ZERO + seconds + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
+    })
+}
+
+/// The keeper as the rest of the process uses it. Clones share it.
+#[derive(Clone)]
+pub struct Lease {
+    keeper: Arc<Mutex<Keeper>>,
+    cell: Arc<LeaseCell>,
+    clock: Clock,
+    on_reset: OnReset,
+}
+
+impl Lease {
+    /// A keeper that starts now.
+    pub fn new(me: NodeId, incarnation: Incarnation, clock: Clock, on_reset: OnReset) -> Self {
+        let keeper = Keeper::new(me, incarnation, clock());
+        Self {
+            keeper: Arc::new(Mutex::new(keeper)),
+            cell: Arc::default(),
+            clock,
+            on_reset,
+        }
+    }
+
+    /// What the data path reads.
+    pub fn cell(&self) -> Arc<LeaseCell> {
+        Arc::clone(&self.cell)
+    }
+
+    /// See [`Keeper::applied`]: to be called inside the state machine's apply. The cell is up to date and connections are told to reset
+    /// when this returns.
+    pub fn applied(&self, state: &ClusterState) {
+        let mut keeper = self.lock();
+        let now = (self.clock)();
+        let actions = keeper.applied(state, now);
+        self.publish(&keeper, now);
+        drop(keeper);
+        self.resets(&actions);
+    }
+
+    /// See [`Keeper::caught_up`].
+    pub fn caught_up(&self) {
+        self.lock().caught_up();
+    }
+
+    /// See [`Keeper::raft_hint`].
+    pub fn raft_hint(&self, term: u64, leader: Option<NodeId>) {
+        self.lock().raft_hint(term, leader);
+    }
+
+    /// See [`Keeper::view`].
+    pub fn view(&self) -> KeeperView {
+        let keeper = self.lock();
+        keeper.view((self.clock)())
+    }
+
+    /// Starts the heartbeat thread on `socket`.
+    ///
+    /// # Errors
+    /// The socket takes no timeout, or there is no thread to be had.
+    pub fn spawn(&self, socket: UdpSocket) -> io::Result<HeartbeatThread> {
+        socket.set_read_timeout(Some(WAIT_MAX))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (lease, told) = (self.clone(), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("heartbeat".into())
+            .spawn(move || lease.run(&socket, &told))?;
+        Ok(HeartbeatThread {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    fn run(&self, socket: &UdpSocket, stop: &AtomicBool) {
+        let mut buffer = [0; DATAGRAM_MAX + 1];
+        while !stop.load(Ordering::Relaxed) {
+            self.send(socket, self.tick());
+            let now = (self.clock)();
+            let wait = self.lock().next_wake().since(now).clamp(WAIT_MIN, WAIT_MAX);
+            // A socket that refuses a timeout keeps the one it was given at the start.
+            let _ = socket.set_read_timeout(Some(wait));
+            match socket.recv(&mut buffer) {
+                Ok(len) => {
+                    if let Ok(datagram) = Datagram::decode(&buffer[..len]) {
+                        self.send(socket, self.receive(&datagram));
+                    }
+                }
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                // A port unreachable from an earlier send shows up here; a broken socket must not spin.
+                Err(_) => std::thread::sleep(WAIT_MIN),
+            }
+        }
+    }
+
+    /// The clock is read under the lock and before anything is sent (see the keeper's module).
+    fn tick(&self) -> Vec<Action> {
+        let mut keeper = self.lock();
+        let now = (self.clock)();
+        let actions = keeper.tick(now);
+        self.publish(&keeper, now);
+        actions
+    }
+
+    fn receive(&self, datagram: &Datagram) -> Vec<Action> {
+        let mut keeper = self.lock();
+        let now = (self.clock)();
+        let actions = keeper.receive(now, datagram);
+        self.publish(&keeper, now);
+        actions
+    }
+
+    fn publish(&self, keeper: &Keeper, now: Mono) {
+        let generation = keeper.generation().unwrap_or_default();
+        self.cell
+            .publish(keeper.lease_until(now), generation, keeper.last_run());
+    }
+
+    fn send(&self, socket: &UdpSocket, actions: Vec<Action>) {
+        self.resets(&actions);
+        for action in actions {
+            if let Action::Send { to, datagram } = action {
+                // A lost heartbeat and one that could not be sent are the same to everybody.
+                let _ = socket.send_to(&datagram.encode(), to);
+            }
+        }
+    }
+
+    fn resets(&self, actions: &[Action]) {
+        for action in actions {
+            if let Action::ResetConnections { generation, cause } = action {
+                (self.on_reset)(*generation, *cause);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keeper> {
+        // A panic elsewhere leaves the keeper as it was between two calls, or halfway through one that only made it more careful.
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the thread when dropped.
+#[derive(Debug)]
+pub struct HeartbeatThread {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for HeartbeatThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
