@@ -31,7 +31,7 @@ pub enum ReadError {
 /// # Errors
 /// [`ReadError`] where the length is wrong or a state cannot be asked for (transitioning, offline, reserved codes).
 pub fn decode(data: &[u8]) -> Result<Vec<Wish>, ReadError> {
-    if data.len() < 4 || data.len() % 4 != 0 {
+    if data.len() < 4 || !data.len().is_multiple_of(4) {
         return Err(ReadError::Length(data.len()));
     }
     let (descriptors, _) = data[4..].as_chunks::<4>();

@@ -1,1 +1,31 @@
-//! Placeholder.
+//! What an initiator sees as a logical unit: command descriptor blocks in, status, sense and data out (SAM-5, SPC-4, SBC-3).
+//!
+//! Pure code: bytes and values in, bytes and values out. A command runs in stages, since iSCSI asks for data only once the CDB was
+//! found good and since storage may be on another node:
+//!
+//! ```text
+//! start(cdb, view, nexus) ──► Done(response)
+//!                        ──► Hold: the group is transitioning; start again, or answer Response::transitioning()
+//!                        ──► NeedData{bytes} ── with_data(view, data) ──► Done | Storage
+//!                        ──► Storage{op, finish} ── outcome ── finish() ──► Response | ResetConnection | NoResponse
+//! ```
+//!
+//! One table (`table`) says which commands there are. Dispatch, admission by access state, write protection and REPORT SUPPORTED
+//! OPERATION CODES all read it, so they cannot disagree. What is not in it gets 05/20/00.
+
+mod absent;
+mod cdb;
+mod nexus;
+mod sense;
+mod start;
+mod step;
+mod table;
+mod unit;
+mod view;
+
+pub use absent::start_absent;
+pub use nexus::{Counters, NexusLu, UnitAttention};
+pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, asc};
+pub use start::start;
+pub use step::{Finish, Finished, Pending, Response, Status, Step, Storage, finish};
+pub use view::LuView;

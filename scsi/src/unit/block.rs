@@ -1,0 +1,124 @@
+//! READ, WRITE, VERIFY and their like (SBC-3, clause 5).
+
+use bytes::Bytes;
+use holdfast_types::{BlockOp, BlockRange, TRANSFER_BYTES_MAX};
+
+use super::DataUse;
+use crate::table::Call;
+use crate::{Finish, NexusLu, Response, Sense, Step, Storage};
+
+/// Protection information is not supported (PROTECT=0), so a CDB that asks for it is refused (SBC-3, 4.22). The six-byte CDBs have none.
+fn no_protection(call: &Call<'_>) -> Result<(), Sense> {
+    if call.cdb.opcode() >> 5 != 0 && call.cdb.protect() != 0 {
+        return Err(Sense::cdb_bit(1, 7));
+    }
+    Ok(())
+}
+
+/// READ(6), (10), (12), (16). DPO is a hint; FUA is met by itself: what is read is either stable or, under write-back, as new as FUA wants.
+pub(crate) fn read(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    no_protection(call)?;
+    let range = call.range(TRANSFER_BYTES_MAX)?;
+    if range.is_empty() {
+        return Ok(Step::Done(Response::good()));
+    }
+    Ok(Storage::step(BlockOp::Read { range }, Finish::DataIn))
+}
+
+/// WRITE(6), (10), (12), (16).
+pub(crate) fn write(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    no_protection(call)?;
+    let fua = call.cdb.opcode() >> 5 != 0 && call.cdb.bit(1, 3);
+    write_range(call, fua)
+}
+
+/// WRITE AND VERIFY(10), (12), (16): a write that is stable before it is answered. The verification is that of the journal, whose records
+/// carry a checksum over header and payload, on every member of the in-sync set (I1); BYTCHK=1 compares what was just written with itself.
+pub(crate) fn write_and_verify(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    no_protection(call)?;
+    if call.cdb.bit(1, 2) {
+        return Err(Sense::cdb_bit(1, 2));
+    }
+    write_range(call, true)
+}
+
+fn write_range(call: &Call<'_>, fua: bool) -> Result<Step, Sense> {
+    let range = call.range(TRANSFER_BYTES_MAX)?;
+    if range.is_empty() {
+        return Ok(Step::Done(Response::good()));
+    }
+    Ok(call.need(
+        range.byte_len(call.view.block_size),
+        DataUse::Write { range, fua },
+    ))
+}
+
+pub(crate) const fn write_data(range: BlockRange, fua: bool, data: Bytes) -> Step {
+    Storage::step(BlockOp::Write { range, data, fua }, Finish::Status)
+}
+
+/// VERIFY(10), (12), (16) with BYTCHK 00b (read only), 01b (compare all) and 11b (compare every block with the one sent).
+pub(crate) fn verify(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    no_protection(call)?;
+    let byte_check = call.cdb.byte(1) >> 1 & 3;
+    if byte_check == 2 {
+        return Err(Sense::cdb_bit(1, 2));
+    }
+    let range = call.range(TRANSFER_BYTES_MAX)?;
+    if range.is_empty() {
+        return Ok(Step::Done(Response::good()));
+    }
+    let size = call.view.block_size;
+    Ok(match byte_check {
+        0 => Storage::step(BlockOp::Verify { range, expect: None }, Finish::Compare),
+        1 => call.need(range.byte_len(size), DataUse::Verify { range, same: false }),
+        _ => call.need(u64::from(size.bytes()), DataUse::Verify { range, same: true }),
+    })
+}
+
+pub(crate) fn verify_data(range: BlockRange, same: bool, data: &Bytes) -> Step {
+    let expect = if same {
+        let blocks = usize::try_from(range.blocks()).unwrap_or(usize::MAX);
+        Bytes::from(data.repeat(blocks))
+    } else {
+        data.clone()
+    };
+    let expect = Some(expect);
+    Storage::step(BlockOp::Verify { range, expect }, Finish::Compare)
+}
+
+/// COMPARE AND WRITE (SBC-3, 5.2): up to 255 blocks, first what must be there, then what to put. The announced length must be exactly both.
+pub(crate) fn compare_and_write(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    no_protection(call)?;
+    let range = call.within(call.cdb.number(2, 8), u64::from(call.cdb.byte(13)))?;
+    if range.is_empty() {
+        return Ok(Step::Done(Response::good()));
+    }
+    let wanted = 2 * range.byte_len(call.view.block_size);
+    Ok(call.need_exactly(wanted, DataUse::CompareAndWrite { range }))
+}
+
+pub(crate) fn compare_and_write_data(range: BlockRange, data: &Bytes) -> Step {
+    let half = data.len() / 2;
+    let op = BlockOp::CompareAndWrite {
+        range,
+        expect: data.slice(..half),
+        data: data.slice(half..),
+    };
+    Storage::step(op, Finish::Compare)
+}
+
+/// PRE-FETCH(10), (16): a hint that is checked and not acted on. GOOD says that the blocks are not known to fit into the cache (SBC-3, 5.9).
+pub(crate) fn pre_fetch(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    let (lba, blocks, _) = call.cdb.lba_and_blocks();
+    call.within(lba, blocks)?;
+    Ok(Step::Done(Response::good()))
+}
+
+/// SYNCHRONIZE CACHE(10), (16): everything that was answered becomes stable, whatever range is named. IMMED does not answer earlier: an
+/// answer before the data is stable would tell nothing.
+pub(crate) fn synchronize_cache(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    let (lba, blocks, _) = call.cdb.lba_and_blocks();
+    call.within(lba, blocks)?;
+    Ok(Storage::step(BlockOp::Flush, Finish::Status))
+}

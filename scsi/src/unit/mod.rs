@@ -1,0 +1,108 @@
+//! The commands, by what they are about.
+
+pub(crate) mod block;
+pub(crate) mod inquiry;
+pub(crate) mod mode;
+pub(crate) mod provision;
+pub(crate) mod report;
+pub(crate) mod supported;
+pub(crate) mod vpd;
+
+use bytes::Bytes;
+use holdfast_types::BlockRange;
+
+use crate::table::Call;
+use crate::{LuView, Pending, Response, Sense, Step};
+
+/// What data from the initiator is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DataUse {
+    /// WRITE, WRITE AND VERIFY.
+    Write { range: BlockRange, fua: bool },
+    /// VERIFY with BYTCHK; `same`: one block that every block must equal.
+    Verify { range: BlockRange, same: bool },
+    /// WRITE SAME.
+    WriteSame { range: BlockRange },
+    /// COMPARE AND WRITE: first what must be there, then what to put.
+    CompareAndWrite { range: BlockRange },
+    /// UNMAP's parameter list.
+    Unmap,
+    /// MODE SELECT's parameter list.
+    ModeSelect { ten: bool },
+}
+
+impl DataUse {
+    const fn range(&self) -> Option<BlockRange> {
+        match self {
+            Self::Write { range, .. }
+            | Self::Verify { range, .. }
+            | Self::WriteSame { range }
+            | Self::CompareAndWrite { range } => Some(*range),
+            Self::Unmap | Self::ModeSelect { .. } => None,
+        }
+    }
+}
+
+/// Goes on with a command whose data has come.
+pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Result<Step, Sense> {
+    // The data may have taken its time, and the view is a newer one.
+    if purpose.range().is_some_and(|range| range.end().0 > view.blocks) {
+        return Err(Sense::LBA_OUT_OF_RANGE);
+    }
+    match purpose {
+        DataUse::Write { range, fua } => Ok(block::write_data(range, fua, data)),
+        DataUse::Verify { range, same } => Ok(block::verify_data(range, same, &data)),
+        DataUse::WriteSame { range } => Ok(provision::write_same_data(range, data)),
+        DataUse::CompareAndWrite { range } => Ok(block::compare_and_write_data(range, &data)),
+        DataUse::Unmap => provision::unmap_data(view, &data),
+        DataUse::ModeSelect { ten } => mode::select_data(view, ten, &data),
+    }
+}
+
+impl Call<'_> {
+    /// Asks for `wanted` bytes. An initiator that announced fewer than its CDB needs gets 05/0E/03 and nothing is written: what its CDB
+    /// and its transport say contradict each other, and a write that is silently cut short helps nobody. One that announced more has the rest
+    /// counted as residual.
+    pub(crate) fn need(&self, wanted: u64, purpose: DataUse) -> Step {
+        match u32::try_from(wanted) {
+            Ok(bytes) if bytes <= self.data_out => Step::NeedData {
+                bytes,
+                then: Pending { bytes, purpose },
+            },
+            _ => Step::Done(Response {
+                data_out_wanted: wanted,
+                ..Response::check(Sense::INVALID_FIELD_IN_INFORMATION_UNIT)
+            }),
+        }
+    }
+
+    /// As [`Self::need`], for commands whose meaning hangs on the exact amount: more than wanted is refused too.
+    pub(crate) fn need_exactly(&self, wanted: u64, purpose: DataUse) -> Step {
+        if u64::from(self.data_out) > wanted {
+            return Step::check(Sense::INVALID_FIELD_IN_INFORMATION_UNIT);
+        }
+        self.need(wanted, purpose)
+    }
+
+    /// The range that the CDB names, at most `limit` bytes of it, within the unit.
+    pub(crate) fn range(&self, limit: u32) -> Result<BlockRange, Sense> {
+        let (lba, blocks, length_field) = self.cdb.lba_and_blocks();
+        if blocks > u64::from(limit >> self.view.block_size.shift()) {
+            return Err(Sense::cdb_byte(length_field));
+        }
+        self.within(lba, blocks)
+    }
+
+    /// A range within the unit, else 05/21/00. An empty range may start right behind the last block, not farther.
+    pub(crate) fn within(&self, lba: u64, blocks: u64) -> Result<BlockRange, Sense> {
+        within(self.view, lba, blocks)
+    }
+}
+
+/// A range within the unit, else 05/21/00.
+pub(crate) fn within(view: &LuView<'_>, lba: u64, blocks: u64) -> Result<BlockRange, Sense> {
+    BlockRange::new(holdfast_types::Lba(lba), blocks)
+        .ok()
+        .filter(|range| range.end().0 <= view.blocks)
+        .ok_or(Sense::LBA_OUT_OF_RANGE)
+}
