@@ -96,10 +96,10 @@ fn rank(share: f64, count: u64) -> u64 {
     ((share * count as f64).ceil() as u64).clamp(1, count)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "what is cast was cut to six bits")]
 const fn bucket(ns: u64) -> usize {
     if ns < STEPS as u64 {
-        // Below 64, so it fits.
-        return (ns & (STEPS as u64 - 1)) as usize;
+        return ns as usize;
     }
     let top = 63 - ns.leading_zeros();
     let doubling = (top - STEPS_SHIFT + 1) as usize;

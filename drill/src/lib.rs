@@ -1,7 +1,7 @@
 //! Initiators and workloads that put a target to the test: ours or anybody's.
 //!
 //! [`workload`] writes blocks that say who wrote them and in which order, and notices any block that goes back; [`bench`] measures;
-//! [`multipath`] sends commands over several paths as dm-multipath does. All of them see a [`disk::Disk`], so that they are tested on
+//! [`initiator`] is one iSCSI session; [`multipath`] sends commands over several paths as dm-multipath does. All of them see a [`disk::Disk`], so that they are tested on
 //! disks in memory that lose and tear writes.
 
 pub mod bench;
@@ -9,6 +9,7 @@ pub mod cdb;
 pub mod disk;
 pub mod error;
 pub mod histogram;
+pub mod initiator;
 pub mod multipath;
 pub mod url;
 pub mod workload;

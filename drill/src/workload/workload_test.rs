@@ -45,7 +45,7 @@ impl Disk for Memory {
 
     async fn read(&self, lba: Lba, blocks: u32) -> Result<Bytes, Error> {
         tokio::task::yield_now().await;
-        let at = lba.0 as usize * 512;
+        let at = usize::try_from(lba.0).unwrap() * 512;
         Ok(Bytes::copy_from_slice(
             &self.data.lock().unwrap()[at..at + blocks as usize * 512],
         ))
@@ -54,7 +54,7 @@ impl Disk for Memory {
     async fn write(&self, lba: Lba, data: Bytes) -> Result<(), Error> {
         tokio::task::yield_now().await;
         let is_bad = self.writes.fetch_add(1, Ordering::Relaxed) % 50 == 49;
-        let at = lba.0 as usize * 512;
+        let at = usize::try_from(lba.0).unwrap() * 512;
         let length = match self.flaw {
             Flaw::Errs if is_bad => {
                 return Err(Error::CheckCondition(crate::error::SenseCode::new(3, 0xc, 2)));
