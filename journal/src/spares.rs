@@ -111,6 +111,7 @@ impl Spares {
             size,
             max: max as usize,
             preparer: None,
+            full: false,
         }
     }
 
