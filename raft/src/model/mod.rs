@@ -22,4 +22,10 @@ pub use state::{
 pub use view::{GroupState, GroupView, LuView, Share};
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod prop_test;
+#[cfg(test)]
+mod sets_test;

@@ -1,0 +1,185 @@
+//! Random commands, in force or stale, in any order: what must always hold of the state.
+
+use proptest::prelude::*;
+
+use holdfast_types::{Epoch, InSyncVersion, NodeId, SuspicionId};
+
+use super::fixture::*;
+use super::*;
+
+/// A command as numbers, so that it can be made to fit (or nearly fit) the state it meets.
+type Draw = (u8, u8, u8, u8, bool);
+
+fn node(number: u8) -> NodeId {
+    NodeId(u64::from(number % 5) + 1)
+}
+
+fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
+    let back = u64::from(stale);
+    let stamps = |which: u8| -> Vec<ExtentStamp> {
+        let picked = state
+            .extents
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| which & (1 << n) != 0);
+        picked
+            .map(|(_, (id, e))| {
+                let mut stamp = e.stamp(*id);
+                stamp.version = InSyncVersion(stamp.version.0.saturating_sub(back));
+                stamp
+            })
+            .collect()
+    };
+    let items = stamps(z);
+    let led = items
+        .first()
+        .and_then(|s| state.extents[&s.extent].primary)
+        .unwrap_or(node(y));
+    let suspicion = |n| {
+        state
+            .suspicion(n)
+            .map_or(SuspicionId(1), |s| SuspicionId(s.0 - back))
+    };
+    match kind % 9 {
+        0 => {
+            let generation = state
+                .nodes
+                .get(&node(x))
+                .map(|n| n.lease_generation)
+                .unwrap_or_default();
+            Command::Suspect {
+                node: node(x),
+                generation,
+            }
+        }
+        1 => Command::ClearSuspect {
+            node: node(x),
+            suspicion: suspicion(node(x)),
+        },
+        2 => {
+            let candidates = [y, z].map(|n| (node(n), u64::from(n)));
+            new_epoch(node(x), suspicion(node(x)), &candidates)
+        }
+        3 => Command::Reopen {
+            items,
+            node: if stale { node(x) } else { led },
+            incarnation: run(u64::from(y)),
+        },
+        4 => Command::Shrink {
+            items,
+            proposer: led,
+            remove: node(x),
+        },
+        5 => Command::Grow {
+            items,
+            proposer: led,
+            add: node(x),
+        },
+        6 => Command::GrowVoid { items, proposer: led },
+        7 => Command::NodeStarted {
+            node: node(x),
+            incarnation: run(u64::from(y)),
+        },
+        _ => Command::Switchover {
+            from_incarnation: items
+                .first()
+                .and_then(|s| state.extents[&s.extent].primary_incarnation)
+                .unwrap_or(run(0)),
+            items,
+            from: led,
+            to: node(x),
+            to_incarnation: run(u64::from(y)),
+        },
+    }
+}
+
+fn four() -> ClusterState {
+    let mut state = ClusterState::default();
+    let nodes = vec![
+        new_node(A, "a", Role::Data),
+        new_node(B, "b", Role::Data),
+        new_node(W, "w", Role::Witness),
+        new_node(C, "c", Role::Data),
+    ];
+    must(&init(nodes), &mut state);
+    must(&new_extent(1, &[A, B]), &mut state);
+    must(&new_extent(2, &[A, B, C]), &mut state);
+    must(&new_extent(3, &[C]), &mut state);
+    state
+}
+
+fn check(before: &Extent, after: &Extent) -> Result<(), TestCaseError> {
+    prop_assert!(!after.in_sync.is_empty());
+    prop_assert!(after.in_sync.is_subset(&after.replicas));
+    if let Some(primary) = after.primary {
+        prop_assert!(after.in_sync.contains(&primary));
+    }
+    prop_assert_eq!(after.primary.is_some(), after.primary_incarnation.is_some());
+    prop_assert!(after.epoch >= before.epoch && after.version >= before.version);
+    let reign = |e: &Extent| (e.primary, e.primary_incarnation);
+    // I2: a change of primary, or of its run, is a new epoch; a new epoch or another set is a new version.
+    if reign(before) != reign(after) {
+        prop_assert_eq!(after.epoch, Epoch(before.epoch.0 + 1));
+    }
+    if before.epoch != after.epoch || before.in_sync != after.in_sync {
+        prop_assert_eq!(after.version, InSyncVersion(before.version.0 + 1));
+    }
+    // I5: who becomes primary was in sync before.
+    if let Some(primary) = after.primary {
+        prop_assert!(before.in_sync.contains(&primary));
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i2_i5_primaries_and_sets_move_only_forward(
+        draws in prop::collection::vec((0u8..9, any::<u8>(), any::<u8>(), any::<u8>(), prop::bool::weighted(0.1)), 1..80),
+    ) {
+        let mut state = four();
+        for draw in draws {
+            let command = command(&state, draw);
+            let before = state.clone();
+            let reply = go(&command, &mut state);
+            if reply.refusal().is_some() {
+                // I12: no reply but a refusal, no change.
+                prop_assert_eq!(&state, &ClusterState { revision: state.revision, ..before.clone() });
+            }
+            for (id, after) in &state.extents {
+                let old = &before.extents[id];
+                check(old, after)?;
+                // P3: by difference, whatever the command was; and never every group gone.
+                let (was, is) = (before.lu(*id).unwrap().groups, state.lu(*id).unwrap().groups);
+                prop_assert_eq!(after.alua_changes - old.alua_changes, u64::from(was != is));
+                prop_assert!(is.iter().any(|g| g.state != GroupState::Unavailable));
+            }
+            // The same entry on another node that holds the same state.
+            let mut other = before.clone();
+            prop_assert_eq!(&go(&command, &mut other), &reply);
+            prop_assert_eq!(&other, &state);
+            // Late doubles of what names a version change no reign: their precondition is gone.
+            if !matches!(command, Command::Suspect { .. } | Command::NewEpoch { .. }) {
+                let once = state.clone();
+                go(&command, &mut state);
+                prop_assert_eq!(&state.extents, &once.extents);
+            }
+        }
+    }
+
+    #[test]
+    fn the_stored_state_is_the_state(
+        draws in prop::collection::vec((0u8..9, any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>()), 1..30),
+    ) {
+        let mut state = four();
+        for draw in draws {
+            let command = command(&state, draw);
+            go(&command, &mut state);
+            let text = serde_json::to_vec(&command).unwrap();
+            prop_assert_eq!(&serde_json::from_slice::<Command>(&text).unwrap(), &command);
+        }
+        let text = serde_json::to_vec(&state).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<ClusterState>(&text).unwrap(), state);
+    }
+}
