@@ -40,8 +40,8 @@ impl Cdb<'_> {
         self.byte(1) >> 5
     }
 
-    /// Address and number of blocks of READ, WRITE, VERIFY and their like, with the offset of the length field. The group code in the top three
-    /// bits of the operation code says where they are (SPC-4, 4.2.5.1). READ(6) and WRITE(6) say 256 as 0.
+    /// Address and number of blocks of READ, WRITE, VERIFY and their like, with the offset of the length field. The group code in
+    /// the top three bits of the operation code says where they are (SPC-4, 4.2.5.1). READ(6) and WRITE(6) say 256 as 0.
     pub(crate) fn lba_and_blocks(self) -> (u64, u64, u16) {
         match self.opcode() >> 5 {
             0 => {

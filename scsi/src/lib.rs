@@ -28,4 +28,5 @@ pub use nexus::{Counters, NexusLu, UnitAttention};
 pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, asc};
 pub use start::start;
 pub use step::{Finish, Finished, Pending, Response, Status, Step, Storage, finish};
+pub use table::{CommandInfo, command_of, commands};
 pub use view::LuView;

@@ -89,7 +89,8 @@ impl NexusLu {
         }
     }
 
-    /// Takes in the applied state: a difference to what the nexus was told last makes a unit attention pending. [`crate::start`] does this itself.
+    /// Takes in the applied state: a difference to what the nexus was told last makes a unit attention pending. [`crate::start`]
+    /// does this itself.
     pub const fn observe(&mut self, present: Counters) {
         let told = self.told;
         if told.groups != present.groups {

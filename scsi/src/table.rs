@@ -21,6 +21,8 @@ pub(crate) type Handler = fn(&Call<'_>, &mut NexusLu) -> Result<Step, Sense>;
 /// A command.
 #[derive(Debug)]
 pub(crate) struct Command {
+    /// As the standards write it.
+    pub(crate) name: &'static str,
     pub(crate) opcode: u8,
     /// Bits 4 to 0 of byte 1, for operation codes that have service actions.
     pub(crate) action: Option<u8>,
@@ -37,8 +39,9 @@ pub(crate) struct Command {
     pub(crate) run: Handler,
 }
 
-const fn command(class: CommandClass, usage: &'static [u8], run: Handler) -> Command {
+const fn command(name: &'static str, class: CommandClass, usage: &'static [u8], run: Handler) -> Command {
     Command {
+        name,
         opcode: usage[0],
         action: None,
         class,
@@ -79,194 +82,74 @@ impl Command {
     }
 }
 
-/// Every command, by operation code and service action.
+const FF: u8 = 0xff;
+
+/// Every command, by operation code and service action. One row each; the fourth column is the CDB usage data.
+#[rustfmt::skip]
 pub(crate) const COMMANDS: &[Command] = &[
-    // TEST UNIT READY
-    command(Medium, &[0x00, 0, 0, 0, 0, 0x04], report::test_unit_ready).quick(),
-    // REQUEST SENSE
-    command(Identify, &[0x03, 0x01, 0, 0, 0xff, 0x04], report::request_sense)
-        .passing_attention()
-        .quick(),
-    // READ(6), WRITE(6)
-    command(Medium, &[0x08, 0x1f, 0xff, 0xff, 0xff, 0x04], block::read),
-    command(Medium, &[0x0a, 0x1f, 0xff, 0xff, 0xff, 0x04], block::write).writing(),
-    // INQUIRY
-    command(Identify, &[0x12, 0x01, 0xff, 0xff, 0xff, 0x04], inquiry::inquiry)
-        .passing_attention()
-        .quick(),
-    // MODE SELECT(6), MODE SENSE(6)
-    command(Manage, &[0x15, 0x11, 0, 0, 0xff, 0x04], mode::select_6).quick(),
-    command(Manage, &[0x1a, 0x08, 0xff, 0xff, 0xff, 0x04], mode::sense_6).quick(),
-    // START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL
-    command(
-        Medium,
-        &[0x1b, 0x01, 0, 0x0f, 0xf7, 0x04],
-        report::start_stop_unit,
-    )
-    .quick(),
-    command(Medium, &[0x1e, 0, 0, 0, 0x03, 0x04], report::prevent_allow).quick(),
-    // READ CAPACITY(10)
-    command(
-        Manage,
-        &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0x04],
-        report::read_capacity_10,
-    )
-    .quick(),
-    // READ(10), WRITE(10), WRITE AND VERIFY(10), VERIFY(10)
-    command(
-        Medium,
-        &[0x28, 0xf8, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04],
-        block::read,
-    ),
-    command(
-        Medium,
-        &[0x2a, 0xf8, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04],
-        block::write,
-    )
-    .writing(),
-    command(
-        Medium,
-        &[0x2e, 0xf6, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04],
-        block::write_and_verify,
-    )
-    .writing(),
-    command(
-        Medium,
-        &[0x2f, 0xf6, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04],
-        block::verify,
-    ),
-    // PRE-FETCH(10), SYNCHRONIZE CACHE(10)
-    command(
-        Medium,
-        &[0x34, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04],
-        block::pre_fetch,
-    ),
-    command(
-        Medium,
-        &[0x35, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04],
-        block::synchronize_cache,
-    ),
-    // WRITE SAME(10), UNMAP
-    command(
-        Medium,
-        &[0x41, 0xfe, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0x04],
-        provision::write_same,
-    )
-    .writing(),
-    command(
-        Medium,
-        &[0x42, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, 0x04],
-        provision::unmap,
-    )
-    .writing(),
-    // MODE SELECT(10), MODE SENSE(10)
-    command(
-        Manage,
-        &[0x55, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, 0x04],
-        mode::select_10,
-    )
-    .quick(),
-    command(
-        Manage,
-        &[0x5a, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0x04],
-        mode::sense_10,
-    )
-    .quick(),
-    // READ(16), COMPARE AND WRITE, WRITE(16), WRITE AND VERIFY(16), VERIFY(16)
-    command(Medium, &READ_WRITE_16[0], block::read),
-    command(
-        Medium,
-        &[
-            0x89, 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0, 0x04,
-        ],
-        block::compare_and_write,
-    )
-    .writing(),
-    command(Medium, &READ_WRITE_16[1], block::write).writing(),
-    command(Medium, &READ_WRITE_16[2], block::write_and_verify).writing(),
-    command(Medium, &READ_WRITE_16[3], block::verify),
-    // PRE-FETCH(16), SYNCHRONIZE CACHE(16), WRITE SAME(16)
-    command(Medium, &READ_WRITE_16[4], block::pre_fetch),
-    command(Medium, &READ_WRITE_16[5], block::synchronize_cache),
-    command(Medium, &READ_WRITE_16[6], provision::write_same).writing(),
-    // READ CAPACITY(16)
-    command(
-        Manage,
-        &[
-            0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04,
-        ],
-        report::read_capacity_16,
-    )
-    .with_action()
-    .quick(),
-    // REPORT LUNS
-    command(
-        Identify,
-        &[0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04],
-        report::report_luns,
-    )
-    .passing_attention()
-    .quick(),
-    // REPORT TARGET PORT GROUPS
-    command(
-        Identify,
-        &[0xa3, 0xea, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04],
-        report::report_target_port_groups,
-    )
-    .with_action()
-    .quick(),
-    // REPORT SUPPORTED OPERATION CODES, REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
-    command(
-        Manage,
-        &[
-            0xa3, 0x0c, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04,
-        ],
-        supported::operation_codes,
-    )
-    .with_action()
-    .quick(),
-    command(
-        Manage,
-        &[0xa3, 0x0d, 0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04],
-        supported::task_management,
-    )
-    .with_action()
-    .quick(),
-    // READ(12), WRITE(12), WRITE AND VERIFY(12), VERIFY(12)
-    command(Medium, &READ_WRITE_12[0], block::read),
-    command(Medium, &READ_WRITE_12[1], block::write).writing(),
-    command(Medium, &READ_WRITE_12[2], block::write_and_verify).writing(),
-    command(Medium, &READ_WRITE_12[3], block::verify),
+    command("TEST UNIT READY", Medium, &[0x00, 0, 0, 0, 0, 4], report::test_unit_ready).quick(),
+    command("REQUEST SENSE", Identify, &[0x03, 0x01, 0, 0, FF, 4], report::request_sense).passing_attention().quick(),
+    command("READ(6)", Medium, &[0x08, 0x1f, FF, FF, FF, 4], block::read),
+    command("WRITE(6)", Medium, &[0x0a, 0x1f, FF, FF, FF, 4], block::write).writing(),
+    command("INQUIRY", Identify, &[0x12, 0x01, FF, FF, FF, 4], inquiry::inquiry).passing_attention().quick(),
+    command("MODE SELECT(6)", Manage, &[0x15, 0x11, 0, 0, FF, 4], mode::select_6).quick(),
+    command("MODE SENSE(6)", Manage, &[0x1a, 0x08, FF, FF, FF, 4], mode::sense_6).quick(),
+    command("START STOP UNIT", Medium, &[0x1b, 0, 0, 0x0f, 0xf3, 4], report::start_stop_unit).quick(),
+    command("PREVENT ALLOW MEDIUM REMOVAL", Medium, &[0x1e, 0, 0, 0, 0x03, 4], report::prevent_allow).quick(),
+    command("READ CAPACITY(10)", Manage, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 4], report::read_capacity_10).quick(),
+    command("READ(10)", Medium, &[0x28, 0xf8, FF, FF, FF, FF, 0, FF, FF, 4], block::read),
+    command("WRITE(10)", Medium, &[0x2a, 0xf8, FF, FF, FF, FF, 0, FF, FF, 4], block::write).writing(),
+    command("WRITE AND VERIFY(10)", Medium, &[0x2e, 0xf6, FF, FF, FF, FF, 0, FF, FF, 4], block::write_and_verify).writing(),
+    command("VERIFY(10)", Medium, &[0x2f, 0xf6, FF, FF, FF, FF, 0, FF, FF, 4], block::verify),
+    command("PRE-FETCH(10)", Medium, &[0x34, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::pre_fetch),
+    command("SYNCHRONIZE CACHE(10)", Medium, &[0x35, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::synchronize_cache),
+    command("WRITE SAME(10)", Medium, &[0x41, 0xfe, FF, FF, FF, FF, 0, FF, FF, 4], provision::write_same).writing(),
+    command("UNMAP", Medium, &[0x42, 0x01, 0, 0, 0, 0, 0, FF, FF, 4], provision::unmap).writing(),
+    command("MODE SELECT(10)", Manage, &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 4], mode::select_10).quick(),
+    command("MODE SENSE(10)", Manage, &[0x5a, 0x18, FF, FF, 0, 0, 0, FF, FF, 4], mode::sense_10).quick(),
+    command("READ(16)", Medium, &usage_16(0x88, 0xf8), block::read),
+    command("COMPARE AND WRITE", Medium, &COMPARE_AND_WRITE, block::compare_and_write).writing(),
+    command("WRITE(16)", Medium, &usage_16(0x8a, 0xf8), block::write).writing(),
+    command("WRITE AND VERIFY(16)", Medium, &usage_16(0x8e, 0xf6), block::write_and_verify).writing(),
+    command("VERIFY(16)", Medium, &usage_16(0x8f, 0xf6), block::verify),
+    command("PRE-FETCH(16)", Medium, &usage_16(0x90, 0), block::pre_fetch),
+    command("SYNCHRONIZE CACHE(16)", Medium, &usage_16(0x91, 0), block::synchronize_cache),
+    command("WRITE SAME(16)", Medium, &usage_16(0x93, 0xff), provision::write_same).writing(),
+    command("READ CAPACITY(16)", Manage, &READ_CAPACITY_16, report::read_capacity_16).with_action().quick(),
+    command("REPORT LUNS", Identify, &[0xa0, 0, FF, 0, 0, 0, FF, FF, FF, FF, 0, 4], report::report_luns).passing_attention().quick(),
+    command("REPORT TARGET PORT GROUPS", Identify, &maintenance_in(0xea, [0; 4]), report::report_target_port_groups)
+        .with_action().quick(),
+    command("REPORT SUPPORTED OPERATION CODES", Manage, &maintenance_in(0x0c, [0x87, FF, FF, FF]), supported::operation_codes)
+        .with_action().quick(),
+    command("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", Manage, &maintenance_in(0x0d, [0x80, 0, 0, 0]), supported::task_management)
+        .with_action().quick(),
+    command("READ(12)", Medium, &usage_12(0xa8, 0xf8), block::read),
+    command("WRITE(12)", Medium, &usage_12(0xaa, 0xf8), block::write).writing(),
+    command("WRITE AND VERIFY(12)", Medium, &usage_12(0xae, 0xf6), block::write_and_verify).writing(),
+    command("VERIFY(12)", Medium, &usage_12(0xaf, 0xf6), block::verify),
 ];
 
+const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0xf8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, 0, FF, 0, 4];
+const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4];
+
+/// READ, WRITE and their like of 12 bytes; `flags` are the bits of byte 1.
 const fn usage_12(opcode: u8, flags: u8) -> [u8; 12] {
-    [
-        opcode, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04,
-    ]
+    [opcode, flags, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4]
 }
 
+/// The same of 16 bytes.
 const fn usage_16(opcode: u8, flags: u8) -> [u8; 16] {
     [
-        opcode, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04,
+        opcode, flags, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4,
     ]
 }
 
-const READ_WRITE_12: [[u8; 12]; 4] = [
-    usage_12(0xa8, 0xf8),
-    usage_12(0xaa, 0xf8),
-    usage_12(0xae, 0xf6),
-    usage_12(0xaf, 0xf6),
-];
-
-const READ_WRITE_16: [[u8; 16]; 7] = [
-    usage_16(0x88, 0xf8),
-    usage_16(0x8a, 0xf8),
-    usage_16(0x8e, 0xf6),
-    usage_16(0x8f, 0xf6),
-    usage_16(0x90, 0),
-    usage_16(0x91, 0),
-    usage_16(0x93, 0xff),
-];
+/// MAINTENANCE IN: `action` with the bits above it, bytes 2 to 5, and an allocation length.
+const fn maintenance_in(action: u8, middle: [u8; 4]) -> [u8; 12] {
+    [
+        0xa3, action, middle[0], middle[1], middle[2], middle[3], FF, FF, FF, FF, 0, 4,
+    ]
+}
 
 /// Where each operation code's entries start in [`COMMANDS`]; its length where there are none.
 const FIRST: [usize; 256] = {
@@ -290,4 +173,41 @@ pub(crate) fn entries(opcode: u8) -> impl Iterator<Item = &'static Command> {
 /// The command that a CDB names.
 pub(crate) fn find(cdb: Cdb<'_>) -> Option<&'static Command> {
     entries(cdb.opcode()).find(|command| command.matches(cdb.opcode(), cdb.action()))
+}
+
+/// A command that is there, for documents and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandInfo {
+    /// As the standards write it.
+    pub name: &'static str,
+    /// Its operation code.
+    pub opcode: u8,
+    /// Its service action, where it has one.
+    pub action: Option<u8>,
+    /// What it needs from the way to the unit.
+    pub class: CommandClass,
+}
+
+impl From<&Command> for CommandInfo {
+    fn from(command: &Command) -> Self {
+        Self {
+            name: command.name,
+            opcode: command.opcode,
+            action: command.action,
+            class: command.class,
+        }
+    }
+}
+
+/// Every command that a unit carries out.
+pub fn commands() -> impl Iterator<Item = CommandInfo> {
+    COMMANDS.iter().map(CommandInfo::from)
+}
+
+/// The command that a CDB names; `None` where there is no such command.
+pub fn command_of(cdb: &[u8]) -> Option<CommandInfo> {
+    if cdb.is_empty() {
+        return None;
+    }
+    find(Cdb(cdb)).map(CommandInfo::from)
 }

@@ -5,7 +5,8 @@ use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, RelativePortId, TpgId}
 
 use crate::Counters;
 
-/// Everything that answers depend on, all of it from the committed state that the node has applied: the same on every node but for `port`.
+/// Everything that answers depend on, all of it from the committed state that the node has applied: the same on every node but
+/// for `port`.
 #[derive(Debug, Clone, Copy)]
 pub struct LuView<'a> {
     /// The extent behind the unit; NAA name and serial number come from it.

@@ -15,7 +15,8 @@ fn no_protection(call: &Call<'_>) -> Result<(), Sense> {
     Ok(())
 }
 
-/// READ(6), (10), (12), (16). DPO is a hint; FUA is met by itself: what is read is either stable or, under write-back, as new as FUA wants.
+/// READ(6), (10), (12), (16). DPO is a hint; FUA is met by itself: what is read is either stable or, under write-back, as new as
+/// FUA wants.
 pub(crate) fn read(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     no_protection(call)?;
     let range = call.range(TRANSFER_BYTES_MAX)?;
@@ -32,8 +33,9 @@ pub(crate) fn write(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     write_range(call, fua)
 }
 
-/// WRITE AND VERIFY(10), (12), (16): a write that is stable before it is answered. The verification is that of the journal, whose records
-/// carry a checksum over header and payload, on every member of the in-sync set (I1); BYTCHK=1 compares what was just written with itself.
+/// WRITE AND VERIFY(10), (12), (16): a write that is stable before it is answered. The verification is that of the journal, whose
+/// records carry a checksum over header and payload, on every member of the in-sync set (I1); BYTCHK=1 compares what was just
+/// written with itself.
 pub(crate) fn write_and_verify(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     no_protection(call)?;
     if call.cdb.bit(1, 2) {
@@ -87,7 +89,8 @@ pub(crate) fn verify_data(range: BlockRange, same: bool, data: &Bytes) -> Step {
     Storage::step(BlockOp::Verify { range, expect }, Finish::Compare)
 }
 
-/// COMPARE AND WRITE (SBC-3, 5.2): up to 255 blocks, first what must be there, then what to put. The announced length must be exactly both.
+/// COMPARE AND WRITE (SBC-3, 5.2): up to 255 blocks, first what must be there, then what to put. The announced length must be
+/// exactly both.
 pub(crate) fn compare_and_write(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     no_protection(call)?;
     let range = call.within(call.cdb.number(2, 8), u64::from(call.cdb.byte(13)))?;
@@ -108,7 +111,8 @@ pub(crate) fn compare_and_write_data(range: BlockRange, data: &Bytes) -> Step {
     Storage::step(op, Finish::Compare)
 }
 
-/// PRE-FETCH(10), (16): a hint that is checked and not acted on. GOOD says that the blocks are not known to fit into the cache (SBC-3, 5.9).
+/// PRE-FETCH(10), (16): a hint that is checked and not acted on. GOOD says that the blocks are not known to fit into the cache
+/// (SBC-3, 5.9).
 pub(crate) fn pre_fetch(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let (lba, blocks, _) = call.cdb.lba_and_blocks();
     call.within(lba, blocks)?;

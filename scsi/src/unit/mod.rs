@@ -60,9 +60,9 @@ pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Resu
 }
 
 impl Call<'_> {
-    /// Asks for `wanted` bytes. An initiator that announced fewer than its CDB needs gets 05/0E/03 and nothing is written: what its CDB
-    /// and its transport say contradict each other, and a write that is silently cut short helps nobody. One that announced more has the rest
-    /// counted as residual.
+    /// Asks for `wanted` bytes. An initiator that announced fewer than its CDB needs gets 05/0E/03 and nothing is written: what
+    /// its CDB and its transport say contradict each other, and a write that is silently cut short helps nobody. One that
+    /// announced more has the rest counted as residual.
     pub(crate) fn need(&self, wanted: u64, purpose: DataUse) -> Step {
         match u32::try_from(wanted) {
             Ok(bytes) if bytes <= self.data_out => Step::NeedData {

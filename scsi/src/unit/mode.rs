@@ -1,6 +1,7 @@
 //! MODE SENSE and MODE SELECT (SPC-4, 6.10 to 6.13, 7.5; SBC-3, 6.4).
 //!
-//! No parameter can be changed yet: changeable masks are zero, nothing is saved, and MODE SELECT is accepted exactly where it changes nothing.
+//! No parameter can be changed yet: changeable masks are zero, nothing is saved, and MODE SELECT is accepted exactly where it
+//! changes nothing.
 
 use bytes::Bytes;
 

@@ -82,8 +82,9 @@ pub(crate) fn write_same(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense
     Ok(call.need_exactly(wanted, DataUse::WriteSame { range }))
 }
 
-/// The block has come. Zeros become [`BlockOp::Zero`] whether UNMAP was set or not: the blocks read the same either way (LBPRZ), and what
-/// is freed is the disk's affair (W7). Any other block is written, also with UNMAP, which only allows to unmap, never to change what is read.
+/// The block has come. Zeros become [`BlockOp::Zero`] whether UNMAP was set or not: the blocks read the same either way (LBPRZ),
+/// and what is freed is the disk's affair (W7). Any other block is written, also with UNMAP, which only allows to unmap, never to
+/// change what is read.
 pub(crate) fn write_same_data(range: BlockRange, block: Bytes) -> Step {
     if block.iter().all(|byte| *byte == 0) {
         return zero(range);

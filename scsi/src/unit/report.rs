@@ -28,8 +28,8 @@ pub(crate) fn sense_data(cdb: Cdb<'_>, sense: &Sense) -> Response {
     Response::data(data, cdb.length(4, 1))
 }
 
-/// START STOP UNIT (SBC-3, 5.25). The unit is shared and always on: starting it, or making it active, finds it so. Stopping it for everybody,
-/// other power conditions and ejecting a fixed disk are refused.
+/// START STOP UNIT (SBC-3, 5.25). The unit is shared and always on: starting it, or making it active, finds it so. Stopping it
+/// for everybody, other power conditions and ejecting a fixed disk are refused.
 pub(crate) fn start_stop_unit(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let condition = call.cdb.byte(4) >> 4;
     match condition {
@@ -75,7 +75,9 @@ pub(crate) fn read_capacity_16(call: &Call<'_>, _: &mut NexusLu) -> Result<Step,
 /// REPORT LUNS (SPC-4, 6.29). What it says is no news any more, so 06/3F/0E is dropped.
 pub(crate) fn report_luns(call: &Call<'_>, nexus: &mut NexusLu) -> Result<Step, Sense> {
     let response = lun_list(call.cdb, call.view.luns)?;
-    nexus.luns_reported(call.view.counters);
+    if call.cdb.byte(2) != 0x01 {
+        nexus.luns_reported(call.view.counters);
+    }
     Ok(Step::Done(response))
 }
 
