@@ -15,6 +15,8 @@
 
 mod absent;
 mod cdb;
+#[cfg(test)]
+mod fixture;
 mod nexus;
 mod sense;
 mod start;

@@ -126,3 +126,7 @@ pub(crate) fn synchronize_cache(call: &Call<'_>, _: &mut NexusLu) -> Result<Step
     call.within(lba, blocks)?;
     Ok(Storage::step(BlockOp::Flush, Finish::Status))
 }
+
+#[cfg(test)]
+#[path = "block_test.rs"]
+mod tests;

@@ -89,3 +89,7 @@ fn standard(peripheral: u8) -> Vec<u8> {
     data[4] = 74 - 5;
     data
 }
+
+#[cfg(test)]
+#[path = "inquiry_test.rs"]
+mod tests;

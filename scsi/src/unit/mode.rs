@@ -243,3 +243,7 @@ fn same(wanted: &[u8], found: &[u8], at: usize) -> Result<(), Sense> {
 fn pointer(at: usize) -> Sense {
     Sense::parameter_byte(u16::try_from(at).unwrap_or(u16::MAX))
 }
+
+#[cfg(test)]
+#[path = "mode_test.rs"]
+mod tests;

@@ -102,3 +102,7 @@ fn zero(range: BlockRange) -> Step {
     let ranges = vec![range];
     Storage::step(BlockOp::Zero { ranges }, Finish::Status)
 }
+
+#[cfg(test)]
+#[path = "provision_test.rs"]
+mod tests;

@@ -104,3 +104,7 @@ pub(crate) fn report_target_port_groups(call: &Call<'_>, _: &mut NexusLu) -> Res
     let data = rtpg::encode(call.view.groups, call.view.secondary, format);
     Ok(Step::Done(Response::data(data, call.cdb.length(6, 4))))
 }
+
+#[cfg(test)]
+#[path = "report_test.rs"]
+mod tests;

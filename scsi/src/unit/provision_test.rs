@@ -1,0 +1,177 @@
+use holdfast_types::{BlockOp, BlockRange, Lba, UNMAP_BLOCKS_MAX, WRITE_SAME_BYTES_MAX};
+
+use crate::Step;
+use crate::fixture::{BLOCKS, Fixture, sense, storage};
+
+fn range(lba: u64, blocks: u64) -> BlockRange {
+    BlockRange::new(Lba(lba), blocks).unwrap()
+}
+
+fn list(descriptors: &[(u64, u32)]) -> Vec<u8> {
+    let length = u16::try_from(descriptors.len() * 16).unwrap();
+    let mut data = [(length + 6).to_be_bytes(), length.to_be_bytes(), [0; 2], [0; 2]].concat();
+    for (lba, blocks) in descriptors {
+        data.extend_from_slice(&lba.to_be_bytes());
+        data.extend_from_slice(&blocks.to_be_bytes());
+        data.extend_from_slice(&[0; 4]);
+    }
+    data
+}
+
+fn unmap_on(data: &[u8], blocks: u64) -> Step {
+    let [high, low] = u16::try_from(data.len()).unwrap().to_be_bytes();
+    let cdb = [0x42, 0, 0, 0, 0, 0, 0, high, low, 0];
+    Fixture::new().run_on(&cdb, data, |view| view.blocks = blocks)
+}
+
+fn unmap(data: &[u8]) -> Step {
+    unmap_on(data, BLOCKS)
+}
+
+#[test]
+fn w7_unmap_is_zeros_in_every_block_named() {
+    let found = storage(unmap(&list(&[(1, 7), (5, 0), (999, 1), (2, 3)])));
+    let ranges = vec![range(1, 7), range(999, 1), range(2, 3)];
+    assert_eq!(found.op, BlockOp::Zero { ranges });
+}
+
+#[test]
+fn unmap_of_nothing_is_good() {
+    assert_eq!(
+        sense(Fixture::new().start(&[0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+        ""
+    );
+    assert_eq!(sense(unmap(&list(&[]))), "");
+    assert_eq!(sense(unmap(&list(&[(BLOCKS, 0)]))), "");
+    // An incomplete last descriptor is ignored.
+    let mut data = list(&[]);
+    data[3] = 15;
+    data.resize(8 + 15, 0xff);
+    assert_eq!(sense(unmap(&data)), "");
+}
+
+#[test]
+fn i12_bad_unmap_lists_are_refused_whole() {
+    assert_eq!(sense(unmap(&list(&[(0, 1), (BLOCKS, 1)]))), "05/21/00");
+    assert_eq!(sense(unmap(&list(&[(u64::MAX, u32::MAX)]))), "05/21/00");
+    for length in 1..8 {
+        assert_eq!(sense(unmap(&vec![0; length])), "05/1A/00", "{length}");
+    }
+    // More descriptors said than there are bytes.
+    let mut data = list(&[(0, 1)]);
+    data[3] = 17;
+    assert_eq!(sense(unmap(&data)), "05/1A/00");
+    assert_eq!(sense(unmap(&list(&[(0, 1); 257]))), "05/26/00");
+    assert_eq!(storage(unmap(&list(&[(0, 1); 256]))).op.ranges().len(), 256);
+    // ANCHOR.
+    assert_eq!(
+        Fixture::new().sense(&[0x42, 1, 0, 0, 0, 0, 0, 0, 24, 0]),
+        "05/24/00"
+    );
+}
+
+#[test]
+fn unmap_counts_the_blocks_of_all_descriptors() {
+    let most = UNMAP_BLOCKS_MAX;
+    let on = |descriptors: &[(u64, u32)]| unmap_on(&list(descriptors), 1 << 30);
+    assert!(matches!(on(&[(0, most)]), Step::Storage(_)));
+    assert!(matches!(on(&[(0, most - 1), (0, 1)]), Step::Storage(_)));
+    assert_eq!(sense(on(&[(0, most + 1)])), "05/26/00");
+    assert_eq!(sense(on(&[(0, most), (0, 1)])), "05/26/00");
+}
+
+fn same_10(flags: u8, lba: u8, blocks: u8) -> [u8; 10] {
+    [0x41, flags, 0, 0, 0, lba, 0, 0, blocks, 0]
+}
+
+fn same_16(flags: u8, lba: u64, blocks: u32) -> Vec<u8> {
+    [
+        &[0x93, flags][..],
+        &lba.to_be_bytes(),
+        &blocks.to_be_bytes(),
+        &[0, 0],
+    ]
+    .concat()
+}
+
+#[test]
+fn write_same_puts_a_block_everywhere() {
+    let block = [7; 512];
+    for flags in [0, 0x08] {
+        for cdb in [&same_10(flags, 3, 4)[..], &same_16(flags, 3, 4)] {
+            let wanted = BlockOp::WriteSame {
+                range: range(3, 4),
+                block: block.to_vec().into(),
+            };
+            assert_eq!(storage(Fixture::new().run(cdb, &block)).op, wanted);
+        }
+    }
+}
+
+#[test]
+fn w7_write_same_of_zeros_or_without_data_zeroes() {
+    let zero = |lba, blocks| BlockOp::Zero {
+        ranges: vec![range(lba, blocks)],
+    };
+    for flags in [0, 0x08] {
+        assert_eq!(
+            storage(Fixture::new().run(&same_10(flags, 3, 4), &[0; 512])).op,
+            zero(3, 4)
+        );
+        assert_eq!(
+            storage(Fixture::new().run(&same_16(flags, 3, 4), &[0; 512])).op,
+            zero(3, 4)
+        );
+        // NDOB.
+        assert_eq!(
+            storage(Fixture::new().start(&same_16(flags | 1, 3, 4))).op,
+            zero(3, 4)
+        );
+        // A length of 0 goes to the end.
+        assert_eq!(
+            storage(Fixture::new().start(&same_16(flags | 1, 3, 0))).op,
+            zero(3, 997)
+        );
+    }
+    assert_eq!(sense(Fixture::new().start(&same_16(1, BLOCKS, 0))), "");
+    assert_eq!(sense(Fixture::new().run(&same_16(0, BLOCKS, 0), &[1; 512])), "");
+    // One byte that is not zero, at the very end.
+    let mut block = [0; 512];
+    block[511] = 1;
+    let found = storage(Fixture::new().run(&same_16(0x08, 3, 4), &block));
+    assert!(matches!(found.op, BlockOp::WriteSame { .. }));
+}
+
+#[test]
+fn write_same_refuses_what_is_not_offered() {
+    // ANCHOR, PBDATA, LBDATA.
+    for flags in [0x10, 0x18, 0x04, 0x02] {
+        assert_eq!(Fixture::new().sense(&same_10(flags, 0, 1)), "05/24/00");
+        assert_eq!(Fixture::new().sense(&same_16(flags, 0, 1)), "05/24/00");
+    }
+    // In the ten-byte CDB bit 0 is no NDOB: data is wanted.
+    assert_eq!(Fixture::new().sense(&same_10(1, 0, 1)), "05/0E/03");
+    for data in [&[][..], &[0; 256], &[0; 1024]] {
+        assert_eq!(sense(Fixture::new().run(&same_10(0x08, 0, 1), data)), "05/0E/03");
+        assert_eq!(sense(Fixture::new().run(&same_16(0x08, 0, 1), data)), "05/0E/03");
+    }
+    for (lba, blocks) in [
+        (BLOCKS + 1, 0),
+        (BLOCKS, 1),
+        (999, 2),
+        (u64::MAX, 0),
+        (1 << 63, 1),
+    ] {
+        assert_eq!(Fixture::new().sense(&same_16(1, lba, blocks)), "05/21/00");
+    }
+}
+
+#[test]
+fn write_same_length_is_bounded_as_declared() {
+    let most = WRITE_SAME_BYTES_MAX >> 9;
+    let on = |lba, blocks| Fixture::new().start_on(&same_16(1, lba, blocks), 0, |view| view.blocks = 1 << 40);
+    assert!(matches!(on(0, most), Step::Storage(_)));
+    assert_eq!(sense(on(0, most + 1)), "05/24/00");
+    assert_eq!(sense(on(0, 0)), "05/24/00");
+    assert!(matches!(on((1 << 40) - u64::from(most), 0), Step::Storage(_)));
+}
