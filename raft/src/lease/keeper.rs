@@ -195,7 +195,10 @@ impl Keeper {
         if now < self.next_beat && fresh.is_empty() {
             return out;
         }
-        self.said.extend(fresh);
+        for report in fresh {
+            self.said.insert(report);
+            self.reports.entry(report).or_default().insert(self.me);
+        }
         if now >= self.next_beat {
             // In step where it can be, at once after a pause; never in a burst.
             self.next_beat = (self.next_beat + HEARTBEAT_EVERY).max(now + HEARTBEAT_EVERY / 2);
@@ -436,16 +439,12 @@ impl Keeper {
 
     /// What this keeper knows of the others at `now`.
     pub fn view(&self, now: Mono) -> KeeperView {
-        let mut reports = self.reports.clone();
-        for report in &self.said {
-            reports.entry(*report).or_default().insert(self.me);
-        }
         let peers = self.peers.iter();
         KeeperView {
             peers: peers
                 .map(|(node, peer)| (*node, peer.view(now, self.listening_since)))
                 .collect(),
-            reports,
+            reports: self.reports.clone(),
             caught_up: self.caught_up,
             revision: self.revision,
         }
