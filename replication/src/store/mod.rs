@@ -1,9 +1,17 @@
 //! What a data node keeps on disk: extents as sparse files, and the node's journal.
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
+mod codec;
+mod entry;
 mod error;
 mod extent_file;
 mod extent_meta;
+mod replay;
 
+pub use codec::DecodeError;
+pub use entry::{Checkpoint, ENTRY_VERSION, Entry};
 pub use error::StoreError;
 pub use extent_file::ExtentFile;
 pub use extent_meta::{EXTENT_FORMAT, ExtentMeta};
+pub use replay::Inconsistent;

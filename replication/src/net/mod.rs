@@ -1,0 +1,3 @@
+//! Links between data nodes.
+
+mod wire;

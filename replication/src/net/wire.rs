@@ -1,0 +1,509 @@
+//! Core messages as they travel: into the generated types and back, without copying payloads. What comes off a wire is checked as far as its
+//! shape goes; whether it fits the extent is the core's to check.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_proto::replication as pb;
+use holdfast_proto::replication::envelope::Message as Pb;
+use holdfast_types::{
+    BlockOp, BlockRange, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba, LeaseGeneration, LogPos,
+    Lsn, NodeId, OpOutcome, SessionInstance,
+};
+
+use crate::core::api::{Base, EpochHistory, Fate, ForwardAnswer, LogSummary, Message, OpId, Record, RecordBody};
+
+/// Why bytes from a peer are no message of this protocol. Names the field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message of the peer has no sound {0}")]
+pub struct WireError(pub(crate) &'static str);
+
+/// Bytes that a message's payload takes; what else it has is small.
+pub(crate) fn payload_len(message: &Message) -> usize {
+    match message {
+        Message::Replicate { record, .. } => record.body.payload_len(),
+        Message::Forward { request, .. } => request.payload_len(),
+        Message::Forwarded {
+            answer: ForwardAnswer::Outcome(OpOutcome::Data(data)),
+            ..
+        }
+        | Message::FateIs {
+            fate: Fate::Ended(OpOutcome::Data(data)),
+            ..
+        } => data.len(),
+        _ => 0,
+    }
+}
+
+/// A message for `extent`.
+pub(crate) fn encode(extent: ExtentId, message: Message) -> pb::Envelope {
+    let bits = extent.as_u128().to_be_bytes();
+    let (high, low) = split(bits);
+    pb::Envelope {
+        extent_high: high,
+        extent_low: low,
+        message: Some(encode_message(message)),
+    }
+}
+
+fn split(bits: [u8; 16]) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = bits;
+    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(rest))
+}
+
+/// The two halves of 128 bits, as messages carry them.
+pub(crate) fn halves(bits: u128) -> (u64, u64) {
+    split(bits.to_be_bytes())
+}
+
+/// 128 bits from their halves.
+pub(crate) fn join(high: u64, low: u64) -> u128 {
+    (u128::from(high) << 64) | u128::from(low)
+}
+
+fn encode_message(message: Message) -> Pb {
+    match message {
+        Message::Probe { epoch } => Pb::Probe(pb::Probe { epoch: epoch.0 }),
+        Message::Summary { epoch, log } => Pb::Summary(pb::Summary {
+            epoch: epoch.0,
+            log: Some(summary_out(log)),
+        }),
+        Message::Adopt { epoch, after } => Pb::Adopt(pb::Adopt {
+            epoch: epoch.0,
+            after: Some(pos_out(after)),
+        }),
+        Message::Restart {
+            epoch,
+            version,
+            from,
+            history,
+        } => Pb::Restart(pb::Restart {
+            epoch: epoch.0,
+            version: version.0,
+            from: Some(pos_out(from)),
+            history: Some(history_out(&history)),
+        }),
+        Message::Replicate { epoch, prev, record } => Pb::Replicate(pb::Replicate {
+            epoch: epoch.0,
+            prev: Some(pos_out(prev)),
+            record: Some(record_out(record)),
+        }),
+        Message::Ack {
+            epoch,
+            durable,
+            applied,
+        } => Pb::Ack(pb::Ack {
+            epoch: epoch.0,
+            durable: durable.0,
+            applied: applied.0,
+        }),
+        Message::Commit { epoch, commit } => Pb::Commit(pb::Commit {
+            epoch: epoch.0,
+            commit: commit.0,
+        }),
+        Message::Refused { newest } => Pb::Refused(pb::Refused { newest: newest.0 }),
+        Message::HashRequest { epoch, id, range, at } => Pb::HashRequest(pb::HashRequest {
+            epoch: epoch.0,
+            id,
+            range: Some(range_out(range)),
+            at: at.0,
+        }),
+        Message::HashReply { epoch, id, hash } => Pb::HashReply(pb::HashReply {
+            epoch: epoch.0,
+            id,
+            hash: Bytes::copy_from_slice(&hash),
+        }),
+        forwarding => encode_forwarding(forwarding),
+    }
+}
+
+fn encode_forwarding(message: Message) -> Pb {
+    match message {
+        Message::Forward {
+            op,
+            epoch,
+            name,
+            generation,
+            waited,
+            again,
+            request,
+        } => Pb::Forward(pb::Forward {
+            op: op.0,
+            epoch: epoch.0,
+            name: Some(name_out(name)),
+            generation: generation.0,
+            waited_ns: u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX),
+            again,
+            request: Some(op_out(request)),
+        }),
+        Message::Forwarded { op, answer } => Pb::Forwarded(pb::Forwarded {
+            op: op.0,
+            answer: Some(match answer {
+                ForwardAnswer::Outcome(outcome) => pb::forwarded::Answer::Outcome(outcome_out(outcome)),
+                ForwardAnswer::NotPrimary => pb::forwarded::Answer::NotPrimary(pb::Empty {}),
+                ForwardAnswer::Refused => pb::forwarded::Answer::Refused(pb::Empty {}),
+            }),
+        }),
+        Message::Fate { op, epoch, name } => Pb::Fate(pb::Fate {
+            op: op.0,
+            epoch: epoch.0,
+            name: Some(name_out(name)),
+        }),
+        Message::FateIs { op, fate } => Pb::FateIs(pb::FateIs {
+            op: op.0,
+            fate: Some(match fate {
+                Fate::Underway => pb::fate_is::Fate::Underway(pb::Empty {}),
+                Fate::Ended(outcome) => pb::fate_is::Fate::Ended(outcome_out(outcome)),
+                Fate::Barred => pb::fate_is::Fate::Barred(pb::Empty {}),
+                Fate::NotPrimary => pb::fate_is::Fate::NotPrimary(pb::Empty {}),
+            }),
+        }),
+        _ => unreachable!("every other message is encoded by encode_message"),
+    }
+}
+
+/// What a peer sent, and for which extent.
+///
+/// # Errors
+/// [`WireError`] names the first field that is missing or out of its range.
+pub(crate) fn decode(envelope: pb::Envelope) -> Result<(ExtentId, Message), WireError> {
+    let extent = ExtentId::from_u128(join(envelope.extent_high, envelope.extent_low));
+    let message = match envelope.message.ok_or(WireError("message"))? {
+        Pb::Probe(m) => Message::Probe { epoch: Epoch(m.epoch) },
+        Pb::Summary(m) => Message::Summary {
+            epoch: Epoch(m.epoch),
+            log: summary_in(m.log)?,
+        },
+        Pb::Adopt(m) => Message::Adopt {
+            epoch: Epoch(m.epoch),
+            after: pos_in(m.after)?,
+        },
+        Pb::Restart(m) => Message::Restart {
+            epoch: Epoch(m.epoch),
+            version: InSyncVersion(m.version),
+            from: pos_in(m.from)?,
+            history: history_in(m.history)?,
+        },
+        Pb::Replicate(m) => Message::Replicate {
+            epoch: Epoch(m.epoch),
+            prev: pos_in(m.prev)?,
+            record: record_in(m.record)?,
+        },
+        Pb::Ack(m) => Message::Ack {
+            epoch: Epoch(m.epoch),
+            durable: Lsn(m.durable),
+            applied: Lsn(m.applied),
+        },
+        Pb::Commit(m) => Message::Commit {
+            epoch: Epoch(m.epoch),
+            commit: Lsn(m.commit),
+        },
+        Pb::Refused(m) => Message::Refused {
+            newest: Epoch(m.newest),
+        },
+        Pb::HashRequest(m) => Message::HashRequest {
+            epoch: Epoch(m.epoch),
+            id: m.id,
+            range: range_in(m.range)?,
+            at: Lsn(m.at),
+        },
+        Pb::HashReply(m) => Message::HashReply {
+            epoch: Epoch(m.epoch),
+            id: m.id,
+            hash: <[u8; 32]>::try_from(m.hash.as_ref()).map_err(|_| WireError("hash"))?,
+        },
+        Pb::Forward(m) => decode_forward(m)?,
+        Pb::Forwarded(m) => Message::Forwarded {
+            op: OpId(m.op),
+            answer: answer_in(m.answer)?,
+        },
+        Pb::Fate(m) => Message::Fate {
+            op: OpId(m.op),
+            epoch: Epoch(m.epoch),
+            name: name_in(m.name)?,
+        },
+        Pb::FateIs(m) => Message::FateIs {
+            op: OpId(m.op),
+            fate: fate_in(m.fate)?,
+        },
+    };
+    Ok((extent, message))
+}
+
+fn decode_forward(m: pb::Forward) -> Result<Message, WireError> {
+    Ok(Message::Forward {
+        op: OpId(m.op),
+        epoch: Epoch(m.epoch),
+        name: name_in(m.name)?,
+        generation: LeaseGeneration(m.generation),
+        waited: Duration::from_nanos(m.waited_ns),
+        again: m.again,
+        request: op_in(m.request)?,
+    })
+}
+
+fn answer_in(answer: Option<pb::forwarded::Answer>) -> Result<ForwardAnswer, WireError> {
+    Ok(match answer.ok_or(WireError("answer"))? {
+        pb::forwarded::Answer::Outcome(outcome) => ForwardAnswer::Outcome(outcome_in(outcome)?),
+        pb::forwarded::Answer::NotPrimary(_) => ForwardAnswer::NotPrimary,
+        pb::forwarded::Answer::Refused(_) => ForwardAnswer::Refused,
+    })
+}
+
+fn fate_in(fate: Option<pb::fate_is::Fate>) -> Result<Fate, WireError> {
+    Ok(match fate.ok_or(WireError("fate"))? {
+        pb::fate_is::Fate::Underway(_) => Fate::Underway,
+        pb::fate_is::Fate::Ended(outcome) => Fate::Ended(outcome_in(outcome)?),
+        pb::fate_is::Fate::Barred(_) => Fate::Barred,
+        pb::fate_is::Fate::NotPrimary(_) => Fate::NotPrimary,
+    })
+}
+
+fn pos_out(pos: LogPos) -> pb::LogPos {
+    pb::LogPos {
+        epoch: pos.epoch.0,
+        lsn: pos.lsn.0,
+    }
+}
+
+/// An empty position is a message without fields, which is there but empty; one that is missing is refused.
+fn pos_in(pos: Option<pb::LogPos>) -> Result<LogPos, WireError> {
+    pos.map(|pos| LogPos::new(Epoch(pos.epoch), Lsn(pos.lsn)))
+        .ok_or(WireError("position"))
+}
+
+fn range_out(range: BlockRange) -> pb::BlockRange {
+    pb::BlockRange {
+        lba: range.lba().0,
+        blocks: range.blocks(),
+    }
+}
+
+fn range_in(range: Option<pb::BlockRange>) -> Result<BlockRange, WireError> {
+    let range = range.ok_or(WireError("range"))?;
+    BlockRange::new(Lba(range.lba), range.blocks).map_err(|_| WireError("range"))
+}
+
+fn ranges_out(ranges: &[BlockRange]) -> pb::Zero {
+    pb::Zero {
+        ranges: ranges.iter().copied().map(range_out).collect(),
+    }
+}
+
+fn ranges_in(zero: pb::Zero) -> Result<Vec<BlockRange>, WireError> {
+    zero.ranges.into_iter().map(|range| range_in(Some(range))).collect()
+}
+
+fn name_out(name: CommandName) -> pb::CommandName {
+    pb::CommandName {
+        node: name.session.node.0,
+        incarnation: name.session.incarnation.0,
+        serial: name.session.serial,
+        cmd_sn: name.cmd_sn,
+    }
+}
+
+fn name_in(name: Option<pb::CommandName>) -> Result<CommandName, WireError> {
+    let name = name.ok_or(WireError("command name"))?;
+    Ok(CommandName {
+        session: SessionInstance {
+            node: NodeId(name.node),
+            incarnation: Incarnation(name.incarnation),
+            serial: name.serial,
+        },
+        cmd_sn: name.cmd_sn,
+    })
+}
+
+fn history_out(history: &EpochHistory) -> pb::EpochHistory {
+    pb::EpochHistory {
+        ends: history.lasts().iter().copied().map(pos_out).collect(),
+    }
+}
+
+fn history_in(history: Option<pb::EpochHistory>) -> Result<EpochHistory, WireError> {
+    let ends = history.ok_or(WireError("history"))?.ends;
+    let lasts = ends
+        .into_iter()
+        .map(|end| pos_in(Some(end)))
+        .collect::<Result<_, _>>()?;
+    EpochHistory::from_lasts(lasts).ok_or(WireError("history"))
+}
+
+fn summary_out(log: LogSummary) -> pb::LogSummary {
+    pb::LogSummary {
+        history: Some(history_out(&log.history)),
+        applied: Some(pos_out(log.applied)),
+        base: log.base.map(|base| pb::Base {
+            pos: Some(pos_out(base.pos)),
+            version: base.version.0,
+        }),
+        damaged: log.damaged,
+        fenced: log.fenced,
+    }
+}
+
+fn summary_in(log: Option<pb::LogSummary>) -> Result<LogSummary, WireError> {
+    let log = log.ok_or(WireError("log"))?;
+    let base = log.base.map(|base| {
+        pos_in(base.pos).map(|pos| Base {
+            pos,
+            version: InSyncVersion(base.version),
+        })
+    });
+    Ok(LogSummary {
+        history: history_in(log.history)?,
+        applied: pos_in(log.applied)?,
+        base: base.transpose()?,
+        damaged: log.damaged,
+        fenced: log.fenced,
+    })
+}
+
+fn record_out(record: Record) -> pb::Record {
+    use pb::record::Body;
+    let body = match record.body {
+        RecordBody::EpochStart => Body::EpochStart(pb::Empty {}),
+        RecordBody::Write { range, data } => Body::Write(pb::Write {
+            range: Some(range_out(range)),
+            data,
+        }),
+        RecordBody::WriteSame { range, block } => Body::WriteSame(pb::WriteSame {
+            range: Some(range_out(range)),
+            block,
+        }),
+        RecordBody::Zero { ranges } => Body::Zero(ranges_out(&ranges)),
+        RecordBody::Resync { range, data } => Body::Resync(pb::ResyncData {
+            range: Some(range_out(range)),
+            data,
+        }),
+    };
+    pb::Record {
+        pos: Some(pos_out(record.pos)),
+        commit: record.commit.0,
+        name: record.name.map(name_out),
+        body: Some(body),
+    }
+}
+
+fn record_in(record: Option<pb::Record>) -> Result<Record, WireError> {
+    use pb::record::Body;
+    let record = record.ok_or(WireError("record"))?;
+    let body = match record.body.ok_or(WireError("record body"))? {
+        Body::EpochStart(_) => RecordBody::EpochStart,
+        Body::Write(write) => RecordBody::Write {
+            range: range_in(write.range)?,
+            data: write.data,
+        },
+        Body::WriteSame(same) => RecordBody::WriteSame {
+            range: range_in(same.range)?,
+            block: same.block,
+        },
+        Body::Zero(zero) => RecordBody::Zero {
+            ranges: ranges_in(zero)?.into(),
+        },
+        Body::Resync(resync) => RecordBody::Resync {
+            range: range_in(resync.range)?,
+            data: resync.data,
+        },
+    };
+    Ok(Record {
+        pos: pos_in(record.pos)?,
+        commit: Lsn(record.commit),
+        name: record.name.map(|name| name_in(Some(name))).transpose()?,
+        body,
+    })
+}
+
+fn op_out(op: BlockOp) -> pb::BlockOp {
+    use pb::block_op::Op;
+    let op = match op {
+        BlockOp::Read { range } => Op::Read(range_out(range)),
+        BlockOp::Write { range, data, fua } => Op::Write(pb::WriteOp {
+            range: Some(range_out(range)),
+            data,
+            fua,
+        }),
+        BlockOp::WriteSame { range, block } => Op::WriteSame(pb::WriteSame {
+            range: Some(range_out(range)),
+            block,
+        }),
+        BlockOp::Zero { ranges } => Op::Zero(ranges_out(&ranges)),
+        BlockOp::CompareAndWrite { range, expect, data } => Op::CompareAndWrite(pb::CompareAndWrite {
+            range: Some(range_out(range)),
+            expect,
+            data,
+        }),
+        BlockOp::Verify { range, expect } => Op::Verify(pb::Verify {
+            range: Some(range_out(range)),
+            expect,
+        }),
+        BlockOp::Flush => Op::Flush(pb::Empty {}),
+    };
+    pb::BlockOp { op: Some(op) }
+}
+
+fn op_in(op: Option<pb::BlockOp>) -> Result<BlockOp, WireError> {
+    use pb::block_op::Op;
+    let op = op.and_then(|op| op.op).ok_or(WireError("operation"))?;
+    Ok(match op {
+        Op::Read(range) => BlockOp::Read {
+            range: range_in(Some(range))?,
+        },
+        Op::Write(write) => BlockOp::Write {
+            range: range_in(write.range)?,
+            data: write.data,
+            fua: write.fua,
+        },
+        Op::WriteSame(same) => BlockOp::WriteSame {
+            range: range_in(same.range)?,
+            block: same.block,
+        },
+        Op::Zero(zero) => BlockOp::Zero {
+            ranges: ranges_in(zero)?,
+        },
+        Op::CompareAndWrite(caw) => BlockOp::CompareAndWrite {
+            range: range_in(caw.range)?,
+            expect: caw.expect,
+            data: caw.data,
+        },
+        Op::Verify(verify) => BlockOp::Verify {
+            range: range_in(verify.range)?,
+            expect: verify.expect,
+        },
+        Op::Flush(_) => BlockOp::Flush,
+    })
+}
+
+fn outcome_out(outcome: OpOutcome) -> pb::Outcome {
+    use pb::outcome::Outcome;
+    let outcome = match outcome {
+        OpOutcome::Done => Outcome::Done(pb::Empty {}),
+        OpOutcome::Data(data) => Outcome::Data(data),
+        OpOutcome::Miscompare { offset } => Outcome::Miscompare(offset),
+        OpOutcome::NoSpace => Outcome::NoSpace(pb::Empty {}),
+        OpOutcome::Transitioning => Outcome::Transitioning(pb::Empty {}),
+        OpOutcome::Reset => Outcome::Reset(pb::Empty {}),
+        OpOutcome::Aborted => Outcome::Aborted(pb::Empty {}),
+    };
+    pb::Outcome {
+        outcome: Some(outcome),
+    }
+}
+
+fn outcome_in(outcome: pb::Outcome) -> Result<OpOutcome, WireError> {
+    use pb::outcome::Outcome;
+    Ok(match outcome.outcome.ok_or(WireError("outcome"))? {
+        Outcome::Done(_) => OpOutcome::Done,
+        Outcome::Data(data) => OpOutcome::Data(data),
+        Outcome::Miscompare(offset) => OpOutcome::Miscompare { offset },
+        Outcome::NoSpace(_) => OpOutcome::NoSpace,
+        Outcome::Transitioning(_) => OpOutcome::Transitioning,
+        Outcome::Reset(_) => OpOutcome::Reset,
+        Outcome::Aborted(_) => OpOutcome::Aborted,
+    })
+}
+
+#[cfg(test)]
+#[path = "wire_test.rs"]
+mod tests;

@@ -1,0 +1,166 @@
+//! Messages arrive as they were sent; nothing that a peer sends makes trouble here.
+
+use prost::Message as _;
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::arbitrary::{base, data, history, name, pos, range, record};
+
+fn outcome() -> impl Strategy<Value = OpOutcome> {
+    prop_oneof![
+        Just(OpOutcome::Done),
+        data().prop_map(OpOutcome::Data),
+        any::<u32>().prop_map(|offset| OpOutcome::Miscompare { offset }),
+        Just(OpOutcome::NoSpace),
+        Just(OpOutcome::Transitioning),
+        Just(OpOutcome::Reset),
+        Just(OpOutcome::Aborted),
+    ]
+}
+
+fn op() -> impl Strategy<Value = BlockOp> {
+    prop_oneof![
+        range().prop_map(|range| BlockOp::Read { range }),
+        (range(), data(), any::<bool>()).prop_map(|(range, data, fua)| BlockOp::Write { range, data, fua }),
+        (range(), data()).prop_map(|(range, block)| BlockOp::WriteSame { range, block }),
+        proptest::collection::vec(range(), 0..5).prop_map(|ranges| BlockOp::Zero { ranges }),
+        (range(), data(), data()).prop_map(|(range, expect, data)| BlockOp::CompareAndWrite {
+            range,
+            expect,
+            data
+        }),
+        (range(), proptest::option::of(data())).prop_map(|(range, expect)| BlockOp::Verify { range, expect }),
+        Just(BlockOp::Flush),
+    ]
+}
+
+fn log_message() -> impl Strategy<Value = Message> {
+    let epoch = || any::<u64>().prop_map(Epoch);
+    let lsn = || any::<u64>().prop_map(Lsn);
+    let log = (
+        history(),
+        pos(),
+        proptest::option::of(base()),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let log = log.prop_map(|(history, applied, base, damaged, fenced)| LogSummary {
+        history,
+        applied,
+        base,
+        damaged,
+        fenced,
+    });
+    prop_oneof![
+        epoch().prop_map(|epoch| Message::Probe { epoch }),
+        (epoch(), log).prop_map(|(epoch, log)| Message::Summary { epoch, log }),
+        (epoch(), pos()).prop_map(|(epoch, after)| Message::Adopt { epoch, after }),
+        (epoch(), any::<u64>(), pos(), history()).prop_map(|(epoch, version, from, history)| Message::Restart {
+            epoch,
+            version: InSyncVersion(version),
+            from,
+            history
+        }),
+        (epoch(), pos(), record()).prop_map(|(epoch, prev, record)| Message::Replicate { epoch, prev, record }),
+        (epoch(), lsn(), lsn()).prop_map(|(epoch, durable, applied)| Message::Ack {
+            epoch,
+            durable,
+            applied
+        }),
+        (epoch(), lsn()).prop_map(|(epoch, commit)| Message::Commit { epoch, commit }),
+        epoch().prop_map(|newest| Message::Refused { newest }),
+        (epoch(), any::<u64>(), range(), lsn()).prop_map(|(epoch, id, range, at)| Message::HashRequest {
+            epoch,
+            id,
+            range,
+            at
+        }),
+        (epoch(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(epoch, id, hash)| Message::HashReply {
+            epoch,
+            id,
+            hash
+        }),
+    ]
+}
+
+fn forward_message() -> impl Strategy<Value = Message> {
+    let epoch = || any::<u64>().prop_map(Epoch);
+    let id = || any::<u64>().prop_map(OpId);
+    let forward = (
+        (id(), epoch(), name(), any::<u64>()),
+        (any::<u64>(), any::<bool>(), op()),
+    );
+    let answer = prop_oneof![
+        outcome().prop_map(ForwardAnswer::Outcome),
+        Just(ForwardAnswer::NotPrimary),
+        Just(ForwardAnswer::Refused),
+    ];
+    let fate = prop_oneof![
+        Just(Fate::Underway),
+        outcome().prop_map(Fate::Ended),
+        Just(Fate::Barred),
+        Just(Fate::NotPrimary),
+    ];
+    prop_oneof![
+        forward.prop_map(|((op, epoch, name, generation), (ns, again, request))| Message::Forward {
+            op,
+            epoch,
+            name,
+            generation: LeaseGeneration(generation),
+            waited: Duration::from_nanos(ns),
+            again,
+            request
+        }),
+        (id(), answer).prop_map(|(op, answer)| Message::Forwarded { op, answer }),
+        (id(), epoch(), name()).prop_map(|(op, epoch, name)| Message::Fate { op, epoch, name }),
+        (id(), fate).prop_map(|(op, fate)| Message::FateIs { op, fate }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_sent_arrives(message in prop_oneof![log_message(), forward_message()], id in any::<u128>()) {
+        let extent = ExtentId::from_u128(id);
+        let bytes = encode(extent, message.clone()).encode_to_vec();
+        let envelope = pb::Envelope::decode(bytes.as_slice()).unwrap();
+        prop_assert_eq!(decode(envelope), Ok((extent, message)));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        message in prop_oneof![log_message(), forward_message()],
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        junk in proptest::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let mut bytes = encode(ExtentId::from_u128(1), message).encode_to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        for bytes in [bytes.as_slice(), junk.as_slice(), &bytes[..at]] {
+            if let Ok(envelope) = pb::Envelope::decode(bytes) {
+                let _ = decode(envelope);
+            }
+        }
+    }
+}
+
+#[test]
+fn missing_fields_are_refused_by_name() {
+    let envelope = pb::Envelope {
+        extent_high: 0,
+        extent_low: 1,
+        message: None,
+    };
+    assert_eq!(decode(envelope), Err(WireError("message")));
+    let envelope = pb::Envelope {
+        extent_high: 0,
+        extent_low: 1,
+        message: Some(Pb::Replicate(pb::Replicate::default())),
+    };
+    assert_eq!(decode(envelope), Err(WireError("position")));
+    let range = Some(pb::BlockRange {
+        lba: u64::MAX,
+        blocks: 2,
+    });
+    assert_eq!(range_in(range), Err(WireError("range")));
+}
