@@ -32,3 +32,8 @@ pub use queue::{Completion, Sink};
 pub use recover::Recovered;
 pub use sim::SimDevice;
 pub use writer::{Step, Writer};
+
+#[cfg(test)]
+mod crash_test;
+#[cfg(test)]
+mod harness_test;

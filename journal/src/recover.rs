@@ -104,7 +104,11 @@ pub(crate) fn recover(
             recovery,
         });
     }
-    let known = options.known_durable.map_or(0, |known| known.get() / shape.size);
+    // Positions that the owner has seen are never given again.
+    let known = options
+        .known_durable
+        .filter(|_| damaged)
+        .map_or(0, |known| known.get() / shape.size);
     let (end, next) = log_end(&files, &shape, &scan, last.max(known));
     let recovery = Recovery {
         end: Position::new(end.tail),

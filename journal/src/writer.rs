@@ -163,12 +163,12 @@ impl<T: 'static> Writer<T> {
 
     /// Writes the current group, after what must come before it.
     fn write_current(&mut self) -> io::Result<Step> {
-        let Some((group, tags)) = self.current.take() else {
+        // Kept until it is durable: a failure reports its tags.
+        let Some(group) = self.current.as_ref().map(|(group, _)| group.clone()) else {
             return Ok(Step::Idle);
         };
         let sequence = group.address / self.end.segment_size;
         if self.end.active != Some(sequence) && !self.begin_segment(sequence)? {
-            self.current = Some((group, tags));
             return self.stalled();
         }
         if !self.end.marked {
@@ -183,6 +183,7 @@ impl<T: 'static> Writer<T> {
         queue.queued_bytes -= bytes;
         queue.durable = through;
         drop(queue);
+        let tags = self.current.take().map_or_else(Vec::new, |(_, tags)| tags);
         self.sink.complete(Completion::Durable {
             tags,
             through: Position::new(through),
