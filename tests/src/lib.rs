@@ -1,6 +1,11 @@
 //! What the tests that look at Holdfast from outside share: the source tree as text, clusters of real processes, and the initiators
 //! of other projects.
 
+pub mod cluster;
+pub mod identity;
+pub mod seed;
+pub mod status;
+pub mod tools;
 pub mod tree;
 
 use std::io::Write;

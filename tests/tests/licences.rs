@@ -104,7 +104,7 @@ fn faults(metadata: &Value) -> Vec<String> {
 #[test]
 fn dependencies_are_under_licences_that_fit() {
     // Crates for other systems are not fetched, so they cannot be looked at.
-    let metadata = tree::cargo_metadata(&["--filter-platform", host().as_str()]).unwrap();
+    let metadata = tree::cargo_metadata(&["--filter-platform", &host().unwrap()]).unwrap();
     let packages = metadata["packages"].as_array().unwrap().len();
     assert!(packages > 50, "only {packages} packages listed");
     let faults = faults(&metadata);
@@ -112,12 +112,12 @@ fn dependencies_are_under_licences_that_fit() {
 }
 
 /// The system that this test runs on, as cargo names it.
-fn host() -> String {
+fn host() -> Option<String> {
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    let output = std::process::Command::new(rustc).arg("-vV").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let output = std::process::Command::new(rustc).arg("-vV").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("host: "));
-    line.unwrap().to_owned()
+    line.map(str::to_owned)
 }
 
 #[test]

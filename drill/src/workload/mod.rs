@@ -289,16 +289,22 @@ impl Running {
         Ok(start.elapsed())
     }
 
+    /// Judges all units at any time, also while the workload goes on.
+    pub fn verifier(&self) -> Verifier {
+        Verifier {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
     /// Ends writers and readers, waits for what they have on its way, and tells what came of it.
-    pub async fn stop(mut self) -> (Report, Arc<Verifier>) {
+    pub async fn stop(mut self) -> (Report, Verifier) {
         self.shared.stop.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut self.tasks) {
             if let Err(error) = task.await {
                 self.shared.fault(format!("a task of the workload died: {error}"));
             }
         }
-        let shared = Arc::clone(&self.shared);
-        (self.report(), Arc::new(Verifier { shared }))
+        (self.report(), self.verifier())
     }
 
     fn report(&self) -> Report {
@@ -327,7 +333,7 @@ impl Drop for Running {
     }
 }
 
-/// Knows what an ended workload wrote.
+/// Knows what a workload wrote.
 #[derive(Debug)]
 pub struct Verifier {
     shared: Arc<Shared>,
