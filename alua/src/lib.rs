@@ -9,6 +9,8 @@
 mod admit;
 mod derive;
 pub mod rtpg;
+#[cfg(test)]
+mod seeded;
 mod state;
 pub mod stpg;
 

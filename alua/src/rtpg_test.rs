@@ -109,6 +109,8 @@ fn any_group() -> impl Strategy<Value = PortGroup> {
 }
 
 proptest! {
+    #![proptest_config(crate::seeded::seeded())]
+
     #[test]
     fn round_trip(groups in prop::collection::vec(any_group(), 0..5), extended: bool) {
         let format = if extended { Format::Extended } else { Format::LengthOnly };

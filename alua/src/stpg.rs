@@ -82,6 +82,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeded::seeded())]
+
         #[test]
         fn any_bytes_are_read_or_refused(data in prop::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(wishes) = decode(&data) {

@@ -18,6 +18,8 @@ mod cdb;
 #[cfg(test)]
 mod fixture;
 mod nexus;
+#[cfg(test)]
+mod seeded;
 mod sense;
 mod start;
 mod step;

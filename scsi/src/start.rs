@@ -47,3 +47,7 @@ pub fn start(cdb: &[u8], view: &LuView<'_>, nexus: &mut NexusLu, data_out: u32) 
     }
     (command.run)(&call, nexus).unwrap_or_else(Step::check)
 }
+
+#[cfg(test)]
+#[path = "start_test.rs"]
+mod tests;

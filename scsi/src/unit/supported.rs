@@ -91,3 +91,7 @@ pub(crate) fn task_management(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, 
     }
     Ok(Step::Done(Response::data(data, call.cdb.length(6, 4))))
 }
+
+#[cfg(test)]
+#[path = "supported_test.rs"]
+mod tests;
