@@ -36,4 +36,8 @@ pub use writer::{Step, Writer};
 #[cfg(test)]
 mod crash_test;
 #[cfg(test)]
+mod damage_test;
+#[cfg(test)]
 mod harness_test;
+#[cfg(test)]
+mod journal_test;
