@@ -1,4 +1,4 @@
-//! Which commands a state lets through (SPC-4, 5.15.2.4).
+//! Which commands a state lets through (SPC-4, target port asymmetric access states).
 
 use crate::AccessState;
 

@@ -1,4 +1,4 @@
-//! Asymmetric logical unit access (SPC-4, 5.15): which port group is how good a way to a logical unit.
+//! Asymmetric logical unit access (SPC-4): which port group is how good a way to a logical unit.
 //!
 //! Everything here is a pure function of committed cluster state, so that every node tells an initiator the same:
 //! - [`derive`] turns what is committed about a logical unit into its port groups and their states;
@@ -18,7 +18,7 @@ pub use admit::{Admission, CommandClass, Refusal, admit};
 pub use derive::{HomeGroup, LuInputs, SecondaryAccess, Tracked, derive};
 pub use state::{AccessState, ParseStateError, PortGroup};
 
-/// How long a change of states may take, in seconds, as the extended header of REPORT TARGET PORT GROUPS says (SPC-4, 6.33: IMPLICIT
+/// How long a change of states may take, in seconds, as the extended header of REPORT TARGET PORT GROUPS says (SPC-4: IMPLICIT
 /// TRANSITION TIME). Linux waits this long before it gives a transitioning group up; without a value it waits 60 s or 255 s. Failover is
 /// far below it, so the value is a bound for broken days, not an estimate.
 pub const IMPLICIT_TRANSITION_SECONDS: u8 = 20;

@@ -1,4 +1,4 @@
-//! Parameter data of REPORT TARGET PORT GROUPS (SPC-4, 6.33), written and read.
+//! Parameter data of REPORT TARGET PORT GROUPS (SPC-4), written and read.
 
 use holdfast_types::{RelativePortId, TpgId};
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use holdfast_types::{NodeId, RelativePortId, TpgId};
 use serde::{Deserialize, Serialize};
 
-/// Asymmetric access state of a target port group (SPC-4, 5.15.2.4). Logical block dependent access is not used.
+/// Asymmetric access state of a target port group (SPC-4). Logical block dependent access is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]
 pub enum AccessState {
@@ -40,7 +40,7 @@ impl AccessState {
         Self::Transitioning,
     ];
 
-    /// The four-bit code (SPC-4, table 253).
+    /// The four-bit code (SPC-4, ASYMMETRIC ACCESS STATE field).
     pub const fn code(self) -> u8 {
         match self {
             Self::ActiveOptimized => 0x0,

@@ -1,4 +1,4 @@
-//! Parameter data of SET TARGET PORT GROUPS (SPC-4, 6.45), read.
+//! Parameter data of SET TARGET PORT GROUPS (SPC-4), read.
 //!
 //! Explicit access is off unless a target has it switched on; until then the command is not in the command table and nothing calls this.
 

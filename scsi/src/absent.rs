@@ -6,7 +6,7 @@ use crate::cdb::Cdb;
 use crate::unit::{inquiry, report};
 use crate::{Response, Sense};
 
-/// Answers a command to a LUN that is not mapped for this initiator (SAM-5, 4.7; SPC-4, 6.6, 6.29, 6.39): INQUIRY with peripheral
+/// Answers a command to a LUN that is not mapped for this initiator (SAM-5, SPC-4): INQUIRY with peripheral
 /// qualifier 011b, REPORT LUNS with the LUNs that there are, REQUEST SENSE with 05/25/00 as data, 05/25/00 to all else.
 ///
 /// Only for a LUN that is **committed** as not mapped, on a node that has caught up: to an initiator, 05/25/00 means that the disk is

@@ -1,6 +1,6 @@
 //! Reading a command descriptor block.
 
-/// A CDB, at least as long as its command's (SPC-4, 4.2). Reading beyond the end gives zeros, so nothing here can panic.
+/// A CDB, at least as long as its command's. Reading beyond the end gives zeros, so nothing here can panic.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cdb<'a>(pub(crate) &'a [u8]);
 
@@ -41,7 +41,7 @@ impl Cdb<'_> {
     }
 
     /// Address and number of blocks of READ, WRITE, VERIFY and their like, with the offset of the length field. The group code in
-    /// the top three bits of the operation code says where they are (SPC-4, 4.2.5.1). READ(6) and WRITE(6) say 256 as 0.
+    /// the top three bits of the operation code says where they are. READ(6) and WRITE(6) say 256 as 0.
     pub(crate) fn lba_and_blocks(self) -> (u64, u64, u16) {
         match self.opcode() >> 5 {
             0 => {

@@ -111,7 +111,7 @@ impl NexusLu {
         self.told = present;
     }
 
-    /// Makes one pending. POWER ON covers every other one (SAM-5, 5.14.2), so nothing is added to it.
+    /// Makes one pending. POWER ON covers every other one (SAM-5, 5.14), so nothing is added to it.
     pub const fn raise(&mut self, attention: UnitAttention) {
         if matches!(attention, UnitAttention::PowerOn) {
             self.pending = 0;
@@ -135,7 +135,7 @@ impl NexusLu {
         self.pending & attention.bit() != 0
     }
 
-    /// The initiator has read the LUN list: 06/3F/0E is no news any more (SPC-4, 6.29). REPORT LUNS does this for the unit it is sent
+    /// The initiator has read the LUN list: 06/3F/0E is no news any more (SPC-4). REPORT LUNS does this for the unit it is sent
     /// to; the session does it for its other units.
     pub const fn luns_reported(&mut self, present: Counters) {
         self.told.luns = present.luns;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Sense key (SPC-4, table 48): those that are used.
+/// Sense key (SPC-4, 4.5): those that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SenseKey {
     /// 0h: nothing to tell; what REQUEST SENSE finds mostly.
@@ -37,7 +37,7 @@ impl SenseKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AdditionalSense(pub u8, pub u8);
 
-/// The additional sense codes that are used, under their names in SPC-4, annex F.
+/// The additional sense codes that are used, under their names in SPC-4.
 pub mod asc {
     use super::AdditionalSense as A;
 
@@ -164,7 +164,7 @@ impl Sense {
         sense
     }
 
-    /// 0E/1D/00 with the offset in bytes of the first difference (SBC-3, 5.2: COMPARE AND WRITE). VERIFY gives it in the same way.
+    /// 0E/1D/00 with the offset in bytes of the first difference (SBC-3, COMPARE AND WRITE). VERIFY gives it in the same way.
     pub const fn miscompare(offset: u64) -> Self {
         let mut sense = Self::new(SenseKey::Miscompare, asc::MISCOMPARE_DURING_VERIFY);
         sense.information = Some(offset);

@@ -37,7 +37,7 @@ pub fn start(cdb: &[u8], view: &LuView<'_>, nexus: &mut NexusLu, data_out: u32) 
     if cdb.len() < command.usage.len() {
         return Step::check(Sense::cdb_byte(u16::try_from(cdb.len()).unwrap_or(u16::MAX)));
     }
-    // NACA: NORMACA is 0 in the INQUIRY data (SAM-5, 5.2). The control byte is the last one.
+    // NACA: NORMACA is 0 in the INQUIRY data (SAM-5, CONTROL byte). The control byte is the last one.
     let control = command.usage.len() - 1;
     if call.cdb.bit(control, 2) {
         return Step::check(Sense::cdb_bit(u16::try_from(control).unwrap_or(u16::MAX), 2));

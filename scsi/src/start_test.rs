@@ -95,7 +95,7 @@ fn p3_one_unit_attention_for_each_kind_of_difference() {
     assert_eq!(fixture.sense(&[0; 6]), "06/2A/09");
 }
 
-/// Every command in every state, against the table of SPC-4, 5.15.2.4 by name.
+/// Every command in every state, against the table of SPC-4, by name.
 #[test]
 fn i8_admission_of_every_command_in_every_state() {
     let always = [

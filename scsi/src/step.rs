@@ -6,7 +6,7 @@ use holdfast_types::{BlockOp, OpOutcome};
 use crate::unit::{DataUse, use_data};
 use crate::{LuView, Sense};
 
-/// Status codes (SAM-5, 5.3.1): those that are used.
+/// Status codes (SAM-5, 5.3): those that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// 00h.

@@ -30,9 +30,10 @@ pub(crate) struct Command {
     pub(crate) class: CommandClass,
     /// May change the medium, so that write protection refuses it.
     pub(crate) writes: bool,
-    /// Carried out although a unit attention is pending (SAM-5, 5.14.1).
+    /// Carried out although a unit attention is pending (SAM-5, 5.14).
     pub(crate) passes_attention: bool,
-    /// CDB usage data (SPC-4, 6.31.3): operation code, service action, and a one in every bit that is looked at. Its length is the CDB's.
+    /// CDB usage data (SPC-4, one_command parameter data): operation code, service action, and a one in every bit that is looked at.
+    /// Its length is the CDB's.
     pub(crate) usage: &'static [u8],
     /// Recommended command timeout in seconds.
     pub(crate) seconds: u32,

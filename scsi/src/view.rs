@@ -27,7 +27,7 @@ pub struct LuView<'a> {
     pub secondary: SecondaryAccess,
     /// The portal group through which the command came (TPGT), which is also its relative target port id.
     pub port: TpgId,
-    /// Thin provisioned; else every block has its space ("resource provisioned", SBC-3, 4.7.3).
+    /// Thin provisioned; else every block has its space ("resource provisioned" in SBC-3).
     pub thin: bool,
     /// Writes are refused with 07/27/00.
     pub write_protected: bool,

@@ -1,4 +1,4 @@
-//! READ, WRITE, VERIFY and their like (SBC-3, clause 5).
+//! READ, WRITE, VERIFY and their like (SBC-3).
 
 use bytes::Bytes;
 use holdfast_types::{BlockOp, BlockRange, TRANSFER_BYTES_MAX};
@@ -7,7 +7,7 @@ use super::DataUse;
 use crate::table::Call;
 use crate::{Finish, NexusLu, Response, Sense, Step, Storage};
 
-/// Protection information is not supported (PROTECT=0), so a CDB that asks for it is refused (SBC-3, 4.22). The six-byte CDBs have none.
+/// Protection information is not supported (PROTECT=0), so a CDB that asks for it is refused. The six-byte CDBs have none.
 fn no_protection(call: &Call<'_>) -> Result<(), Sense> {
     if call.cdb.opcode() >> 5 != 0 && call.cdb.protect() != 0 {
         return Err(Sense::cdb_bit(1, 7));
@@ -89,7 +89,7 @@ pub(crate) fn verify_data(range: BlockRange, same: bool, data: &Bytes) -> Step {
     Storage::step(BlockOp::Verify { range, expect }, Finish::Compare)
 }
 
-/// COMPARE AND WRITE (SBC-3, 5.2): up to 255 blocks, first what must be there, then what to put. The announced length must be
+/// COMPARE AND WRITE (SBC-3): up to 255 blocks, first what must be there, then what to put. The announced length must be
 /// exactly both.
 pub(crate) fn compare_and_write(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     no_protection(call)?;
@@ -112,7 +112,7 @@ pub(crate) fn compare_and_write_data(range: BlockRange, data: &Bytes) -> Step {
 }
 
 /// PRE-FETCH(10), (16): a hint that is checked and not acted on. GOOD says that the blocks are not known to fit into the cache
-/// (SBC-3, 5.9).
+/// (SBC-3).
 pub(crate) fn pre_fetch(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let (lba, blocks, _) = call.cdb.lba_and_blocks();
     call.within(lba, blocks)?;

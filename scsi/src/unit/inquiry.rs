@@ -1,4 +1,4 @@
-//! INQUIRY (SPC-4, 6.6): who the unit is.
+//! INQUIRY (SPC-4): who the unit is.
 
 use super::vpd;
 use crate::cdb::Cdb;
@@ -65,13 +65,13 @@ pub(crate) fn revision() -> [u8; 4] {
     revision
 }
 
-/// Standard INQUIRY data, 74 bytes (SPC-4, 6.6.2).
+/// Standard INQUIRY data, 74 bytes (SPC-4).
 fn standard(peripheral: u8) -> Vec<u8> {
     let mut data = vec![0; 58];
     data[0] = peripheral;
     // Byte 1: RMB=0, a fixed disk. VERSION 06h: SPC-4.
     data[2] = 0x06;
-    // NORMACA=0, HISUP=1 (LUNs above 255 are flat, SAM-5 4.7), response data format 2.
+    // NORMACA=0, HISUP=1 (LUNs above 255 are flat, SAM-5, 4.7), response data format 2.
     data[3] = 0x12;
     // SCCS=0, TPGS=01b (implicit), 3PC=0, PROTECT=0.
     data[5] = 0x10;

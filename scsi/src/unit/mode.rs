@@ -1,4 +1,4 @@
-//! MODE SENSE and MODE SELECT (SPC-4, 6.10 to 6.13, 7.5; SBC-3, 6.4).
+//! MODE SENSE and MODE SELECT (SPC-4 for commands, headers and the control page; SBC-3 for block descriptors and the caching page).
 //!
 //! No parameter can be changed yet: changeable masks are zero, nothing is saved, and MODE SELECT is accepted exactly where it
 //! changes nothing.
@@ -111,7 +111,7 @@ fn sense(call: &Call<'_>, wanted: &Wanted) -> Result<Step, Sense> {
     Ok(Step::Done(Response::data(data, wanted.allocation)))
 }
 
-/// The mode parameter header (SPC-4, 7.5.5). Device-specific parameter: WP and DPOFUA=1 (SBC-3, 6.4.1).
+/// The mode parameter header (SPC-4). Device-specific parameter: WP and DPOFUA=1 (SBC-3).
 fn header(view: &LuView<'_>, wanted: &Wanted, descriptor: usize, pages: usize) -> Vec<u8> {
     let byte = |value: usize| u8::try_from(value).unwrap_or(u8::MAX);
     let specific = 0x10 | if view.write_protected { 0x80 } else { 0 };
@@ -132,7 +132,7 @@ fn header(view: &LuView<'_>, wanted: &Wanted, descriptor: usize, pages: usize) -
     }
 }
 
-/// The block descriptor (SBC-3, 6.4.2): short with a number of blocks that may not fit, or long.
+/// The block descriptor (SBC-3): short with a number of blocks that may not fit, or long.
 fn block_descriptor(view: &LuView<'_>, width: LbaBytes) -> Vec<u8> {
     let size = view.block_size.bytes();
     match width {
@@ -183,7 +183,7 @@ pub(crate) fn select_data(view: &LuView<'_>, ten: bool, data: &Bytes) -> Result<
     if data.len() < pages_at {
         return Err(Sense::PARAMETER_LIST_LENGTH);
     }
-    // MODE DATA LENGTH and the device-specific parameter are reserved or ignored here (SPC-4, 7.5.5; SBC-3, 6.4.1).
+    // MODE DATA LENGTH and the device-specific parameter are reserved or ignored here (SPC-4, SBC-3).
     let width = if long { LbaBytes::Eight } else { LbaBytes::Four };
     check_descriptor(view, width, &data[header..pages_at], header)?;
     let mut at = pages_at;
@@ -199,7 +199,7 @@ fn check_descriptor(view: &LuView<'_>, width: LbaBytes, found: &[u8], at: usize)
     }
     let mut wanted = block_descriptor(view, width);
     let blocks = if width == LbaBytes::Four { 4 } else { 8 };
-    // A number of blocks of 0 leaves the capacity alone (SBC-3, 6.4.2.2).
+    // A number of blocks of 0 leaves the capacity alone (SBC-3).
     if found
         .get(..blocks)
         .is_some_and(|number| number.iter().all(|byte| *byte == 0))

@@ -1,4 +1,4 @@
-//! UNMAP and WRITE SAME (SBC-3, 5.28, 5.43, 5.44).
+//! UNMAP and WRITE SAME (SBC-3, logical block provisioning).
 
 use bytes::Bytes;
 use holdfast_types::{BlockOp, BlockRange, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX};
@@ -20,7 +20,7 @@ pub(crate) fn unmap(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     }
 }
 
-/// The parameter list: a header of 8 bytes, then descriptors of 16 (SBC-3, 5.28.2). All of it is checked before anything is done (I12).
+/// The parameter list: a header of 8 bytes, then descriptors of 16 (SBC-3). All of it is checked before anything is done (I12).
 pub(crate) fn unmap_data(view: &LuView<'_>, data: &Bytes) -> Result<Step, Sense> {
     let header = Cdb(data);
     let descriptors = header.length(2, 2);

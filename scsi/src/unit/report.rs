@@ -7,12 +7,12 @@ use crate::cdb::Cdb;
 use crate::table::Call;
 use crate::{NexusLu, Response, Sense, Step};
 
-/// TEST UNIT READY (SPC-4, 6.47): a unit whose group admits the command is ready.
+/// TEST UNIT READY (SPC-4): a unit whose group admits the command is ready.
 pub(crate) fn test_unit_ready(_: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     Ok(Step::Done(Response::good()))
 }
 
-/// REQUEST SENSE (SPC-4, 6.39): GOOD, with a pending unit attention as data; that one has been told then.
+/// REQUEST SENSE (SPC-4): GOOD, with a pending unit attention as data; that one has been told then.
 pub(crate) fn request_sense(call: &Call<'_>, nexus: &mut NexusLu) -> Result<Step, Sense> {
     let sense = nexus.take().map_or(Sense::NONE, |attention| attention.sense());
     Ok(Step::Done(sense_data(call.cdb, &sense)))
@@ -28,7 +28,7 @@ pub(crate) fn sense_data(cdb: Cdb<'_>, sense: &Sense) -> Response {
     Response::data(data, cdb.length(4, 1))
 }
 
-/// START STOP UNIT (SBC-3, 5.25). The unit is shared and always on: starting it, or making it active, finds it so. Stopping it
+/// START STOP UNIT (SBC-3). The unit is shared and always on: starting it, or making it active, finds it so. Stopping it
 /// for everybody, other power conditions and ejecting a fixed disk are refused.
 pub(crate) fn start_stop_unit(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let condition = call.cdb.byte(4) >> 4;
@@ -42,7 +42,7 @@ pub(crate) fn start_stop_unit(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, 
     }
 }
 
-/// PREVENT ALLOW MEDIUM REMOVAL (SBC-3, 5.10). The medium of a fixed disk cannot be removed, so both wishes are granted already.
+/// PREVENT ALLOW MEDIUM REMOVAL (SBC-3). The medium of a fixed disk cannot be removed, so both wishes are granted already.
 pub(crate) fn prevent_allow(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     if call.cdb.bit(4, 1) {
         return Err(Sense::cdb_bit(4, 1));
@@ -50,14 +50,14 @@ pub(crate) fn prevent_allow(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Se
     Ok(Step::Done(Response::good()))
 }
 
-/// READ CAPACITY(10) (SBC-3, 5.12): FFFFFFFFh tells the initiator to ask with the 16-byte CDB.
+/// READ CAPACITY(10) (SBC-3): FFFFFFFFh tells the initiator to ask with the 16-byte CDB.
 pub(crate) fn read_capacity_10(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let last = u32::try_from(call.view.blocks.saturating_sub(1)).unwrap_or(u32::MAX);
     let data = [last.to_be_bytes(), call.view.block_size.bytes().to_be_bytes()].concat();
     Ok(Step::Done(Response::data(data, 8)))
 }
 
-/// READ CAPACITY(16) (SBC-3, 5.13).
+/// READ CAPACITY(16) (SBC-3).
 pub(crate) fn read_capacity_16(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let mut data = [0; 32];
     data[..8].copy_from_slice(&call.view.blocks.saturating_sub(1).to_be_bytes());
@@ -72,7 +72,7 @@ pub(crate) fn read_capacity_16(call: &Call<'_>, _: &mut NexusLu) -> Result<Step,
     Ok(Step::Done(Response::data(data.to_vec(), call.cdb.length(10, 4))))
 }
 
-/// REPORT LUNS (SPC-4, 6.29). What it says is no news any more, so 06/3F/0E is dropped.
+/// REPORT LUNS (SPC-4). What it says is no news any more, so 06/3F/0E is dropped.
 pub(crate) fn report_luns(call: &Call<'_>, nexus: &mut NexusLu) -> Result<Step, Sense> {
     let response = lun_list(call.cdb, call.view.luns)?;
     if call.cdb.byte(2) != 0x01 {
@@ -98,7 +98,7 @@ pub(crate) fn lun_list(cdb: Cdb<'_>, luns: &[Lun]) -> Result<Response, Sense> {
     Ok(Response::data(data, cdb.length(6, 4)))
 }
 
-/// REPORT TARGET PORT GROUPS (SPC-4, 6.33), from committed state, in every access state.
+/// REPORT TARGET PORT GROUPS (SPC-4), from committed state, in every access state.
 pub(crate) fn report_target_port_groups(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let format = rtpg::Format::from_field(call.cdb.protect()).ok_or(Sense::cdb_bit(1, 7))?;
     let data = rtpg::encode(call.view.groups, call.view.secondary, format);

@@ -1,4 +1,4 @@
-//! REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS (SPC-4, 6.31, 6.32), out of the table that dispatches.
+//! REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS (SPC-4), out of the table that dispatches.
 
 use crate::table::{COMMANDS, Call, Command, entries};
 use crate::{NexusLu, Response, Sense, Step};
@@ -67,7 +67,7 @@ fn one_command(command: Option<&Command>, timeouts: bool) -> Vec<u8> {
     data
 }
 
-/// The command timeouts descriptor (SPC-4, 6.31.4): no nominal time, and the recommended one.
+/// The command timeouts descriptor (SPC-4): no nominal time, and the recommended one.
 fn timeouts_descriptor(command: &Command) -> [u8; 12] {
     let mut descriptor = [0; 12];
     descriptor[1] = 10;

@@ -1,4 +1,4 @@
-//! Vital product data (SPC-4, 7.8; SBC-3, 6.5).
+//! Vital product data (SPC-4, 7.8; the pages from B0h on: SBC-3).
 
 use holdfast_types::{BlockSize, COMPARE_AND_WRITE_BLOCKS_MAX, Naa, TRANSFER_BYTES_MAX};
 use holdfast_types::{UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX};
@@ -54,7 +54,7 @@ fn designator(data: &mut Vec<u8>, head: [u8; 2], value: &[u8]) {
     data.extend_from_slice(&value[..usize::from(length)]);
 }
 
-/// Device identification, 83h (SPC-4, 7.8.6). The unit's designators are the same through every port of every node; Linux attaches its
+/// Device identification, 83h (SPC-4, 7.8). The unit's designators are the same through every port of every node; Linux attaches its
 /// ALUA handler only where a unit's name, a target port group and a relative target port are all there.
 fn identification(view: &LuView<'_>) -> Vec<u8> {
     let mut data = Vec::with_capacity(160);
@@ -78,7 +78,7 @@ fn identification(view: &LuView<'_>) -> Vec<u8> {
     data
 }
 
-/// A SCSI name string: null-terminated and null-padded to a multiple of four bytes (SPC-4, 7.8.6.11). A name of 223 bytes and its
+/// A SCSI name string: null-terminated and null-padded to a multiple of four bytes (SPC-4, 7.8). A name of 223 bytes and its
 /// suffix fit into the 255 that a designator holds, of which 252 are a multiple of four.
 fn name_string(name: &str) -> Vec<u8> {
     let mut value = name.as_bytes().to_vec();
@@ -86,7 +86,7 @@ fn name_string(name: &str) -> Vec<u8> {
     value
 }
 
-/// Extended INQUIRY data, 86h (SPC-4, 7.8.7).
+/// Extended INQUIRY data, 86h (SPC-4, 7.8).
 fn extended_inquiry(view: &LuView<'_>) -> Vec<u8> {
     let mut body = vec![0; 60];
     // SIMPSUP=1: only SIMPLE tasks keep their promise; no ORDERED or HEAD OF QUEUE is claimed.
@@ -98,7 +98,7 @@ fn extended_inquiry(view: &LuView<'_>) -> Vec<u8> {
     body
 }
 
-/// Block limits, B0h (SBC-3, 6.5.3).
+/// Block limits, B0h (SBC-3).
 fn block_limits(size: BlockSize) -> Vec<u8> {
     let blocks = |bytes: u32| bytes >> size.shift();
     let granule = blocks(GRANULE_BYTES);
@@ -120,14 +120,14 @@ fn block_limits(size: BlockSize) -> Vec<u8> {
     body
 }
 
-/// Block device characteristics, B1h (SBC-3, 6.5.2): not a rotating medium.
+/// Block device characteristics, B1h (SBC-3): not a rotating medium.
 fn characteristics() -> Vec<u8> {
     let mut body = vec![0; 60];
     body[1] = 0x01;
     body
 }
 
-/// Logical block provisioning, B2h (SBC-3, 6.5.4): no threshold sets, LBPU, LBPWS, LBPWS10, LBPRZ; no anchors, no provisioning group.
+/// Logical block provisioning, B2h (SBC-3): no threshold sets, LBPU, LBPWS, LBPWS10, LBPRZ; no anchors, no provisioning group.
 fn provisioning(view: &LuView<'_>) -> Vec<u8> {
     // PROVISIONING TYPE: 1 resource provisioned, 2 thin.
     let kind = if view.thin { 2 } else { 1 };
