@@ -124,6 +124,7 @@ pub struct Outgoing {
     data: Payload,
     tail: [u8; TAIL_MAX],
     tail_from: usize,
+    unasked: bool,
 }
 
 /// The header segments. Kept inline unless there is an AHS, so that a PDU without payload costs no allocation.
@@ -186,6 +187,7 @@ impl Outgoing {
             data,
             tail: kept,
             tail_from: TAIL_MAX - tail_len,
+            unasked: false,
         }
     }
 
@@ -196,6 +198,7 @@ impl Outgoing {
             data: Payload::default(),
             tail: [0; TAIL_MAX],
             tail_from: TAIL_MAX,
+            unasked: false,
         }
     }
 
@@ -263,6 +266,7 @@ impl Buf for Outgoing {
 pub struct Outbox {
     queue: VecDeque<Outgoing>,
     bytes: usize,
+    unasked: usize,
 }
 
 impl Outbox {
@@ -272,11 +276,24 @@ impl Outbox {
         self.queue.push_back(pdu);
     }
 
+    /// Adds a PDU that the connection makes by itself (a pong, a text, a Reject): no owner's bound holds for these, so they are counted.
+    pub(crate) fn push_unasked(&mut self, mut pdu: Outgoing) {
+        pdu.unasked = true;
+        self.unasked += 1;
+        self.push(pdu);
+    }
+
     /// Takes the oldest PDU, or what is left of it.
     pub fn pop(&mut self) -> Option<Outgoing> {
         let pdu = self.queue.pop_front()?;
         self.bytes -= pdu.remaining();
+        self.unasked -= usize::from(pdu.unasked);
         Some(pdu)
+    }
+
+    /// How many PDUs wait that no owner has asked for.
+    pub(crate) const fn unasked(&self) -> usize {
+        self.unasked
     }
 
     /// How many PDUs wait.
@@ -314,6 +331,7 @@ impl Buf for Outbox {
             if front.has_remaining() {
                 break;
             }
+            self.unasked -= usize::from(front.unasked);
             self.queue.pop_front();
         }
     }

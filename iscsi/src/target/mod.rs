@@ -3,6 +3,13 @@
 mod config;
 mod connection;
 mod event;
+mod full_feature;
+mod keepalive;
+mod link;
+mod login;
+mod task;
+mod text_exchange;
+mod window;
 
 pub use config::{DigestPolicy, Limits, Offer, PortalConfig};
 pub use connection::Connection;
