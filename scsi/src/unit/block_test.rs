@@ -68,6 +68,27 @@ fn writes_of_every_length() {
 }
 
 #[test]
+fn the_six_byte_write_has_no_fua() {
+    // Bit 3 of byte 1 is part of the address there.
+    let step = Fixture::new().start_on(&[0x0a, 0x08, 0, 7, 1, 0], 512, |view| view.blocks = 1 << 40);
+    let Step::NeedData { then, .. } = step else {
+        panic!("no data asked for");
+    };
+    let fixture = Fixture::new();
+    let mut view = fixture.view();
+    view.blocks = 1 << 40;
+    let Step::Storage(found) = then.with_data(&view, Bytes::from(vec![1; 512])) else {
+        panic!("not for storage");
+    };
+    let wanted = BlockOp::Write {
+        range: range(0x08_0007, 1),
+        data: Bytes::from(vec![1; 512]),
+        fua: false,
+    };
+    assert_eq!(found.op, wanted);
+}
+
+#[test]
 fn empty_transfers_are_good() {
     let opcodes = READS[1..]
         .iter()
