@@ -82,7 +82,7 @@ fn reopen(model: &mut Model, device: &SimDevice, random: &mut Random) -> Rig {
 }
 
 fn run(seed: u64, lives: u64, cut: impl Fn(&mut Random) -> u64) -> u64 {
-    println!("HOLDFAST_SEED={seed}");
+    eprintln!("HOLDFAST_SEED={seed}");
     let mut random = Random(seed);
     let device = SimDevice::new(random.next());
     let mut model = Model::default();
@@ -122,7 +122,7 @@ fn j1_nothing_acknowledged_is_lost_by_a_power_cut_at_each_operation() {
 fn equal_bytes_written_again_do_not_revive_a_torn_group() {
     // The same records are appended at the same place after each cut, as a Raft log does.
     for seed in seeds(200) {
-        println!("HOLDFAST_SEED={seed}");
+        eprintln!("HOLDFAST_SEED={seed}");
         let device = SimDevice::new(seed);
         let mut random = Random(seed);
         let mut rig = open(&device);

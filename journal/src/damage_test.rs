@@ -279,6 +279,26 @@ fn a_log_without_any_good_header_is_damage_and_can_be_left_behind() {
 }
 
 #[test]
+fn a_release_past_missing_segments_is_done_once() {
+    let (device, _, _) = filled(40, true);
+    device.remove(FileName::Segment(1)).unwrap();
+    device.remove(FileName::Segment(2)).unwrap();
+    let accept = OpenOptions {
+        accept_damage: true,
+        ..OpenOptions::default()
+    };
+    let mut rig = open_with(&device, small(), accept).0.unwrap();
+    rig.put("after");
+    rig.journal.release_before(Position::new(3 * SEGMENT));
+    assert_eq!(rig.drain(), Step::Idle);
+    assert_eq!(
+        rig.journal.first_position(),
+        Position::new(3 * SEGMENT),
+        "nothing is left to do"
+    );
+}
+
+#[test]
 fn a_newer_version_is_refused_and_nothing_is_touched() {
     let (device, _, _) = filled(3, false);
     device.create(FileName::Filling(99), 10).unwrap();

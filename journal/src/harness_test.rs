@@ -30,7 +30,7 @@ pub(crate) fn seeds(count: u64) -> Vec<u64> {
                 .unwrap()
                 .subsec_nanos();
             let base = u64::from(base) << 20;
-            println!("HOLDFAST_SEED={base} and the {count} that follow");
+            eprintln!("HOLDFAST_SEED={base} and the {count} that follow");
             (base..base + count).collect()
         }
     }

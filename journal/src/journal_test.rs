@@ -119,6 +119,13 @@ fn a_log_is_open_once() {
 }
 
 #[test]
+fn a_handle_goes_anywhere() {
+    fn shared<X: Clone + Send + Sync + 'static>() {}
+    // A tag need only be `Send`.
+    shared::<Journal<std::cell::Cell<u8>>>();
+}
+
+#[test]
 fn many_threads_append_and_read() {
     let device = SimDevice::new(3);
     let config = Config {

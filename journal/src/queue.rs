@@ -172,10 +172,11 @@ impl<T> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the writer if it sleeps; costs a system call only then.
-    fn wake(&self, queue: &mut Queue<T>) {
-        if queue.parked {
-            queue.parked = false;
+    /// Lets go of the queue, and wakes the writer if it sleeps: a system call only then, and outside the lock, which the writer takes first.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue<T>>) {
+        let parked = std::mem::take(&mut queue.parked);
+        drop(queue);
+        if parked {
             self.wake.notify_one();
         }
     }
@@ -184,7 +185,7 @@ impl<T> Shared<T> {
     pub(crate) fn poke(&self) {
         let mut queue = self.lock();
         queue.poked = true;
-        self.wake(&mut queue);
+        self.wake(queue);
     }
 
     /// Sleeps until there is work, or for `limit`.
@@ -237,7 +238,7 @@ impl<T> Shared<T> {
         }
         let address = self.place(&mut queue, record, len as u64, tag)?;
         queue.queued_bytes += len;
-        self.wake(&mut queue);
+        self.wake(queue);
         Ok(Position::new(address))
     }
 
@@ -310,7 +311,7 @@ impl<T> Shared<T> {
         let wanted = (position.get() / size).min(last) * size;
         if wanted > queue.release {
             queue.release = wanted;
-            self.wake(&mut queue);
+            self.wake(queue);
         }
     }
 
@@ -318,6 +319,6 @@ impl<T> Shared<T> {
     pub(crate) fn close(&self) {
         let mut queue = self.lock();
         queue.closing = true;
-        self.wake(&mut queue);
+        self.wake(queue);
     }
 }

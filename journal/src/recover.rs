@@ -143,6 +143,8 @@ fn list(device: &dyn LogDevice, config: &Config) -> Result<Files, OpenError> {
         }
     }
     for (&segment, &len) in &lengths {
+        // What a process that died left in the page cache goes to disk before it counts as recovered.
+        device.settle(FileName::Segment(segment)).map_err(io)?;
         let mut bytes = [0; SEGMENT_HEADER_LEN];
         let read = device.read_at(FileName::Segment(segment), 0, &mut bytes);
         let header = match read {
@@ -207,10 +209,6 @@ fn check_header(header: &SegmentHeader, sequence: u64, len: u64) -> Result<(), D
 
 /// Puts the headers together. The first address may be noted in the newest segment's groups, so these are read once ahead.
 fn shape(device: &dyn LogDevice, config: &Config, files: &Files) -> io::Result<Shape> {
-    // What a process that died left in the page cache goes to disk before it counts as recovered.
-    for &sequence in files.segments.keys() {
-        device.settle(FileName::Segment(sequence))?;
-    }
     let good = files
         .segments
         .iter()

@@ -383,9 +383,6 @@ impl<T: 'static> Writer<T> {
     /// Recycles the segments below the durably noted first address.
     fn recycle(&mut self) -> io::Result<()> {
         let keep = self.end.first / self.end.segment_size;
-        if self.end.segments.first().is_none_or(|&lowest| lowest >= keep) {
-            return Ok(());
-        }
         self.shared.lock().first = self.end.first;
         while let Some(&lowest) = self.end.segments.first()
             && lowest < keep
