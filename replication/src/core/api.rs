@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_types::{
-    BlockOp, BlockRange, BlockSize, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation,
-    LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
+    BlockOp, BlockRange, BlockSize, CommandName, Epoch, InSyncVersion, Incarnation, LeaseGeneration, LogPos,
+    Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
 };
 
 pub use super::log::EpochHistory;
 pub use super::rejoin::Verdict;
+pub use super::report::{Note, ReplicaStatus, ResyncStatus, RoleName, Status};
 
 /// Who this core is: a node, and one run of its process. A core is made once per run of the process (E1: a second one under the same
 /// incarnation could give a position twice).
@@ -60,8 +61,14 @@ pub struct Config {
     pub commit_idle: std::time::Duration,
     /// Between two proposals of the same wish (they may get lost; the wish is level-triggered).
     pub repropose: std::time::Duration,
-    /// A planned switchover that is not committed after this long is made void by commit (E6).
+    /// A planned switchover that has not drained after this long is given up; one that is not committed after as long again is made void
+    /// by commit (E6).
     pub switchover_limit: std::time::Duration,
+    /// A member of the in-sync set that never had a link in this run, or has one and does not answer, is asked out after this long. One whose
+    /// link went down is asked out at once.
+    pub absent_after: std::time::Duration,
+    /// How long a forwarded command that waited too long may take to be barred at the primary, before the link is reset (F2).
+    pub fate_limit: std::time::Duration,
     /// Bytes of applied records kept in memory, so that a replica that was away for a moment gets the log (R2).
     pub keep_bytes: usize,
     /// Bytes of records that are not applied here and stored on every streaming replica; above it new writes wait for their lsn.
@@ -82,6 +89,8 @@ impl Default for Config {
             commit_idle: Duration::from_millis(5),
             repropose: Duration::from_millis(250),
             switchover_limit: Duration::from_secs(2),
+            absent_after: Duration::from_secs(1),
+            fate_limit: Duration::from_millis(500),
             keep_bytes: 8 << 20,
             window_bytes: 64 << 20,
             resync_range_bytes: holdfast_types::RESYNC_RANGE_BYTES,
@@ -91,7 +100,8 @@ impl Default for Config {
     }
 }
 
-/// What a replica found on its own disk at start, for [`super::ExtentCore::new`].
+/// What a replica found on its own disk at start, for [`super::ExtentCore::new`]. The default is a new replica: an empty log, and an extent
+/// file that is all zeros.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
     /// Everything up to and including this position has been applied to the extent file (J3: the checkpoint). After a gap that a resync
@@ -461,7 +471,7 @@ pub struct Proposal {
     pub epoch: Epoch,
     /// The version of the in-sync set it starts from.
     pub version: InSyncVersion,
-    /// Who proposes: must be the primary of the epoch, by node; for all but [`Change::Reopen`] also by incarnation.
+    /// Who proposes: must be the primary of the epoch, by node; for all but [`Change::Reopen`] and [`Change::HandOver`] also by incarnation.
     pub by: Identity,
     /// What.
     pub change: Change,
@@ -470,12 +480,12 @@ pub struct Proposal {
 /// What is proposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// The node leaves the in-sync set. Refused for the primary and while proposer or node is suspect.
+    /// The node leaves the in-sync set. Refused for the primary itself and while the proposer is suspect (E2).
     Shrink {
         /// Who.
         node: NodeId,
     },
-    /// The node joins the in-sync set (I6, E3). Refused while proposer or node is suspect.
+    /// The node joins the in-sync set (I6, E3). Refused while the proposer is suspect (E2).
     Grow {
         /// Who.
         node: NodeId,
@@ -499,8 +509,8 @@ pub enum Change {
 pub struct LogSummary {
     /// Last position of each epoch; the newest is the end of the log.
     pub history: EpochHistory,
-    /// Up to where it is applied.
-    pub applied: LogPos,
+    /// Up to where it knows its records as committed: no primary's log may lack these (I7).
+    pub committed: LogPos,
     /// The mark of an unfinished resync (R1).
     pub base: Option<Base>,
     /// Damaged (J1): nothing of it counts until a resync repaired it.
@@ -657,169 +667,4 @@ pub enum Fate {
     Barred,
     /// Not the primary of that epoch: ask again later.
     NotPrimary,
-}
-
-/// What a node does for an extent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RoleName {
-    /// No view yet, or not a replica.
-    Idle,
-    /// A replica of another node's, or of nobody's, epoch.
-    Replica,
-    /// Named as primary, but in an earlier run (E1).
-    Closed,
-    /// Primary whose tail is not settled (E5).
-    Settling,
-    /// Primary, serving.
-    Primary,
-    /// Primary that drains for a planned switchover (E6).
-    Draining,
-    /// Primary that handed back (E6).
-    HandedBack,
-    /// Its journal or extent failed, or is damaged (J1, J2).
-    Fenced,
-}
-
-/// What happened, for logs, events and status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// The role changed.
-    Role {
-        /// To this.
-        role: RoleName,
-        /// In this epoch.
-        epoch: Epoch,
-    },
-    /// The tail is settled; commands are served (E5).
-    Settled {
-        /// The epoch.
-        epoch: Epoch,
-        /// Records of the tail.
-        records: u64,
-    },
-    /// A returning replica was judged.
-    Verdict {
-        /// Who.
-        node: NodeId,
-        /// How.
-        verdict: Verdict,
-    },
-    /// A replica is to leave the in-sync set.
-    Shrinking {
-        /// Who.
-        node: NodeId,
-    },
-    /// A replica left the in-sync set by commit.
-    Shrunk {
-        /// Who.
-        node: NodeId,
-    },
-    /// A replica's barrier is reached (I6); its growth is proposed.
-    Growing {
-        /// Who.
-        node: NodeId,
-    },
-    /// A replica joined the in-sync set by commit.
-    Grown {
-        /// Who.
-        node: NodeId,
-    },
-    /// A resync by comparison begins.
-    ResyncStarted {
-        /// Who is resynced.
-        node: NodeId,
-        /// Ranges to prove.
-        ranges: u64,
-    },
-    /// This replica dropped records that the primary's log does not hold (E5).
-    Truncated {
-        /// Last position that stays.
-        after: LogPos,
-        /// How many records went.
-        records: u64,
-    },
-    /// This replica starts anew behind a gap (R1).
-    Restarted {
-        /// Complete up to here.
-        base: LogPos,
-    },
-    /// Another node has seen a newer epoch than this primary's (E4).
-    RefusedBy {
-        /// Who.
-        node: NodeId,
-        /// What it has seen.
-        newest: Epoch,
-    },
-    /// This replica answers nothing any more (J2).
-    Fenced {
-        /// Why; `None`: found damaged at start (J1).
-        reason: Option<FenceReason>,
-    },
-    /// A planned switchover was given up before the extent was closed.
-    SwitchoverGivenUp {
-        /// To whom it was meant.
-        to: NodeId,
-    },
-    /// A message that no correct peer sends was dropped.
-    BadMessage {
-        /// From whom.
-        from: NodeId,
-        /// What is wrong.
-        what: &'static str,
-    },
-}
-
-/// A replica, as its primary sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplicaStatus {
-    /// Which.
-    pub node: NodeId,
-    /// In the committed in-sync set.
-    pub in_sync: bool,
-    /// Linked, and following this primary.
-    pub following: bool,
-    /// Known as damaged or fenced.
-    pub fenced: bool,
-    /// Stable in its journal.
-    pub durable: Lsn,
-    /// Applied to its extent.
-    pub applied: Lsn,
-    /// A resync by comparison, under way.
-    pub resync: Option<ResyncStatus>,
-}
-
-/// How far a resync is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResyncStatus {
-    /// Bytes to prove, all in all.
-    pub bytes_total: u64,
-    /// Bytes not proven yet.
-    pub bytes_left: u64,
-    /// Bytes found different and sent.
-    pub bytes_sent: u64,
-}
-
-/// The core at a glance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// Which extent.
-    pub extent: ExtentId,
-    /// This node's role.
-    pub role: RoleName,
-    /// Newest epoch applied from the cluster's state.
-    pub epoch: Epoch,
-    /// End of the log.
-    pub end: LogPos,
-    /// Stable in the local journal.
-    pub durable: Lsn,
-    /// Committed, as far as known here.
-    pub committed: Lsn,
-    /// Applied to the local extent, without gaps.
-    pub applied: Lsn,
-    /// Commands open here, from initiators of this node and forwarded ones.
-    pub open: usize,
-    /// A resync of this replica is unfinished (R1).
-    pub base: Option<Base>,
-    /// The other replicas, where this node is the primary.
-    pub replicas: Vec<ReplicaStatus>,
 }

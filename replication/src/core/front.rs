@@ -1,12 +1,563 @@
-//! Commands of initiators: held, carried out, forwarded, aborted.
+//! Commands of initiators on this node, and forwarded ones: carried out here if this node serves, held while nobody does (I8), ended when they
+//! waited too long (W1, I11).
 
-use holdfast_types::NodeId;
+use std::sync::Arc;
 
-use super::api::{LinkId, OpId};
+use bytes::Bytes;
+use holdfast_types::{BlockOp, BlockRange, CommandName, LeaseGeneration, Lsn, Mono, NodeId, OpOutcome};
+
+use super::api::{
+    AbortScope, Command, Ctx, ForwardAnswer, IoToken, LinkId, Message, OpId, RecordBody, Request, View,
+};
+use super::names::Known;
+use super::ranges::{Blocks, Want};
+use super::role::Role;
+use super::{ExtentCore, Owner};
 
 /// An open command: of this node, or forwarded by another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum OpKey {
     Local(OpId),
     Remote { node: NodeId, link: LinkId, op: OpId },
+}
+
+/// Where a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpState {
+    /// Waits for a primary, a lease, a link, room.
+    Held,
+    /// Waits for its range, or holds it; `io`: its blocks are being read.
+    Locked { lock: u64, io: bool },
+    /// Has its lsn: it completes (W1).
+    Logged,
+    /// A flush behind records that are not committed.
+    Flushing,
+    /// At the primary.
+    Forwarded { to: NodeId, link: LinkId },
+    /// The primary was asked what became of it (F2); `answered`: it is under way there.
+    Asked {
+        to: NodeId,
+        link: LinkId,
+        answered: bool,
+    },
+}
+
+/// An open command.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) name: CommandName,
+    pub(crate) received: Mono,
+    /// When it has waited long enough.
+    pub(crate) deadline: Mono,
+    pub(crate) generation: LeaseGeneration,
+    pub(crate) request: BlockOp,
+    pub(crate) state: OpState,
+    /// A primary, this node or another, may have given it an lsn: its name is looked up before it is carried out.
+    pub(crate) again: bool,
+    /// Task management wants it gone.
+    pub(crate) abort: bool,
+}
+
+/// How long an abort may take beyond the hold limit of its command.
+const ABORT_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// Between two looks at a command with an lsn that waits long.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+
+impl ExtentCore {
+    pub(crate) fn on_submit(&mut self, ctx: &Ctx, op: OpId, request: Request, out: &mut Vec<Command>) {
+        let key = OpKey::Local(op);
+        let deadline = request.received + self.config.hold_limit;
+        let op = Op {
+            name: request.name,
+            received: request.received,
+            deadline,
+            generation: request.generation,
+            request: request.op,
+            state: OpState::Held,
+            again: false,
+            abort: false,
+        };
+        self.take_op(ctx, key, op, out);
+    }
+
+    pub(crate) fn take_op(&mut self, ctx: &Ctx, key: OpKey, op: Op, out: &mut Vec<Command>) {
+        self.ops.insert(key, op);
+        self.route(ctx, key, out);
+    }
+
+    /// Answers a command, wherever it came from. One that is not open any more needs no answer.
+    pub(crate) fn finish(&mut self, key: OpKey, outcome: OpOutcome, out: &mut Vec<Command>) {
+        if self.ops.remove(&key).is_some() {
+            self.answer(key, ForwardAnswer::Outcome(outcome), out);
+        }
+    }
+
+    /// Ends a command whose fate cannot be told, or that must never be carried out.
+    pub(crate) fn refuse_op(&mut self, key: OpKey, out: &mut Vec<Command>) {
+        if self.ops.remove(&key).is_some() {
+            self.answer(key, ForwardAnswer::Refused, out);
+        }
+    }
+
+    fn answer(&self, key: OpKey, answer: ForwardAnswer, out: &mut Vec<Command>) {
+        match key {
+            OpKey::Local(op) => {
+                let outcome = match answer {
+                    ForwardAnswer::Outcome(outcome) => outcome,
+                    ForwardAnswer::NotPrimary | ForwardAnswer::Refused => OpOutcome::Reset,
+                };
+                out.push(Command::Complete { op, outcome });
+            }
+            OpKey::Remote { node, link, op } => {
+                let message = Message::Forwarded { op, answer };
+                let to = node;
+                out.push(Command::Send { to, link, message });
+            }
+        }
+    }
+
+    pub(crate) fn hold(&mut self, key: OpKey) {
+        if let Some(op) = self.ops.get_mut(&key) {
+            op.state = OpState::Held;
+            self.held.push_back(key);
+        }
+    }
+
+    /// Tries all held commands again.
+    pub(crate) fn route_held(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        for _ in 0..self.held.len() {
+            if let Some(key) = self.held.pop_front() {
+                self.route(ctx, key, out);
+            }
+        }
+    }
+
+    /// Sends a held command where it can be carried out now, or holds it on.
+    fn route(&mut self, ctx: &Ctx, key: OpKey, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get(&key).filter(|op| op.state == OpState::Held) else {
+            return;
+        };
+        if ctx.now >= op.deadline {
+            return self.expire(ctx, key, out);
+        }
+        if self.stale(ctx, key) {
+            return self.refuse_op(key, out);
+        }
+        match &self.role {
+            Role::Serving(_) => self.admit(ctx, key, out),
+            Role::Settling(_) | Role::Draining { .. } | Role::HandedBack { .. } | Role::Closed => {
+                self.hold(key);
+            }
+            Role::Idle | Role::Replica(_) | Role::Fenced => self.forward(ctx, key, out),
+        }
+    }
+
+    /// Whether the command belongs to an older lease generation of the node it came in on (L7, F1).
+    fn stale(&self, ctx: &Ctx, key: OpKey) -> bool {
+        let Some(op) = self.ops.get(&key) else { return true };
+        match key {
+            OpKey::Local(_) => op.generation < ctx.generation,
+            OpKey::Remote { node, .. } => self.generation_of(node).is_some_and(|now| op.generation < now),
+        }
+    }
+
+    pub(crate) fn generation_of(&self, node: NodeId) -> Option<LeaseGeneration> {
+        let view = self.view.as_ref()?;
+        let state = view.nodes.iter().find(|state| state.node == node)?;
+        Some(state.generation)
+    }
+
+    /// This node serves: the command takes its range.
+    fn admit(&mut self, ctx: &Ctx, key: OpKey, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get(&key) else { return };
+        if op.request.writes() && (op.again || matches!(key, OpKey::Remote { .. })) {
+            match self.known(op) {
+                Known::Never => {}
+                Known::Logged(lsn) => return self.attach(key, lsn, out),
+                Known::Barred => return self.refuse_op(key, out),
+                Known::Unknown if op.again => return self.refuse_op(key, out),
+                Known::Unknown => {}
+            }
+        }
+        let throttled = self.throttled();
+        let Some(op) = self.ops.get_mut(&key) else { return };
+        if op.abort {
+            let name = op.name;
+            self.names.bar(name, ctx.now);
+            return self.finish(key, OpOutcome::Aborted, out);
+        }
+        op.again = false;
+        if let Some(outcome) = nothing_to_do(&op.request) {
+            return self.finish(key, outcome, out);
+        }
+        let reads = op.request.reads();
+        #[cfg(test)]
+        let reads = reads && !self.faults.read_without_lease;
+        if (reads && !ctx.leased()) || (op.request.writes() && throttled) {
+            return self.hold(key);
+        }
+        let (want, blocks) = match &op.request {
+            BlockOp::Flush => return self.flush(key, out),
+            BlockOp::Read { range } | BlockOp::Verify { range, .. } => (Want::Read, Blocks::one(*range)),
+            BlockOp::CompareAndWrite { range, .. } => (Want::Exclusive, Blocks::one(*range)),
+            BlockOp::Write { range, .. } | BlockOp::WriteSame { range, .. } => {
+                (Want::Write, Blocks::one(*range))
+            }
+            BlockOp::Zero { ranges } => (Want::Write, Blocks::many(&Arc::from(ranges.as_slice()))),
+        };
+        let lock = self.next_id();
+        if let Some(op) = self.ops.get_mut(&key) {
+            op.state = OpState::Locked { lock, io: false };
+        }
+        if self.table.add(lock, want, blocks, Owner::Op(key)) {
+            self.op_granted(ctx, key, lock, out);
+        }
+    }
+
+    fn known(&self, op: &Op) -> Known {
+        #[cfg(test)]
+        if self.faults.forget_names {
+            return Known::Never;
+        }
+        self.names.look_up(&op.name, op.received)
+    }
+
+    /// A command that has a record already is done when that is applied.
+    pub(crate) fn attach(&mut self, key: OpKey, lsn: Lsn, out: &mut Vec<Command>) {
+        let applied = lsn <= self.log.applied;
+        match (self.log.get_mut(lsn), self.ops.get_mut(&key)) {
+            (Some(entry), Some(op)) if !entry.applied => {
+                entry.op = Some(key);
+                op.state = OpState::Logged;
+            }
+            (Some(_), _) => self.finish(key, OpOutcome::Done, out),
+            (None, _) if applied => self.finish(key, OpOutcome::Done, out),
+            (None, _) => self.refuse_op(key, out),
+        }
+    }
+
+    /// WCE=0: what was answered is stable. What has an lsn is waited for as well, so that a host that does not wait gets what it means.
+    fn flush(&mut self, key: OpKey, out: &mut Vec<Command>) {
+        let end = self.log.end().lsn;
+        if self.log.committed >= end {
+            return self.finish(key, OpOutcome::Done, out);
+        }
+        if let Some(op) = self.ops.get_mut(&key) {
+            op.state = OpState::Flushing;
+            self.flushing.push_back((end, key));
+        }
+    }
+
+    pub(crate) fn finish_flushes(&mut self, out: &mut Vec<Command>) {
+        while let Some((lsn, key)) = self.flushing.front().copied() {
+            let open = self.ops.get(&key).is_some_and(|op| op.state == OpState::Flushing);
+            if open && lsn > self.log.committed {
+                break;
+            }
+            self.flushing.pop_front();
+            if open {
+                self.finish(key, OpOutcome::Done, out);
+            }
+        }
+    }
+
+    /// The command holds its range.
+    pub(crate) fn op_granted(&mut self, ctx: &Ctx, key: OpKey, lock: u64, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get_mut(&key) else {
+            self.table.remove(lock);
+            return;
+        };
+        match &op.request {
+            BlockOp::Read { range }
+            | BlockOp::Verify { range, .. }
+            | BlockOp::CompareAndWrite { range, .. } => {
+                let (io, range) = (IoToken(lock), *range);
+                op.state = OpState::Locked { lock, io: true };
+                out.push(Command::Read { io, range });
+            }
+            _ => self.order(ctx, key, lock, out),
+        }
+    }
+
+    /// The moment a write takes effect (W1): it holds its range and gets its lsn, unless it waited too long or is fenced off.
+    fn order(&mut self, ctx: &Ctx, key: OpKey, lock: u64, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get(&key) else {
+            self.table.remove(lock);
+            return;
+        };
+        if ctx.now >= op.deadline || self.stale(ctx, key) {
+            self.table.remove(lock);
+            return self.refuse_op(key, out);
+        }
+        let name = op.name;
+        let body = match &op.request {
+            BlockOp::Write { range, data, .. } | BlockOp::CompareAndWrite { range, data, .. } => {
+                let (range, data) = (*range, data.clone());
+                RecordBody::Write { range, data }
+            }
+            BlockOp::WriteSame { range, block } => {
+                let (range, block) = (*range, block.clone());
+                RecordBody::WriteSame { range, block }
+            }
+            BlockOp::Zero { ranges } => {
+                let ranges = Arc::from(ranges.as_slice());
+                RecordBody::Zero { ranges }
+            }
+            BlockOp::Read { .. } | BlockOp::Verify { .. } | BlockOp::Flush => return,
+        };
+        let lsn = self.append(ctx, body, Some(name), Some(key), lock, None, out);
+        self.table.order(lock, lsn, Owner::Record(lsn));
+        if let Some(op) = self.ops.get_mut(&key) {
+            op.state = OpState::Logged;
+        }
+        self.advance(ctx, out);
+    }
+
+    pub(crate) fn on_read_done(&mut self, ctx: &Ctx, io: IoToken, data: Bytes, out: &mut Vec<Command>) {
+        let lock = io.0;
+        let key = match self.table.owner(lock) {
+            Some(Owner::Op(key)) => key,
+            Some(Owner::Compare { node, no }) => {
+                return self.compare_read(ctx, node, no, lock, &data, out);
+            }
+            Some(Owner::Dead) => {
+                self.table.remove(lock);
+                return;
+            }
+            _ => return,
+        };
+        let Some(op) = self.ops.get(&key) else {
+            self.table.remove(lock);
+            return;
+        };
+        let leased = ctx.leased();
+        #[cfg(test)]
+        let leased = leased || self.faults.read_without_lease;
+        if !leased {
+            // W3: it is read again when the lease is back, here or elsewhere.
+            self.table.remove(lock);
+            return self.hold(key);
+        }
+        let outcome = match &op.request {
+            BlockOp::CompareAndWrite { expect, .. } => match difference(expect, &data) {
+                None => return self.order(ctx, key, lock, out),
+                Some(offset) => OpOutcome::Miscompare { offset },
+            },
+            BlockOp::Verify { expect, .. } => expect
+                .as_ref()
+                .and_then(|expect| difference(expect, &data))
+                .map_or(OpOutcome::Done, |offset| OpOutcome::Miscompare { offset }),
+            _ => OpOutcome::Data(data),
+        };
+        self.table.remove(lock);
+        self.finish(key, outcome, out);
+    }
+
+    /// This node serves no more. Forwarded commands are their sender's again; own ones go on elsewhere, by name where they may have an lsn.
+    pub(crate) fn front_leave(&mut self, out: &mut Vec<Command>) {
+        self.flushing.clear();
+        let mut keys: Vec<OpKey> = self.ops.keys().copied().collect();
+        keys.sort_unstable();
+        for key in keys {
+            let Some(op) = self.ops.get_mut(&key) else {
+                continue;
+            };
+            let state = op.state;
+            op.again |= state == OpState::Logged;
+            if let OpState::Locked { lock, io } = state {
+                self.abandon(lock, io);
+            }
+            if matches!(key, OpKey::Remote { .. }) {
+                self.ops.remove(&key);
+                self.answer(key, ForwardAnswer::NotPrimary, out);
+            } else if state != OpState::Held {
+                self.hold(key);
+            }
+        }
+    }
+
+    /// Commands that waited long enough are ended (W1, I8).
+    pub(crate) fn sweep(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        self.pump |= !self.held.is_empty();
+        let late = |op: &Op| ctx.now >= op.deadline;
+        let mut keys: Vec<OpKey> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| late(op))
+            .map(|(key, _)| *key)
+            .collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.expire(ctx, key, out);
+        }
+    }
+
+    fn expire(&mut self, ctx: &Ctx, key: OpKey, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get(&key) else { return };
+        let harmless = !op.again || !op.request.writes();
+        let local = matches!(key, OpKey::Local(_));
+        match op.state {
+            OpState::Held if local && harmless && !op.abort && self.changing(ctx) => {
+                self.finish(key, OpOutcome::Transitioning, out);
+            }
+            OpState::Held => self.refuse_op(key, out),
+            OpState::Locked { lock, io } => {
+                self.abandon(lock, io);
+                self.refuse_op(key, out);
+            }
+            OpState::Flushing => self.refuse_op(key, out),
+            // It has its lsn: it completes, late if need be, and only our own trouble makes its sender look elsewhere.
+            OpState::Logged if local && self.in_trouble(ctx) => self.refuse_op(key, out),
+            OpState::Logged => {
+                if let Some(op) = self.ops.get_mut(&key) {
+                    op.deadline = ctx.now + LOOK_AGAIN;
+                }
+            }
+            OpState::Forwarded { to, link } => {
+                let limit = self.config.fate_limit;
+                self.ask_fate(ctx, key, to, link, limit, out);
+            }
+            OpState::Asked { to, link, answered } => {
+                self.refuse_op(key, out);
+                if !answered {
+                    // It may still lie in a buffer on the way: it must not arrive any more (I11).
+                    out.push(Command::ResetLink { node: to, link });
+                }
+            }
+        }
+    }
+
+    /// Whether an epoch change is under way, in sight of a quorum (I8).
+    fn changing(&self, ctx: &Ctx) -> bool {
+        let Some(view) = self.view.as_ref() else {
+            return false;
+        };
+        let suspect = |node: NodeId| view.nodes.iter().any(|state| state.node == node && state.suspect);
+        let serving = matches!(self.role, Role::Serving(_));
+        ctx.quorum
+            && !serving
+            && (view.epoch < self.seen
+                || view.primary.is_none_or(|primary| suspect(primary.node))
+                || self.role.primary().is_some()
+                || matches!(self.role, Role::Closed | Role::Fenced))
+    }
+
+    fn in_trouble(&self, ctx: &Ctx) -> bool {
+        let Role::Serving(primary) = &self.role else {
+            return true;
+        };
+        let lost = primary.growth.is_some()
+            || self.view.as_ref().is_some_and(|view| {
+                primary
+                    .followers
+                    .iter()
+                    .any(|f| view.in_sync.contains(&f.node) && f.streaming().is_none())
+            });
+        !ctx.quorum || lost
+    }
+
+    pub(crate) fn on_abort(&mut self, ctx: &Ctx, scope: AbortScope, out: &mut Vec<Command>) {
+        let mut keys: Vec<OpKey> = self
+            .ops
+            .iter()
+            .filter(|(key, op)| match (key, scope) {
+                (OpKey::Remote { .. }, _) => false,
+                (OpKey::Local(_), AbortScope::All) => true,
+                (OpKey::Local(id), AbortScope::Op(wanted)) => *id == wanted,
+                (OpKey::Local(_), AbortScope::Session(wanted)) => op.name.session == wanted,
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.abort(ctx, key, out);
+        }
+    }
+
+    /// What has no lsn is dropped; what has one completes; what was forwarded is barred at the primary first (F2).
+    fn abort(&mut self, ctx: &Ctx, key: OpKey, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get_mut(&key) else { return };
+        let harmless = !op.again || !op.request.writes();
+        match op.state {
+            OpState::Held if harmless => self.finish(key, OpOutcome::Aborted, out),
+            OpState::Flushing => self.finish(key, OpOutcome::Aborted, out),
+            OpState::Locked { lock, io } => {
+                self.abandon(lock, io);
+                self.finish(key, OpOutcome::Aborted, out);
+            }
+            OpState::Logged => {}
+            OpState::Held | OpState::Asked { .. } => {
+                op.abort = true;
+                op.deadline = op.deadline.max(ctx.now + ABORT_LIMIT);
+                self.pump = true;
+            }
+            OpState::Forwarded { to, link } => {
+                op.abort = true;
+                self.ask_fate(ctx, key, to, link, ABORT_LIMIT, out);
+            }
+        }
+    }
+
+    /// Commands that another node has are asked for again where the view says now.
+    pub(crate) fn front_view_changed(&mut self, old: Option<&View>, new: &View) {
+        if old.is_some_and(|old| old.epoch == new.epoch) {
+            return;
+        }
+        self.recall(|_, _| true);
+    }
+
+    /// A link is gone: what was forwarded over it is asked for again; what came over it and has no lsn is dropped (F1).
+    pub(crate) fn front_link_lost(&mut self, node: NodeId, link: LinkId) {
+        self.recall(|to, over| (to, over) == (node, link));
+        let mut gone: Vec<OpKey> = self
+            .ops
+            .keys()
+            .copied()
+            .filter(|key| matches!(key, OpKey::Remote { node: n, link: l, .. } if (*n, *l) == (node, link)))
+            .collect();
+        gone.sort_unstable();
+        for key in gone {
+            if let Some(op) = self.ops.remove(&key)
+                && let OpState::Locked { lock, io } = op.state
+            {
+                self.abandon(lock, io);
+            }
+        }
+    }
+
+    fn recall(&mut self, from: impl Fn(NodeId, LinkId) -> bool) {
+        let mut keys: Vec<OpKey> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| match op.state {
+                OpState::Forwarded { to, link } | OpState::Asked { to, link, .. } => from(to, link),
+                _ => false,
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.hold(key);
+        }
+    }
+}
+
+/// Outcome of a command that names no block.
+fn nothing_to_do(op: &BlockOp) -> Option<OpOutcome> {
+    if matches!(op, BlockOp::Flush) || op.ranges().iter().any(|range: &BlockRange| !range.is_empty()) {
+        return None;
+    }
+    Some(match op {
+        BlockOp::Read { .. } => OpOutcome::Data(Bytes::new()),
+        _ => OpOutcome::Done,
+    })
+}
+
+/// Offset of the first byte that differs.
+fn difference(expect: &[u8], found: &[u8]) -> Option<u32> {
+    if expect == found {
+        return None;
+    }
+    let common = expect.iter().zip(found).take_while(|(a, b)| a == b).count();
+    Some(u32::try_from(common).unwrap_or(u32::MAX))
 }

@@ -151,6 +151,11 @@ impl Log {
         self.before
     }
 
+    /// Records that are not applied here.
+    pub(crate) fn unapplied_len(&self) -> usize {
+        usize::try_from(self.end().lsn.0 - self.applied.0).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,36 +1,543 @@
-//! One extent's replication, as a state machine without I/O.
+//! One extent's replication, as a state machine without I/O: [`ExtentCore`].
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`api`] | events, commands, messages, records |
+//! | `log`, `names`, `ranges` | the log's end in memory, which commands are in it, who may touch which blocks |
+//! | `role` | the one function that moves a node between roles |
+//! | `primary`, `followers` | giving positions, counting acknowledgements, committing; whom records are sent to |
+//! | `membership` | settling, handing back, and the change of the committed state that is wanted |
+//! | `replica` | following a primary |
+//! | `rejoin`, `resync` | how a replica comes back: the table of verdicts, comparing ranges, the barrier |
+//! | `report` | notes and status |
+//! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
+
 pub mod api;
+mod followers;
+mod forward;
 mod front;
 mod log;
+mod membership;
+mod names;
+mod primary;
+mod ranges;
 mod rejoin;
+mod replica;
+mod report;
+mod resync;
+mod role;
 
-use api::{Command, Config, Ctx, Event, Identity, Recovered, Status};
-use holdfast_types::{ExtentId, Mono};
+#[cfg(test)]
+mod core_test;
+#[cfg(test)]
+mod sim_test;
 
-/// One extent on one node.
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_types::{BlockRange, Epoch, ExtentId, LogPos, Lsn, Mono, NodeId};
+
+use api::{
+    Base, Command, Config, Ctx, EpochHistory, Event, FenceReason, Identity, IoToken, JournalSeq, LinkId,
+    Message, Note, Record, Recovered, ReplicaStatus, Status, View,
+};
+use front::{Op, OpKey};
+use log::Log;
+use names::{FixedHash, Names};
+use primary::FollowerState;
+use ranges::{Blocks, RangeTable};
+use role::Role;
+
+/// How often slow conditions are looked at while there are any.
+const HOUSEKEEPING: Duration = Duration::from_millis(50);
+
+/// Whose a slot of the range table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A command without an lsn.
+    Op(OpKey),
+    /// A record.
+    Record(Lsn),
+    /// A range that this primary compares with a replica.
+    Compare { node: NodeId, no: u64 },
+    /// A range that this replica hashes for its primary.
+    HashFor {
+        to: NodeId,
+        link: LinkId,
+        epoch: Epoch,
+        id: u64,
+        range: BlockRange,
+    },
+    /// Nobody's any more; stays until its I/O is done.
+    Dead,
+}
+
+/// A link that is up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    pub(crate) peer: Identity,
+    pub(crate) link: LinkId,
+}
+
+/// One extent on one node. See [`api`] for what its driver promises.
 #[derive(Debug)]
 pub struct ExtentCore {
     me: Identity,
     extent: ExtentId,
     config: Config,
+    view: Option<Arc<View>>,
+    role: Role,
+    links: Vec<Link>,
+    /// Nodes that had a link in this run.
+    met: Vec<NodeId>,
+    log: Log,
+    names: Names,
+    table: RangeTable<Owner>,
+    /// Journal commands under way, with the lsn that is stable when they are.
+    journal: VecDeque<(u64, Lsn)>,
+    next_seq: u64,
+    /// For slots of the range table and I/O tokens.
+    next_id: u64,
+    /// Newest epoch seen anywhere (E4).
+    seen: Epoch,
+    base: Option<Base>,
+    damaged: bool,
+    fenced: Option<FenceReason>,
+    ops: HashMap<OpKey, Op, FixedHash>,
+    /// Commands that wait for something other than a range.
+    held: VecDeque<OpKey>,
+    /// Flushes, with the lsn whose commit they wait for.
+    flushing: VecDeque<(Lsn, OpKey)>,
+    /// Something changed that held commands may wait for.
+    pump: bool,
+    leased: bool,
+    started: bool,
+    next_sweep: Mono,
+    housekeeping: Option<Mono>,
+    last_wish: Option<(api::Proposal, Mono)>,
+    #[cfg(test)]
+    pub(crate) faults: Faults,
+}
+
+/// Rules broken on purpose, to see that the simulator notices.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub(crate) struct Faults {
+    pub(crate) ack_without_replica: bool,
+    pub(crate) ack_before_local: bool,
+    pub(crate) read_before_settled: bool,
+    pub(crate) accept_old_epoch: bool,
+    pub(crate) grow_without_barrier: bool,
+    pub(crate) growth_not_counted: bool,
+    pub(crate) resync_without_lock: bool,
+    pub(crate) read_without_lease: bool,
+    pub(crate) serve_after_restart: bool,
+    pub(crate) forget_names: bool,
+    pub(crate) base_forgotten: bool,
+    pub(crate) resume_by_timer: bool,
 }
 
 impl ExtentCore {
-    /// A core for `extent` on `me`, from what its disk holds.
-    pub fn new(me: Identity, extent: ExtentId, config: Config, _recovered: Recovered) -> Self {
-        Self { me, extent, config }
+    /// A core for `extent` on `me`, from what its disk holds. Records of the tail that do not follow each other are damage (J1).
+    pub fn new(me: Identity, extent: ExtentId, config: Config, recovered: Recovered) -> Self {
+        let keep = config.hold_limit * 2 + Duration::from_secs(1);
+        let names = Names::new(keep, config.names_max);
+        let mut core = Self {
+            me,
+            extent,
+            view: None,
+            role: Role::Idle,
+            links: Vec::new(),
+            met: Vec::new(),
+            log: Log::new(LogPos::EMPTY, EpochHistory::empty()),
+            names,
+            table: RangeTable::new(),
+            journal: VecDeque::new(),
+            next_seq: 0,
+            next_id: 0,
+            seen: recovered.seen,
+            base: recovered.base,
+            damaged: recovered.damaged,
+            fenced: None,
+            ops: HashMap::default(),
+            held: VecDeque::new(),
+            flushing: VecDeque::new(),
+            pump: false,
+            leased: false,
+            started: false,
+            next_sweep: Mono::ZERO,
+            housekeeping: None,
+            last_wish: None,
+            config,
+            #[cfg(test)]
+            faults: Faults::default(),
+        };
+        core.load(recovered);
+        core
+    }
+
+    /// Takes the recovered log in.
+    fn load(&mut self, recovered: Recovered) {
+        let Recovered {
+            applied,
+            tail,
+            history,
+            commit,
+            ..
+        } = recovered;
+        let history = if history.end() == applied {
+            history
+        } else {
+            EpochHistory::from_lasts(vec![applied]).unwrap_or_default()
+        };
+        self.log = Log::new(applied, history);
+        for record in tail {
+            let end = self.log.end();
+            if record.pos.lsn != end.lsn.next() || record.pos.epoch < end.epoch {
+                self.damaged = true;
+                break;
+            }
+            self.seen = self.seen.max(record.pos.epoch);
+            self.take_record(record, Mono::ZERO);
+        }
+        self.seen = self.seen.max(applied.epoch);
+        self.log.durable = self.log.end().lsn;
+        self.log.committed = commit.max(applied.lsn).min(self.log.end().lsn);
     }
 
     /// Takes in one event; what is to be done comes out, in order.
-    pub fn handle(&mut self, _ctx: &Ctx, _event: Event, _out: &mut Vec<Command>) {}
+    pub fn handle(&mut self, ctx: &Ctx, event: Event, out: &mut Vec<Command>) {
+        if !self.started {
+            self.started = true;
+            self.names.begin(ctx.now);
+            self.hand_committed(ctx, out);
+            if self.damaged {
+                out.push(Command::Note(Note::Fenced { reason: None }));
+            }
+        }
+        match event {
+            Event::Tick => self.pump |= !self.held.is_empty(),
+            Event::View(view) => self.on_view(ctx, view, out),
+            Event::PeerUp { peer, link } => self.on_peer_up(ctx, peer, link, out),
+            Event::PeerDown { node, link } => self.on_peer_down(ctx, node, link, out),
+            Event::Message { from, link, message } => {
+                if self.link_to(node_link(from, link)).is_some() {
+                    self.on_message(ctx, from, link, message, out);
+                }
+            }
+            Event::Appended { seq } => self.on_appended(ctx, seq, out),
+            Event::Applied { io } => self.on_applied(ctx, io, out),
+            Event::ReadDone { io, data } => self.on_read_done(ctx, io, data, out),
+            Event::Hashed { io, hash } => self.on_hashed(ctx, io, hash, out),
+            Event::Failed { reason } => self.on_failed(ctx, reason, out),
+            Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
+            Event::Abort { scope } => self.on_abort(ctx, scope, out),
+            Event::Switchover { to } => self.on_switchover(ctx, to, out),
+        }
+        self.after(ctx, out);
+    }
+
+    /// What may follow from any event.
+    fn after(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        let leased = ctx.leased();
+        if leased && !self.leased {
+            self.pump |= !self.held.is_empty();
+        }
+        self.leased = leased;
+        self.run_grants(ctx, out);
+        self.move_primary(ctx, out);
+        if self.pump {
+            self.pump = false;
+            self.route_held(ctx, out);
+        }
+        if !self.ops.is_empty() && ctx.now >= self.next_sweep {
+            self.next_sweep = ctx.now + HOUSEKEEPING;
+            self.sweep(ctx, out);
+        }
+        self.tell_commit(ctx, out);
+        self.housekeep(ctx, out);
+    }
 
     /// When [`Event::Tick`] is wanted next, if nothing happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        None
+        let commit = self.role.primary().and_then(|primary| primary.commit_due);
+        let sweep = (!self.ops.is_empty()).then_some(self.next_sweep);
+        [commit, sweep, self.housekeeping].into_iter().flatten().min()
+    }
+
+    /// Everything behind this position is needed from the journal after a restart; everything up to it needs the extent file to be stable
+    /// before the journal lets go of it. With it, a checkpoint keeps [`ExtentCore::history`], [`ExtentCore::committed`] and
+    /// [`ExtentCore::base`].
+    pub fn applied(&self) -> LogPos {
+        self.log.applied_pos()
+    }
+
+    /// Where epochs end in the log, up to the applied position.
+    pub fn history(&self) -> EpochHistory {
+        self.log.history().up_to(self.log.applied)
+    }
+
+    /// Commit position known here.
+    pub fn committed(&self) -> Lsn {
+        self.log.committed
+    }
+
+    /// Newest epoch seen.
+    pub fn seen(&self) -> Epoch {
+        self.seen
+    }
+
+    /// The mark of an unfinished resync (R1).
+    pub fn base(&self) -> Option<Base> {
+        self.base
+    }
+
+    /// Records that are not applied yet, in order: what a journal that recycles segments copies forward (J3).
+    pub fn unapplied(&self) -> impl Iterator<Item = &Record> {
+        self.log.behind(self.log.applied)
     }
 
     /// The core at a glance.
-    pub fn status(&self) -> Option<Status> {
-        None
+    pub fn status(&self) -> Status {
+        let replicas = match (self.role.primary(), &self.view) {
+            (Some(primary), Some(view)) => primary
+                .followers
+                .iter()
+                .map(|follower| ReplicaStatus {
+                    node: follower.node,
+                    in_sync: view.in_sync.contains(&follower.node),
+                    following: matches!(follower.state, FollowerState::Streaming { .. }),
+                    fenced: matches!(follower.state, FollowerState::Unfit { .. }),
+                    durable: follower.durable,
+                    applied: follower.applied,
+                    resync: follower.resync().map(|resync| resync.status()),
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        Status {
+            extent: self.extent,
+            role: self.role.name(),
+            epoch: self.view.as_ref().map_or(Epoch(0), |view| view.epoch),
+            end: self.log.end(),
+            durable: self.log.durable,
+            committed: self.log.committed,
+            applied: self.log.applied,
+            open: self.ops.len(),
+            base: self.base,
+            replicas,
+        }
     }
+
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn next_seq(&mut self, stable: Lsn) -> JournalSeq {
+        self.next_seq += 1;
+        self.journal.push_back((self.next_seq, stable));
+        JournalSeq(self.next_seq)
+    }
+
+    /// The link that is up to a node, if it is this one.
+    fn link_to(&self, wanted: (NodeId, LinkId)) -> Option<Link> {
+        self.links
+            .iter()
+            .copied()
+            .find(|link| (link.peer.node, link.link) == wanted)
+    }
+
+    pub(crate) fn link_of(&self, node: NodeId) -> Option<Link> {
+        self.links.iter().copied().find(|link| link.peer.node == node)
+    }
+
+    pub(crate) fn bad(out: &mut Vec<Command>, from: NodeId, what: &'static str) {
+        out.push(Command::Note(Note::BadMessage { from, what }));
+    }
+
+    fn on_peer_up(&mut self, ctx: &Ctx, peer: Identity, link: LinkId, out: &mut Vec<Command>) {
+        if let Some(old) = self.link_of(peer.node) {
+            if old.link == link {
+                return;
+            }
+            self.on_peer_down(ctx, peer.node, old.link, out);
+        }
+        self.links.push(Link { peer, link });
+        if !self.met.contains(&peer.node) {
+            self.met.push(peer.node);
+        }
+        self.follower_linked(ctx, peer.node, link, out);
+        self.pump = true;
+    }
+
+    fn on_peer_down(&mut self, ctx: &Ctx, node: NodeId, link: LinkId, out: &mut Vec<Command>) {
+        if self.link_to((node, link)).is_none() {
+            return;
+        }
+        self.links.retain(|up| up.peer.node != node);
+        self.unfollow(node);
+        self.follower_lost(ctx, node, out);
+        self.front_link_lost(node, link);
+        self.pump = true;
+    }
+
+    fn on_message(
+        &mut self,
+        ctx: &Ctx,
+        from: NodeId,
+        link: LinkId,
+        message: Message,
+        out: &mut Vec<Command>,
+    ) {
+        match message {
+            Message::Probe { epoch } => self.on_probe(ctx, from, link, epoch, out),
+            Message::Adopt { epoch, after } => self.on_adopt(from, link, epoch, after, out),
+            Message::Restart {
+                epoch,
+                version,
+                from: at,
+                history,
+            } => {
+                let base_version = version;
+                self.on_restart(ctx, (from, link, epoch), base_version, at, history, out);
+            }
+            Message::Replicate { epoch, prev, record } => {
+                self.on_replicate(ctx, (from, link, epoch), prev, record, out);
+            }
+            Message::Commit { epoch, commit } => self.on_commit(ctx, (from, link, epoch), commit, out),
+            Message::HashRequest { epoch, id, range, at } => {
+                self.on_hash_request((from, link, epoch), id, range, at, out);
+            }
+            Message::Summary { epoch, log } => self.on_summary(ctx, from, link, epoch, &log, out),
+            Message::Ack {
+                epoch,
+                durable,
+                applied,
+            } => self.on_ack(ctx, (from, link, epoch), durable, applied, out),
+            Message::Refused { newest } => self.on_refused(ctx, from, link, newest, out),
+            Message::HashReply { epoch, id, hash } => self.on_hash_reply(ctx, (from, epoch), id, hash, out),
+            Message::Forward { .. } => self.on_forward(ctx, from, link, message, out),
+            Message::Forwarded { op, answer } => self.on_forwarded(from, link, op, answer, out),
+            Message::Fate { op, epoch, name } => self.on_fate(ctx, (from, link), op, epoch, name, out),
+            Message::FateIs { op, fate } => self.on_fate_is(ctx, from, link, op, fate, out),
+        }
+    }
+
+    fn on_appended(&mut self, ctx: &Ctx, seq: JournalSeq, out: &mut Vec<Command>) {
+        let mut moved = false;
+        while let Some((next, lsn)) = self.journal.front().copied() {
+            if next > seq.0 {
+                break;
+            }
+            self.journal.pop_front();
+            moved |= lsn > self.log.durable;
+            self.log.durable = self.log.durable.max(lsn);
+        }
+        if moved {
+            self.advance(ctx, out);
+            self.ack_primary(out);
+        }
+    }
+
+    fn on_applied(&mut self, ctx: &Ctx, io: IoToken, out: &mut Vec<Command>) {
+        if let Some(Owner::Record(lsn)) = self.table.remove(io.0) {
+            self.entry_applied(lsn, out);
+            self.trim();
+        }
+        self.hash_waiting(out);
+        let _ = ctx;
+    }
+
+    /// A record is applied: its command is done.
+    pub(crate) fn entry_applied(&mut self, lsn: Lsn, out: &mut Vec<Command>) {
+        if let Some(key) = self.log.applied(lsn) {
+            self.finish(key, holdfast_types::OpOutcome::Done, out);
+        }
+    }
+
+    /// Gives newly committed records to the range table, and those that may be applied to the extent.
+    pub(crate) fn hand_committed(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        while self.log.handed < self.log.committed {
+            let lsn = self.log.handed.next();
+            let Some(entry) = self.log.get(lsn) else {
+                break;
+            };
+            let lock = entry.lock;
+            self.log.handed = lsn;
+            if lock == 0 {
+                self.entry_applied(lsn, out);
+            } else if self.table.ready(lock) {
+                self.emit_apply(lock, lsn, out);
+            }
+        }
+        self.finish_flushes(out);
+        let _ = ctx;
+    }
+
+    fn emit_apply(&self, lock: u64, lsn: Lsn, out: &mut Vec<Command>) {
+        if let Some(entry) = self.log.get(lsn) {
+            out.push(Command::Apply {
+                io: IoToken(lock),
+                record: entry.record.clone(),
+            });
+        }
+    }
+
+    /// Puts a record that comes from elsewhere (the journal, a primary) at the end of the log.
+    pub(crate) fn take_record(&mut self, record: Record, now: Mono) {
+        let lsn = record.pos.lsn;
+        let blocks = match &record.body {
+            api::RecordBody::Zero { ranges } => Some(Blocks::many(ranges)),
+            body => body.ranges().first().map(|range| Blocks::one(*range)),
+        };
+        let lock = blocks.map_or(0, |blocks| {
+            let id = self.next_id();
+            self.table.add_ordered(id, lsn, blocks, Owner::Record(lsn));
+            id
+        });
+        if let Some(name) = record.name {
+            self.names.logged(name, lsn, now);
+        }
+        self.log.push(record, None, lock);
+    }
+
+    /// Starts what waited for a range and is free now.
+    fn run_grants(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        while let Some((id, owner)) = self.table.grant() {
+            match owner {
+                Owner::Record(lsn) => self.emit_apply(id, lsn, out),
+                Owner::Op(key) => self.op_granted(ctx, key, id, out),
+                Owner::Compare { node, no } => self.compare_granted(node, no, id, out),
+                Owner::HashFor { .. } => self.emit_hash(id, out),
+                Owner::Dead => {
+                    self.table.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Gives a slot up. It stays, owned by nobody, while I/O for it is under way.
+    pub(crate) fn abandon(&mut self, id: u64, io: bool) {
+        if io || self.table.busy(id) {
+            self.table.linger(id, Owner::Dead);
+        } else {
+            self.table.remove(id);
+        }
+    }
+
+    fn on_failed(&mut self, ctx: &Ctx, reason: FenceReason, out: &mut Vec<Command>) {
+        if self.fenced.is_none() {
+            self.fenced = Some(reason);
+            out.push(Command::Note(Note::Fenced { reason: Some(reason) }));
+            self.tell_fenced(out);
+            self.enter_role(ctx, out);
+        }
+    }
+}
+
+const fn node_link(node: NodeId, link: LinkId) -> (NodeId, LinkId) {
+    (node, link)
 }

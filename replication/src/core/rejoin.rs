@@ -57,22 +57,20 @@ pub(crate) fn decide_rejoin(judge: Judge<'_>, log: &LogSummary) -> Verdict {
         (false, true, _, _) => Verdict::Unfit,
         (false, false, true, _) => Verdict::FullCompare,
         (true, false, false, None) => match common {
-            Some(after) if after.lsn >= log.applied.lsn => Verdict::InSyncAlready { after },
+            Some(after) if after.lsn >= log.committed.lsn => Verdict::InSyncAlready { after },
             _ => Verdict::MustLeave,
         },
         (false, false, false, None) => match common {
-            Some(after) if after.lsn >= log.applied.lsn => Verdict::LogTail {
+            Some(after) if after.lsn >= log.committed.lsn => Verdict::LogTail {
                 after,
                 restart: false,
             },
             _ => Verdict::FullCompare,
         },
-        (false, false, false, Some(_)) => {
-            base_held.map_or(Verdict::FullCompare, |after| Verdict::LogTail {
-                after,
-                restart: true,
-            })
-        }
+        (false, false, false, Some(_)) => base_held.map_or(Verdict::FullCompare, |after| Verdict::LogTail {
+            after,
+            restart: true,
+        }),
     }
 }
 
@@ -101,10 +99,10 @@ mod tests {
         decide_rejoin(judge, log)
     }
 
-    fn log(lasts: &[(u64, u64)], applied: LogPos) -> LogSummary {
+    fn log(lasts: &[(u64, u64)], committed: LogPos) -> LogSummary {
         LogSummary {
             history: history(lasts),
-            applied,
+            committed,
             base: None,
             damaged: false,
             fenced: false,
@@ -129,7 +127,10 @@ mod tests {
         };
         assert_eq!(verdict(false, &half), tail);
         // Taken in by a later version than the mark's: the mark is over.
-        assert_eq!(verdict(true, &half), Verdict::InSyncAlready { after: pos(2, 200) });
+        assert_eq!(
+            verdict(true, &half),
+            Verdict::InSyncAlready { after: pos(2, 200) }
+        );
         // A mark of the same version contradicts the set: out first.
         half.base = base(pos(1, 95), 7);
         assert_eq!(verdict(true, &half), Verdict::MustLeave);
@@ -138,7 +139,10 @@ mod tests {
     #[test]
     fn r2_cheapest_way_first() {
         let near = log(&[(1, 105)], pos(1, 95));
-        assert_eq!(verdict(true, &near), Verdict::InSyncAlready { after: pos(1, 100) });
+        assert_eq!(
+            verdict(true, &near),
+            Verdict::InSyncAlready { after: pos(1, 100) }
+        );
         let tail = Verdict::LogTail {
             after: pos(1, 100),
             restart: false,
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn i7_a_replica_that_applied_what_the_primary_does_not_hold_is_never_trusted() {
+    fn i7_a_replica_that_knows_committed_what_the_primary_does_not_hold_is_never_trusted() {
         let ahead = log(&[(1, 105)], pos(1, 103));
         assert_eq!(verdict(true, &ahead), Verdict::MustLeave);
         assert_eq!(verdict(false, &ahead), Verdict::FullCompare);

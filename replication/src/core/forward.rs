@@ -1,0 +1,296 @@
+//! Commands on their way to the primary, and the primary's answers (F1, F2).
+
+use std::time::Duration;
+
+use holdfast_types::{BlockOp, CommandName, Epoch, NodeId, OpOutcome};
+
+use super::ExtentCore;
+use super::api::{Command, Ctx, Fate, ForwardAnswer, LinkId, Message, OpId};
+use super::front::{Op, OpKey, OpState};
+use super::names::Known;
+use super::role::Role;
+
+impl ExtentCore {
+    /// Sends a command of this node to the primary, or holds it. One that is to be aborted is asked for instead.
+    pub(crate) fn forward(&mut self, ctx: &Ctx, key: OpKey, out: &mut Vec<Command>) {
+        let OpKey::Local(id) = key else {
+            // Only a primary takes forwarded commands.
+            return self.refuse_op(key, out);
+        };
+        let target = self.view.as_ref().filter(|view| view.epoch >= self.seen);
+        let target = target.and_then(|view| view.primary.map(|primary| (primary, view.epoch)));
+        let Some((primary, epoch)) = target.filter(|(primary, _)| primary.node != self.me.node) else {
+            return self.hold(key);
+        };
+        // The link must be to the very run that the epoch names: another one is not the primary (E1).
+        let Some(link) = self.link_of(primary.node).filter(|link| link.peer == primary) else {
+            return self.hold(key);
+        };
+        let (to, link) = (primary.node, link.link);
+        let Some(op) = self.ops.get_mut(&key) else { return };
+        if op.abort {
+            let left = op.deadline.since(ctx.now);
+            return self.ask_fate(ctx, key, to, link, left, out);
+        }
+        op.state = OpState::Forwarded { to, link };
+        let message = Message::Forward {
+            op: id,
+            epoch,
+            name: op.name,
+            generation: op.generation,
+            waited: ctx.now.since(op.received),
+            again: std::mem::replace(&mut op.again, true),
+            request: op.request.clone(),
+        };
+        out.push(Command::Send { to, link, message });
+    }
+
+    /// Asks the primary what became of a command; from then on it never gets an lsn, if it has none (F2).
+    pub(crate) fn ask_fate(
+        &mut self,
+        ctx: &Ctx,
+        key: OpKey,
+        to: NodeId,
+        link: LinkId,
+        limit: Duration,
+        out: &mut Vec<Command>,
+    ) {
+        let epoch = self.view.as_ref().map_or(Epoch(0), |view| view.epoch);
+        let (OpKey::Local(id), Some(op)) = (key, self.ops.get_mut(&key)) else {
+            return;
+        };
+        op.state = OpState::Asked {
+            to,
+            link,
+            answered: false,
+        };
+        op.deadline = ctx.now + limit;
+        let (op, name) = (id, op.name);
+        let message = Message::Fate { op, epoch, name };
+        out.push(Command::Send { to, link, message });
+    }
+
+    /// Whether this node takes forwarded commands under that epoch.
+    fn primary_of(&self, epoch: Epoch) -> bool {
+        self.role.primary().is_some_and(|primary| primary.epoch == epoch)
+    }
+
+    pub(crate) fn on_forward(
+        &mut self,
+        ctx: &Ctx,
+        from: NodeId,
+        link: LinkId,
+        message: Message,
+        out: &mut Vec<Command>,
+    ) {
+        let Message::Forward {
+            op,
+            epoch,
+            name,
+            generation,
+            waited,
+            again,
+            request,
+        } = message
+        else {
+            return;
+        };
+        let key = OpKey::Remote { node: from, link, op };
+        let mut say = |answer| {
+            let message = Message::Forwarded { op, answer };
+            let to = from;
+            out.push(Command::Send { to, link, message });
+        };
+        if !self.primary_of(epoch) {
+            return say(ForwardAnswer::NotPrimary);
+        }
+        let fits = self
+            .view
+            .as_ref()
+            .is_some_and(|view| request.check(view.blocks, view.block_size));
+        if !fits || name.session.node != from || self.ops.contains_key(&key) {
+            say(ForwardAnswer::Refused);
+            return Self::bad(
+                out,
+                from,
+                "a forwarded command that is not its own, open already, or does not fit",
+            );
+        }
+        if self.generation_of(from).is_some_and(|now| generation < now) || waited >= self.config.hold_limit {
+            return say(ForwardAnswer::Refused);
+        }
+        let received = ctx.now - waited;
+        let op = Op {
+            name,
+            received,
+            deadline: received + self.config.hold_limit,
+            generation,
+            request,
+            state: OpState::Held,
+            again,
+            abort: false,
+        };
+        self.take_op(ctx, key, op, out);
+    }
+
+    pub(crate) fn on_forwarded(
+        &mut self,
+        from: NodeId,
+        link: LinkId,
+        op: OpId,
+        answer: ForwardAnswer,
+        out: &mut Vec<Command>,
+    ) {
+        let key = OpKey::Local(op);
+        let Some(open) = self.ops.get(&key) else { return };
+        let there = match open.state {
+            OpState::Forwarded { to, link } | OpState::Asked { to, link, .. } => (to, link),
+            _ => return,
+        };
+        if there != (from, link) {
+            return;
+        }
+        match answer {
+            ForwardAnswer::Outcome(outcome) if fits(&open.request, &outcome, self.block_bytes()) => {
+                self.finish(key, outcome, out);
+            }
+            ForwardAnswer::Outcome(_) => {
+                Self::bad(out, from, "an outcome that the command cannot have");
+                self.refuse_op(key, out);
+            }
+            ForwardAnswer::NotPrimary => self.hold(key),
+            ForwardAnswer::Refused => self.refuse_op(key, out),
+        }
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.view
+            .as_ref()
+            .map_or(512, |view| u64::from(view.block_size.bytes()))
+    }
+
+    /// What became of a command? If it has no lsn, it never gets one (F2).
+    pub(crate) fn on_fate(
+        &mut self,
+        ctx: &Ctx,
+        (from, link): (NodeId, LinkId),
+        op: OpId,
+        epoch: Epoch,
+        name: CommandName,
+        out: &mut Vec<Command>,
+    ) {
+        let key = OpKey::Remote { node: from, link, op };
+        let fate = if !self.primary_of(epoch) || name.session.node != from {
+            Fate::NotPrimary
+        } else if let Some(open) = self.ops.get(&key) {
+            // It may have an lsn of an earlier epoch that was not looked up yet.
+            let again = open.again && open.request.writes();
+            match open.state {
+                OpState::Logged => Fate::Underway,
+                state => {
+                    if let OpState::Locked { lock, io } = state {
+                        self.abandon(lock, io);
+                    }
+                    self.ops.remove(&key);
+                    if again {
+                        self.fate_by_name(ctx, key, name)
+                    } else {
+                        self.bar(ctx, name)
+                    }
+                }
+            }
+        } else {
+            self.fate_by_name(ctx, key, name)
+        };
+        let message = Message::FateIs { op, fate };
+        let to = from;
+        out.push(Command::Send { to, link, message });
+    }
+
+    fn bar(&mut self, ctx: &Ctx, name: CommandName) -> Fate {
+        self.names.bar(name, ctx.now);
+        Fate::Barred
+    }
+
+    /// The fate of a command that is not open here. Until the tail is settled, the log does not say (E5).
+    fn fate_by_name(&mut self, ctx: &Ctx, key: OpKey, name: CommandName) -> Fate {
+        if !matches!(self.role, Role::Serving(_)) {
+            return Fate::NotPrimary;
+        }
+        match self.names.look_up(&name, ctx.now - self.config.hold_limit * 2) {
+            Known::Logged(lsn) => match self.log.get_mut(lsn).filter(|entry| !entry.applied) {
+                Some(entry) => {
+                    entry.op = Some(key);
+                    let op = Op {
+                        name,
+                        received: ctx.now,
+                        deadline: ctx.now + self.config.hold_limit,
+                        generation: holdfast_types::LeaseGeneration(u64::MAX),
+                        request: BlockOp::Flush,
+                        state: OpState::Logged,
+                        again: true,
+                        abort: false,
+                    };
+                    self.ops.insert(key, op);
+                    Fate::Underway
+                }
+                None => Fate::Ended(OpOutcome::Done),
+            },
+            Known::Never | Known::Barred => self.bar(ctx, name),
+            // It cannot be told: no answer that would let it be called aborted.
+            Known::Unknown => Fate::NotPrimary,
+        }
+    }
+
+    pub(crate) fn on_fate_is(
+        &mut self,
+        _ctx: &Ctx,
+        from: NodeId,
+        link: LinkId,
+        op: OpId,
+        fate: Fate,
+        out: &mut Vec<Command>,
+    ) {
+        let key = OpKey::Local(op);
+        let bytes = self.block_bytes();
+        let Some(open) = self.ops.get_mut(&key) else {
+            return;
+        };
+        let OpState::Asked {
+            to,
+            link: over,
+            answered,
+        } = &mut open.state
+        else {
+            return;
+        };
+        if (*to, *over) != (from, link) {
+            return;
+        }
+        match fate {
+            Fate::Underway => *answered = true,
+            Fate::Ended(outcome) if fits(&open.request, &outcome, bytes) => self.finish(key, outcome, out),
+            Fate::Barred if open.abort => self.finish(key, OpOutcome::Aborted, out),
+            Fate::Barred | Fate::Ended(_) => self.refuse_op(key, out),
+            Fate::NotPrimary => {
+                // Asked again, there or elsewhere, until its time is over.
+                self.hold(key);
+            }
+        }
+    }
+}
+
+/// Whether a command can end so: a peer's word is not trusted.
+fn fits(op: &BlockOp, outcome: &OpOutcome, block_bytes: u64) -> bool {
+    match (op, outcome) {
+        (BlockOp::Read { range }, OpOutcome::Data(data)) => {
+            data.len() as u64 == range.blocks().saturating_mul(block_bytes)
+        }
+        (BlockOp::CompareAndWrite { .. } | BlockOp::Verify { .. }, OpOutcome::Miscompare { .. }) => true,
+        (BlockOp::Read { .. }, OpOutcome::Done) | (_, OpOutcome::Data(_) | OpOutcome::Miscompare { .. }) => {
+            false
+        }
+        (_, OpOutcome::Aborted) => false,
+        _ => true,
+    }
+}

@@ -1,0 +1,169 @@
+//! What a primary does about itself: settled, drained, handed back; and the change of the committed state that is wanted now.
+
+use holdfast_types::{Mono, NodeId};
+
+use super::api::{Change, Command, Ctx, Note, Proposal};
+use super::primary::{Follower, Primary};
+use super::resync::Resync;
+use super::role::Role;
+use super::{ExtentCore, HOUSEKEEPING};
+
+impl ExtentCore {
+    /// Steps that a primary takes when something it waited for has come.
+    pub(crate) fn move_primary(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        let old = self.role.name();
+        self.role = match std::mem::replace(&mut self.role, Role::Idle) {
+            Role::Settling(primary) if self.log.applied >= primary.start => {
+                let (epoch, records) = (primary.epoch, primary.tail);
+                out.push(Command::Note(Note::Settled { epoch, records }));
+                Role::Serving(primary)
+            }
+            Role::Draining { primary, to, since } => self.drain(ctx, primary, to, since, out),
+            #[cfg(test)]
+            Role::HandedBack { primary, since, .. }
+                if self.faults.resume_by_timer && ctx.now.since(since) > self.config.switchover_limit =>
+            {
+                Role::Serving(primary)
+            }
+            role => role,
+        };
+        if self.role.name() != old {
+            let (role, epoch) = (self.role.name(), self.log.end().epoch);
+            out.push(Command::Note(Note::Role { role, epoch }));
+            self.pump = true;
+        }
+    }
+
+    fn drain(
+        &mut self,
+        ctx: &Ctx,
+        mut primary: Box<Primary>,
+        to: NodeId,
+        since: Mono,
+        out: &mut Vec<Command>,
+    ) -> Role {
+        let link = self.link_of(to);
+        let member = self.view.as_ref().is_some_and(|view| view.in_sync.contains(&to));
+        let late = ctx.now.since(since) >= self.config.switchover_limit;
+        let Some(link) = link.filter(|_| member && !late) else {
+            out.push(Command::Note(Note::SwitchoverGivenUp { to }));
+            return Role::Serving(primary);
+        };
+        let empty = self.table.len() == 0 && self.flushing.is_empty();
+        if !empty || self.log.applied < self.log.end().lsn {
+            return Role::Draining { primary, to, since };
+        }
+        // E6: everything is committed, so every member of the set has it. Closed from here on.
+        primary.commit_due = Some(ctx.now);
+        Role::HandedBack {
+            primary,
+            to: link.peer,
+            since: ctx.now,
+        }
+    }
+
+    pub(crate) fn on_switchover(&mut self, ctx: &Ctx, to: NodeId, out: &mut Vec<Command>) {
+        let member = self.view.as_ref().is_some_and(|view| view.in_sync.contains(&to));
+        let Role::Serving(primary) = &mut self.role else {
+            return;
+        };
+        let ready = primary
+            .follower(to)
+            .is_some_and(|follower| follower.streaming().is_some() && follower.resync().is_none());
+        if !member || !ready || primary.growth.is_some() {
+            out.push(Command::Note(Note::SwitchoverGivenUp { to }));
+            return;
+        }
+        let resyncing: Vec<NodeId> = primary
+            .followers
+            .iter()
+            .filter(|follower| follower.resync().is_some())
+            .map(|follower| follower.node)
+            .collect();
+        for node in resyncing {
+            self.probe(ctx, node, out);
+        }
+        if let Role::Serving(primary) = std::mem::replace(&mut self.role, Role::Idle) {
+            let since = ctx.now;
+            self.role = Role::Draining { primary, to, since };
+        }
+    }
+
+    /// Ends a primary's role: what has no lsn goes back to where it came from.
+    pub(crate) fn leave_primary(&mut self, out: &mut Vec<Command>) {
+        let nodes: Vec<NodeId> = self
+            .role
+            .primary()
+            .map(|primary| primary.followers.iter().map(|follower| follower.node).collect())
+            .unwrap_or_default();
+        for node in nodes {
+            self.drop_resync(node);
+        }
+        self.front_leave(out);
+    }
+
+    /// The change of the committed state that this node wants now.
+    fn wish(&self, ctx: &Ctx) -> Option<Change> {
+        let view = self.view.as_ref()?;
+        let named = view.primary.is_some_and(|primary| primary.node == self.me.node);
+        match &self.role {
+            Role::Idle | Role::Replica(_) => None,
+            Role::Fenced => named.then_some(Change::HandOver),
+            Role::Closed if self.damaged || self.base.is_some() => Some(Change::HandOver),
+            Role::Closed => Some(Change::Reopen),
+            Role::HandedBack { to, since, .. } => {
+                let lost = self.link_of(to.node).is_none_or(|link| link.peer != *to);
+                let late = ctx.now.since(*since) >= self.config.switchover_limit;
+                Some(if lost || late {
+                    Change::Reopen
+                } else {
+                    Change::Switchover { to: *to }
+                })
+            }
+            Role::Settling(primary) | Role::Serving(primary) | Role::Draining { primary, .. } => {
+                let gone = |follower: &&Follower| {
+                    view.in_sync.contains(&follower.node) && follower.gone(ctx.now, self.config.absent_after)
+                };
+                if let Some(follower) = primary.followers.iter().find(gone) {
+                    return Some(Change::Shrink { node: follower.node });
+                }
+                let node = primary.growth?.node;
+                let ready = primary
+                    .followers
+                    .iter()
+                    .any(|f| f.node == node && f.resync().is_some_and(Resync::proposed));
+                Some(if ready {
+                    Change::Grow { node }
+                } else {
+                    Change::GrowVoid
+                })
+            }
+        }
+    }
+
+    /// Slow conditions: proposals that may have been lost, questions without an answer.
+    pub(crate) fn housekeep(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        let mut busy = false;
+        if let (Some(change), Some(view)) = (self.wish(ctx), self.view.as_ref()) {
+            busy = true;
+            let proposal = Proposal {
+                epoch: view.epoch,
+                version: view.version,
+                by: self.me,
+                change,
+            };
+            let repeat = self.config.repropose;
+            let due = self
+                .last_wish
+                .is_none_or(|(last, at)| last != proposal || ctx.now.since(at) >= repeat);
+            if due {
+                self.last_wish = Some((proposal, ctx.now));
+                out.push(Command::Propose(proposal));
+            }
+        } else {
+            self.last_wish = None;
+        }
+        busy |= self.reprobe(ctx, out);
+        self.housekeeping = busy.then_some(ctx.now + HOUSEKEEPING);
+    }
+}

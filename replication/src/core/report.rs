@@ -1,0 +1,170 @@
+//! What the core tells people: what happened, and how things stand.
+
+use holdfast_types::{Epoch, ExtentId, LogPos, Lsn, NodeId};
+
+use super::api::{Base, FenceReason, Verdict};
+
+/// What a node does for an extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RoleName {
+    /// No view yet, or not a replica.
+    Idle,
+    /// A replica of another node's, or of nobody's, epoch.
+    Replica,
+    /// Named as primary, but in an earlier run (E1).
+    Closed,
+    /// Primary whose tail is not settled (E5).
+    Settling,
+    /// Primary, serving.
+    Primary,
+    /// Primary that drains for a planned switchover (E6).
+    Draining,
+    /// Primary that handed back (E6).
+    HandedBack,
+    /// Its journal or extent failed, or is damaged (J1, J2).
+    Fenced,
+}
+
+/// What happened, for logs, events and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// The role changed.
+    Role {
+        /// To this.
+        role: RoleName,
+        /// In this epoch.
+        epoch: Epoch,
+    },
+    /// The tail is settled; commands are served (E5).
+    Settled {
+        /// The epoch.
+        epoch: Epoch,
+        /// Records of the tail.
+        records: u64,
+    },
+    /// A returning replica was judged.
+    Verdict {
+        /// Who.
+        node: NodeId,
+        /// How.
+        verdict: Verdict,
+    },
+    /// A replica is to leave the in-sync set.
+    Shrinking {
+        /// Who.
+        node: NodeId,
+    },
+    /// A replica left the in-sync set by commit.
+    Shrunk {
+        /// Who.
+        node: NodeId,
+    },
+    /// A replica's barrier is reached (I6); its growth is proposed.
+    Growing {
+        /// Who.
+        node: NodeId,
+    },
+    /// A replica joined the in-sync set by commit.
+    Grown {
+        /// Who.
+        node: NodeId,
+    },
+    /// A resync by comparison begins.
+    ResyncStarted {
+        /// Who is resynced.
+        node: NodeId,
+        /// Ranges to prove.
+        ranges: u64,
+    },
+    /// This replica dropped records that the primary's log does not hold (E5).
+    Truncated {
+        /// Last position that stays.
+        after: LogPos,
+        /// How many records went.
+        records: u64,
+    },
+    /// This replica starts anew behind a gap (R1).
+    Restarted {
+        /// Complete up to here.
+        base: LogPos,
+    },
+    /// Another node has seen a newer epoch than this primary's (E4).
+    RefusedBy {
+        /// Who.
+        node: NodeId,
+        /// What it has seen.
+        newest: Epoch,
+    },
+    /// This replica answers nothing any more (J2).
+    Fenced {
+        /// Why; `None`: found damaged at start (J1).
+        reason: Option<FenceReason>,
+    },
+    /// A planned switchover was given up before the extent was closed.
+    SwitchoverGivenUp {
+        /// To whom it was meant.
+        to: NodeId,
+    },
+    /// A message that no correct peer sends was dropped.
+    BadMessage {
+        /// From whom.
+        from: NodeId,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// A replica, as its primary sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Which.
+    pub node: NodeId,
+    /// In the committed in-sync set.
+    pub in_sync: bool,
+    /// Linked, and following this primary.
+    pub following: bool,
+    /// Known as damaged or fenced.
+    pub fenced: bool,
+    /// Stable in its journal.
+    pub durable: Lsn,
+    /// Applied to its extent.
+    pub applied: Lsn,
+    /// A resync by comparison, under way.
+    pub resync: Option<ResyncStatus>,
+}
+
+/// How far a resync is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResyncStatus {
+    /// Bytes to prove, all in all.
+    pub bytes_total: u64,
+    /// Bytes not proven yet.
+    pub bytes_left: u64,
+    /// Bytes found different and sent.
+    pub bytes_sent: u64,
+}
+
+/// The core at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Which extent.
+    pub extent: ExtentId,
+    /// This node's role.
+    pub role: RoleName,
+    /// Newest epoch applied from the cluster's state.
+    pub epoch: Epoch,
+    /// End of the log.
+    pub end: LogPos,
+    /// Stable in the local journal.
+    pub durable: Lsn,
+    /// Committed, as far as known here.
+    pub committed: Lsn,
+    /// Applied to the local extent, without gaps.
+    pub applied: Lsn,
+    /// Commands open here, from initiators of this node and forwarded ones.
+    pub open: usize,
+    /// A resync of this replica is unfinished (R1).
+    pub base: Option<Base>,
+    /// The other replicas, where this node is the primary.
+    pub replicas: Vec<ReplicaStatus>,
+}
