@@ -1,0 +1,208 @@
+//! Power cuts of the Raft part: the image of a mounted file system, copied while a writer is at work on it, is what a power cut leaves.
+//!
+//! The writer appends to log and vote, applies to the state's store, and prints each number once it is acknowledged. A copy is taken
+//! with the writer stopped and without any flush, so whatever was acknowledged must be in it by the writer's own flushes.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_tests::{say, seed, tools};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+
+const IMAGE_MIB: u64 = 192;
+
+fn call(program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| program.display().to_string())?;
+    let err = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{} {}: {}",
+        program.display(),
+        arguments.join(" "),
+        err.trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The programs that this test needs besides root.
+struct Tools {
+    mount: PathBuf,
+    umount: PathBuf,
+    mkfs: PathBuf,
+}
+
+impl Tools {
+    /// `None`, and a line that says why, where power cuts cannot be made.
+    fn find() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            say("left out: power cuts need root, to mount images");
+            return None;
+        }
+        let found = Self {
+            mount: tools::find("mount", "mount")?,
+            umount: tools::find("umount", "mount")?,
+            mkfs: tools::find("mkfs.ext4", "e2fsprogs")?,
+        };
+        let dir = tempfile::tempdir().ok()?;
+        let problem = Image::make(&found, dir.path(), "probe", 16).err();
+        if let Some(error) = problem {
+            say(&format!("left out: power cuts need loop devices ({error:#})"));
+            return None;
+        }
+        Some(found)
+    }
+}
+
+/// A mounted image, unmounted when dropped.
+struct Image<'a> {
+    tools: &'a Tools,
+    file: PathBuf,
+    at: PathBuf,
+}
+
+impl<'a> Image<'a> {
+    fn make(tools: &'a Tools, dir: &Path, name: &str, mib: u64) -> Result<Self> {
+        let file = dir.join(format!("{name}.img"));
+        std::fs::File::create(&file)?.set_len(mib << 20)?;
+        let path = file.to_str().context("a path in UTF-8")?;
+        call(
+            &tools.mkfs,
+            &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", path],
+        )?;
+        Self::mount(tools, file)
+    }
+
+    fn mount(tools: &'a Tools, file: PathBuf) -> Result<Self> {
+        let at = file.with_extension("mnt");
+        std::fs::create_dir_all(&at)?;
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
+        call(&tools.mount, &["-o", "loop", &text(&file)?, &text(&at)?])?;
+        Ok(Self { tools, file, at })
+    }
+}
+
+impl Drop for Image<'_> {
+    fn drop(&mut self) {
+        let at = self.at.to_string_lossy().into_owned();
+        if let Err(error) = call(&self.tools.umount, &[&at]) {
+            // Whoever runs the tests may have to do it.
+            say(&format!("{error:#}"));
+        }
+    }
+}
+
+/// The writer at work, and the newest number that it said was acknowledged.
+struct Writer {
+    child: Child,
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn start(program: &Path, dir: &Path) -> Result<Self> {
+        let mut child = Command::new(program)
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().context("standard output is piped")?;
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&acknowledged);
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if let Some(number) = line.split_whitespace().last().and_then(|word| word.parse().ok()) {
+                    told.fetch_max(number, Ordering::AcqRel);
+                }
+            }
+        });
+        Ok(Self { child, acknowledged })
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Acquire)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("a process id")?, signal)?)
+    }
+
+    /// Waits until more than `than` is acknowledged.
+    fn wait(&mut self, than: u64) -> Result<()> {
+        let start = Instant::now();
+        while self.acknowledged() <= than {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the writer ended: {status}");
+            }
+            ensure!(
+                start.elapsed() < Duration::from_secs(60),
+                "the writer stands still at {than}"
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Already dead is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Copies the image of a stopped writer until two copies in a row are equal: nothing was written back between them, so the copy
+/// is of one moment.
+fn copy_of_one_moment(from: &Path, to: &Path) -> Result<()> {
+    for _ in 0..10 {
+        std::fs::copy(from, to)?;
+        if std::fs::read(from)? == std::fs::read(to)? {
+            return Ok(());
+        }
+    }
+    bail!("the image does not hold still while the writer is stopped")
+}
+
+/// Log, vote and applied state lose nothing acknowledged. `HOLDFAST_CUTS` says how often (50).
+#[test]
+fn power_cuts_of_log_vote_and_applied_state_lose_nothing_acknowledged() -> Result<()> {
+    let Some(tools) = Tools::find() else {
+        return Ok(());
+    };
+    let writer = tools::built(&["--package", "holdfast-raft", "--example", "powercut_writer"])?;
+    let mut random = StdRng::seed_from_u64(seed::seed("power cuts"));
+    let dir = tempfile::tempdir()?;
+    let image = Image::make(&tools, dir.path(), "live", IMAGE_MIB)?;
+    let mut running = Writer::start(&writer, &image.at.join("raft"))?;
+    let cuts = seed::number("HOLDFAST_CUTS", 50);
+    let mut last = 0;
+    for cut in 1..=cuts {
+        running.wait(last)?;
+        std::thread::sleep(Duration::from_millis(random.random_range(0..200)));
+        running.signal(Signal::STOP)?;
+        // What the reader has seen until now was acknowledged before the copy begins.
+        last = running.acknowledged();
+        let copy = dir.path().join("cut.img");
+        copy_of_one_moment(&image.file, &copy)?;
+        running.signal(Signal::CONT)?;
+        let after = Image::mount(&tools, copy)?;
+        let place = after.at.join("raft");
+        let place = place.to_str().context("a path in UTF-8")?;
+        let verdict = call(&writer, &[place, "--verify", &last.to_string()]);
+        verdict.with_context(|| format!("cut {cut} of {cuts}, {last} acknowledged"))?;
+    }
+    say(&format!(
+        "{cuts} power cuts, {last} numbers acknowledged in the end"
+    ));
+    Ok(())
+}
