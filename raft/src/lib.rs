@@ -1,5 +1,6 @@
 //! The control plane: the committed cluster state and its commands, leases and liveness, and Raft around them.
 
+pub mod consensus;
 mod fault;
 pub mod governor;
 pub mod lease;

@@ -1,0 +1,25 @@
+//! Raft: openraft closed over one configuration, its log and vote in a journal, the applied state in sled, snapshots in files of their
+//! own, and its messages over gRPC. Nothing outside this module knows openraft; everybody else holds a [`Control`].
+
+mod applied;
+mod config;
+mod control;
+mod error;
+mod keeper;
+mod kind;
+mod log;
+mod machine;
+mod network;
+mod peers;
+mod propose;
+mod record;
+mod recover;
+mod service;
+mod sled_store;
+mod snapshot;
+mod wire;
+
+pub use config::{Config, Timers};
+pub use control::{Control, Metrics, PeerMetrics};
+pub use error::{InitializeError, ProposeError, ReadIndexError, StartError, TransferError};
+pub use machine::AppliedHook;

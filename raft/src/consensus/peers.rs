@@ -1,0 +1,243 @@
+//! Connections to peers. Each is dialled once and used for one purpose: heartbeats never wait behind entries, entries never behind a
+//! snapshot. A connection on which nothing comes back is given up and dialled anew, instead of waiting for TCP's own long timers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use holdfast_proto::raft as proto;
+use holdfast_proto::raft::raft_client::RaftClient;
+use holdfast_types::NodeId;
+
+use super::kind::PeerAddress;
+use super::wire::put_envelope;
+use crate::model::{ClusterId, ClusterState};
+
+/// Largest message that is taken, in bytes; requests are cut well below.
+pub(crate) const MESSAGE_MAX: usize = 8 << 20;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// Entries.
+    Append,
+    /// Heartbeats and elections.
+    Heartbeat,
+    /// Snapshots.
+    Snapshot,
+    /// Proposals and read indexes for the leader.
+    Relay,
+}
+
+struct Link {
+    address: SocketAddr,
+    client: RaftClient<Channel>,
+    /// Calls in a row that got no answer in time.
+    timeouts: u32,
+}
+
+#[derive(Default)]
+struct Links {
+    links: HashMap<(NodeId, Purpose), Link>,
+    /// What each peer refused last, to say it once.
+    refused: HashMap<NodeId, String>,
+}
+
+/// How a call failed.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// No answer in time.
+    Timeout(Duration),
+    /// The peer refuses the message, or cannot be reached.
+    Status(Status),
+    /// Nobody knows where the peer is.
+    Unknown,
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Timeout(limit) => write!(f, "no answer within {} ms", limit.as_millis()),
+            Self::Status(status) => write!(f, "{}", status.message()),
+            Self::Unknown => write!(f, "its address is not known"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// All connections of this node to its peers.
+pub(crate) struct Peers {
+    pub(crate) me: NodeId,
+    pub(crate) cluster: ClusterId,
+    connect: Duration,
+    state: watch::Receiver<Arc<ClusterState>>,
+    links: Mutex<Links>,
+}
+
+/// Calls without an answer after which a connection is given up.
+const TIMEOUTS: u32 = 2;
+
+impl Peers {
+    pub(crate) fn new(
+        me: NodeId,
+        cluster: ClusterId,
+        connect: Duration,
+        state: watch::Receiver<Arc<ClusterState>>,
+    ) -> Self {
+        Self {
+            me,
+            cluster,
+            connect,
+            state,
+            links: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn envelope(&self, to: NodeId) -> proto::Envelope {
+        put_envelope(self.cluster, self.me, to)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a peer listens: the applied cluster state says so; before a node is in it, the membership does.
+    fn address(&self, peer: NodeId, fallback: Option<PeerAddress>) -> Option<SocketAddr> {
+        let state = self.state.borrow();
+        let known = state.node(peer).map(|node| node.addresses.raft);
+        known.or_else(|| fallback.map(|address| address.raft))
+    }
+
+    fn client(
+        &self,
+        peer: NodeId,
+        purpose: Purpose,
+        fallback: Option<PeerAddress>,
+    ) -> Result<RaftClient<Channel>, CallError> {
+        let address = self.address(peer, fallback).ok_or(CallError::Unknown)?;
+        let mut links = self.lock();
+        if let Some(link) = links.links.get(&(peer, purpose))
+            && link.address == address
+        {
+            return Ok(link.client.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| CallError::Status(Status::unavailable(error.to_string())))?
+            .connect_timeout(self.connect)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Some(Duration::from_secs(5)));
+        // Dials at the first call, and again after the connection broke.
+        let client = RaftClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        links.links.insert(
+            (peer, purpose),
+            Link {
+                address,
+                client: client.clone(),
+                timeouts: 0,
+            },
+        );
+        Ok(client)
+    }
+
+    /// One call, bounded in time.
+    pub(crate) async fn call<T, F: Future<Output = Result<Response<T>, Status>>>(
+        &self,
+        (peer, purpose): (NodeId, Purpose),
+        fallback: Option<PeerAddress>,
+        limit: Duration,
+        call: impl FnOnce(RaftClient<Channel>) -> F,
+    ) -> Result<T, CallError> {
+        let client = self.client(peer, purpose, fallback)?;
+        match tokio::time::timeout(limit, call(client)).await {
+            Ok(Ok(response)) => {
+                if let Some(link) = self.lock().links.get_mut(&(peer, purpose)) {
+                    link.timeouts = 0;
+                }
+                Ok(response.into_inner())
+            }
+            Ok(Err(status)) => {
+                self.note(peer, &status);
+                Err(CallError::Status(status))
+            }
+            Err(_) => {
+                self.timed_out(peer, purpose);
+                Err(CallError::Timeout(limit))
+            }
+        }
+    }
+
+    fn timed_out(&self, peer: NodeId, purpose: Purpose) {
+        let mut links = self.lock();
+        if let Some(link) = links.links.get_mut(&(peer, purpose)) {
+            link.timeouts += 1;
+            if link.timeouts >= TIMEOUTS {
+                links.links.remove(&(peer, purpose));
+            }
+        }
+    }
+
+    /// Says once what a peer refuses. That it cannot be reached is no refusal.
+    fn note(&self, peer: NodeId, status: &Status) {
+        if !matches!(
+            status.code(),
+            tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument
+        ) {
+            return;
+        }
+        let said = status.message().to_owned();
+        if self.lock().refused.insert(peer, said.clone()).as_ref() != Some(&said) {
+            tracing::warn!(%peer, "the peer refuses Raft messages: {said}");
+        }
+    }
+
+    /// Asks the leader to propose a command.
+    pub(crate) async fn propose(
+        &self,
+        leader: NodeId,
+        fallback: Option<PeerAddress>,
+        command: Bytes,
+        limit: Duration,
+    ) -> Result<proto::ProposeResponse, CallError> {
+        let request = proto::ProposeRequest {
+            envelope: Some(self.envelope(leader)),
+            command,
+            timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+        };
+        self.call(
+            (leader, Purpose::Relay),
+            fallback,
+            limit,
+            |mut client| async move { client.propose(request).await },
+        )
+        .await
+    }
+
+    /// Asks the leader for a confirmed commit index.
+    pub(crate) async fn read_index(
+        &self,
+        leader: NodeId,
+        fallback: Option<PeerAddress>,
+        limit: Duration,
+    ) -> Result<proto::ReadIndexResponse, CallError> {
+        let request = proto::ReadIndexRequest {
+            envelope: Some(self.envelope(leader)),
+            timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+        };
+        self.call(
+            (leader, Purpose::Relay),
+            fallback,
+            limit,
+            |mut client| async move { client.read_index(request).await },
+        )
+        .await
+    }
+}
