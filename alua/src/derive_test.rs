@@ -185,6 +185,23 @@ fn exactly_one_optimized_group_where_everybody_serves_its_own() {
     }
 }
 
+/// The groups are part of cluster state, which snapshots carry as text.
+#[test]
+fn tracked_groups_are_read_back_from_text() {
+    let groups = [home(1, A, Some(A)), home(2, B, Some(B))];
+    let tracked = Tracked::new(&LuInputs {
+        primary: Some(A),
+        preferred: Some(A),
+        secondary: SecondaryAccess::NonOptimized,
+        groups: &groups,
+        linked: &[B],
+    });
+    let text = serde_json::to_string(&tracked).unwrap();
+    assert!(text.contains("\"active/optimized\""), "{text}");
+    assert_eq!(serde_json::from_str::<Tracked>(&text).unwrap(), tracked);
+    assert!(serde_json::from_str::<Tracked>(&text.replace("active/optimized", "busy")).is_err());
+}
+
 #[test]
 fn p3_the_counter_moves_only_with_what_initiators_see() {
     let groups = [home(1, A, Some(A)), home(2, B, Some(B))];
