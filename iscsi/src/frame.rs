@@ -204,3 +204,7 @@ impl Framer {
         self.head.is_some() || buffered > 0
     }
 }
+
+#[cfg(test)]
+#[path = "frame_test.rs"]
+mod tests;

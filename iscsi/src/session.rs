@@ -194,3 +194,7 @@ impl SessionTable {
         self.sessions.is_empty()
     }
 }
+
+#[cfg(test)]
+#[path = "session_test.rs"]
+mod tests;

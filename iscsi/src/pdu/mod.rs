@@ -137,3 +137,7 @@ pdus! {
         Reject(Reject) = REJECT,
     }
 }
+
+#[cfg(test)]
+#[path = "pdu_test.rs"]
+mod tests;
