@@ -59,12 +59,17 @@ pub(crate) struct ExtentLog<R> {
     commit: Lsn,
     seen: Epoch,
     base: Option<Base>,
+    /// Of the log up to `applied`.
+    origin: EpochHistory,
     /// Of the whole log.
     history: EpochHistory,
     /// Records behind `applied`.
     tail: VecDeque<Place<R>>,
     /// Known to have been stable; the log must reach it.
     stable: LogPos,
+    /// The records follow `applied` without a gap and reach `stable`. Not so while a journal whose beginning is gone is replayed: then records
+    /// are taken as they come, until a checkpoint, and the copies behind it (J3), or a restart make it whole.
+    whole: bool,
 }
 
 /// A record's place in the journal.
@@ -83,9 +88,11 @@ impl<R> ExtentLog<R> {
             commit: Lsn(0),
             seen: Epoch(0),
             base: None,
+            origin: EpochHistory::empty(),
             history: EpochHistory::empty(),
             tail: VecDeque::new(),
             stable: LogPos::EMPTY,
+            whole: false,
         }
     }
 
@@ -164,18 +171,35 @@ impl<R> ExtentLog<R> {
         }
         let follows = end.lsn.0.checked_add(1) == Some(pos.lsn.0) && pos.epoch >= end.epoch;
         if !follows {
-            if self.anchor.is_some() {
+            if self.whole {
                 return Err(Inconsistent::Gap { found: pos, end });
             }
-            // Left over from before the first checkpoint that is still there, which says what counts.
             self.tail.clear();
-            self.history = EpochHistory::from_lasts(vec![pos]).unwrap_or_default();
         }
-        self.history.push(pos);
+        if self.whole {
+            self.history.push(pos);
+        }
         self.seen = self.seen.max(pos.epoch);
         self.commit = self.commit.max(commit);
         self.tail.push_back(Place { pos, at, record });
+        self.settle();
         Ok(())
+    }
+
+    fn settle(&mut self) {
+        if !self.whole && self.anchor.is_some() && self.follows() && self.end().lsn >= self.stable.lsn {
+            self.whole = true;
+            self.history = self.origin.clone();
+            self.tail.iter().for_each(|place| self.history.push(place.pos));
+        }
+    }
+
+    /// Whether the oldest record is the one behind `applied`.
+    fn follows(&self) -> bool {
+        let next = self.applied.lsn.0.checked_add(1);
+        self.tail
+            .front()
+            .is_none_or(|first| next == Some(first.pos.lsn.0))
     }
 
     /// Records behind `after` are dropped (E5).
@@ -192,10 +216,13 @@ impl<R> ExtentLog<R> {
         while self.tail.back().is_some_and(|last| last.pos.lsn > after.lsn) {
             self.tail.pop_back();
         }
-        self.history = self.history.up_to(self.end().lsn);
+        if self.whole {
+            self.history = self.history.up_to(self.end().lsn);
+        }
         if self.stable.lsn > after.lsn {
             self.stable = after;
         }
+        self.settle();
         Ok(())
     }
 
@@ -206,9 +233,11 @@ impl<R> ExtentLog<R> {
         self.commit = from.lsn;
         self.seen = self.seen.max(from.epoch);
         self.base = Some(base);
+        self.origin = history.clone();
         self.history = history;
         self.tail.clear();
         self.stable = from;
+        self.whole = true;
     }
 
     /// The resync is over (R1).
@@ -225,23 +254,16 @@ impl<R> ExtentLog<R> {
         {
             self.tail.pop_front();
         }
-        // What is left from before the first checkpoint need not reach it: then copies follow (J3).
-        if self
-            .tail
-            .front()
-            .is_some_and(|first| checkpoint.applied.lsn.0.checked_add(1) != Some(first.pos.lsn.0))
-        {
-            self.tail.clear();
-        }
-        let mut history = checkpoint.history.clone();
-        self.tail.iter().for_each(|place| history.push(place.pos));
-        self.history = history;
-        self.anchor = Some(at);
         self.applied = checkpoint.applied;
+        self.whole = self.whole && self.follows();
+        self.origin = checkpoint.history.clone();
+        self.anchor = Some(at);
         self.commit = self.commit.max(checkpoint.commit);
         self.seen = self.seen.max(checkpoint.seen);
         self.base = checkpoint.base;
         self.stable = checkpoint.end;
+        // A log that was whole and ends early has lost records, and stays whole to say so.
+        self.settle();
     }
 }
 
@@ -271,10 +293,11 @@ impl ExtentLog<Record> {
 
     /// Ends recovery: what the core starts from, and the index that goes on. The verdict is about what the entries say; `damaged` is set by it.
     pub(crate) fn finish(self) -> (Recovered, ExtentLog<()>, Result<(), Inconsistent>) {
-        let end = self.end();
+        let usable = self.anchor.is_some() && self.follows();
+        let end = if usable { self.end() } else { self.applied };
         let verdict = if self.anchor.is_none() {
             Err(Inconsistent::NoCheckpoint)
-        } else if end.lsn < self.stable.lsn {
+        } else if !usable || end.lsn < self.stable.lsn {
             Err(Inconsistent::Lost {
                 end,
                 stable: self.stable,
@@ -284,15 +307,14 @@ impl ExtentLog<Record> {
         };
         let mut places = VecDeque::with_capacity(self.tail.len());
         let mut records = Vec::with_capacity(self.tail.len());
-        // Without an anchor nothing says that what was found follows anything.
-        for Place { pos, at, record } in self.tail.into_iter().filter(|_| self.anchor.is_some()) {
+        for Place { pos, at, record } in self.tail.into_iter().filter(|_| usable) {
             places.push_back(Place { pos, at, record: () });
             records.push(record);
         }
         let recovered = Recovered {
             applied: self.applied,
             tail: records,
-            history: self.history.up_to(self.applied.lsn),
+            history: self.origin.clone(),
             commit: self.commit.min(end.lsn),
             seen: self.seen,
             base: self.base,
@@ -304,9 +326,11 @@ impl ExtentLog<Record> {
             commit: recovered.commit,
             seen: self.seen,
             base: self.base,
-            history: if self.anchor.is_some() { self.history } else { EpochHistory::empty() },
+            origin: self.origin.clone(),
+            history: if self.whole { self.history } else { self.origin },
             tail: places,
             stable: self.stable.min(end),
+            whole: true,
         };
         (recovered, live, verdict)
     }

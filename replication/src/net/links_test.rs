@@ -1,0 +1,143 @@
+//! The order in which cores hear of links and messages.
+
+use std::sync::atomic::AtomicUsize;
+
+use holdfast_types::{Epoch, Incarnation};
+
+use super::*;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Up(u64, u64),
+    Down(u64),
+    Got(u64, usize),
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Heard>>>);
+
+impl Log {
+    fn take(&self) -> Vec<Heard> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl LinkEvents for Log {
+    fn link_up(&self, peer: Identity, link: LinkId) {
+        self.0.lock().unwrap().push(Heard::Up(peer.incarnation.0, link.0));
+    }
+
+    fn link_down(&self, _: NodeId, link: LinkId) {
+        self.0.lock().unwrap().push(Heard::Down(link.0));
+    }
+
+    fn receive(&self, _: NodeId, link: LinkId, messages: Vec<(ExtentId, Message)>) {
+        self.0.lock().unwrap().push(Heard::Got(link.0, messages.len()));
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Carrier for Counted {
+    fn abort(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn identity(node: u64, run: u64) -> Identity {
+    Identity {
+        node: NodeId(node),
+        incarnation: Incarnation(run),
+    }
+}
+
+fn links() -> (Links, Log) {
+    let log = Log::default();
+    let links = Links::new(identity(1, 1), 7, Box::new(log.clone()));
+    links.set_peers(&[NodeId(1), NodeId(2)]);
+    (links, log)
+}
+
+fn hello(run: u64, link: u64) -> Hello {
+    Hello {
+        cluster: 7,
+        from: identity(2, run),
+        to: NodeId(1),
+        link: LinkId(link),
+    }
+}
+
+fn probe() -> (ExtentId, Message) {
+    (ExtentId::from_u128(1), Message::Probe { epoch: Epoch(1) })
+}
+
+#[test]
+fn f1_messages_of_a_replaced_link_reach_nobody() {
+    let (links, log) = links();
+    let carrier = Counted::default();
+    let first = links.up(&hello(5, 1), Box::new(carrier.clone())).unwrap();
+    assert!(links.receive(&first, vec![probe()]));
+    let second = links.up(&hello(5, 2), Box::new(Counted::default())).unwrap();
+    assert!(first.ended());
+    assert!(carrier.0.load(Ordering::SeqCst) > 0);
+    assert!(!links.receive(&first, vec![probe()]));
+    // The end of the older connection, noticed late, is not the end of the newer one.
+    links.down(&first);
+    assert!(links.receive(&second, vec![probe(), probe()]));
+    let heard = vec![
+        Heard::Up(5, 1),
+        Heard::Got(1, 1),
+        Heard::Down(1),
+        Heard::Up(5, 2),
+        Heard::Got(2, 2),
+    ];
+    assert_eq!(log.take(), heard);
+    links.send(NodeId(2), LinkId(1), [probe()]);
+    assert_eq!(second.outbox().bytes(), 0);
+    links.send(NodeId(2), LinkId(2), [probe()]);
+    assert!(second.outbox().bytes() > 0);
+}
+
+#[test]
+fn another_run_of_the_peer_replaces_the_link_whatever_its_number() {
+    let (links, log) = links();
+    links.up(&hello(5, 9), Box::new(Counted::default())).unwrap();
+    assert_eq!(
+        links.up(&hello(5, 9), Box::new(Counted::default())).unwrap_err(),
+        Refusal::Stale(9)
+    );
+    links.up(&hello(6, 1), Box::new(Counted::default())).unwrap();
+    assert_eq!(log.take(), [Heard::Up(5, 9), Heard::Down(9), Heard::Up(6, 1)]);
+}
+
+#[test]
+fn a_reset_link_hands_on_nothing_and_goes_down_once() {
+    let (links, log) = links();
+    let link = links.up(&hello(5, 1), Box::new(Counted::default())).unwrap();
+    links.send(NodeId(2), LinkId(1), [probe()]);
+    links.reset(NodeId(2), LinkId(1));
+    assert_eq!(link.outbox().bytes(), 0);
+    assert!(!links.receive(&link, vec![probe()]));
+    links.down(&link);
+    links.down(&link);
+    assert_eq!(log.take(), [Heard::Up(5, 1), Heard::Down(1)]);
+}
+
+#[test]
+fn strangers_are_refused_and_removed_peers_lose_their_link() {
+    let (links, log) = links();
+    let stranger = Hello {
+        from: identity(3, 1),
+        ..hello(1, 1)
+    };
+    assert_eq!(
+        links.up(&stranger, Box::new(Counted::default())).unwrap_err(),
+        Refusal::Stranger(NodeId(3))
+    );
+    let link = links.up(&hello(5, 1), Box::new(Counted::default())).unwrap();
+    links.set_peers(&[NodeId(1), NodeId(3)]);
+    assert!(link.ended());
+    assert!(!links.receive(&link, vec![probe()]));
+    assert_eq!(log.take(), [Heard::Up(5, 1), Heard::Down(1)]);
+}
