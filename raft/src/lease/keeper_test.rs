@@ -14,10 +14,12 @@ fn at(ms: u64) -> Mono {
 }
 
 fn sends(actions: &[Action]) -> Vec<&Datagram> {
-    let datagram = |action| match action {
-        &Action::Send { ref datagram, .. } => Some(datagram),
-        Action::ResetConnections { .. } => None,
-    };
+    fn datagram(action: &Action) -> Option<&Datagram> {
+        match action {
+            Action::Send { datagram, .. } => Some(datagram),
+            Action::ResetConnections { .. } => None,
+        }
+    }
     actions.iter().filter_map(datagram).collect()
 }
 

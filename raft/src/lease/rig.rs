@@ -1,6 +1,7 @@
 //! Keepers and governors on one bench: real time in microseconds, a clock for each node, links that can be cut or slowed, and a linear log
 //! that each node applies when told to. Raft itself is taken for granted: what is committed is in the log.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_types::{Incarnation, LeaseGeneration, Mono, NodeId, Revision};
@@ -9,6 +10,28 @@ use super::*;
 use crate::governor::{Governor, GovernorInput, Proposal, RaftView};
 use crate::model::fixture::{self, A, B, W};
 use crate::model::{ClusterState, Command, Reply, Share};
+
+thread_local! {
+    /// 0 for the bench as it is; any other number varies its timing.
+    pub(crate) static VARIATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// SplitMix64: small, and the same in every release.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
 
 /// One node. `local` time runs at `rate` millionths of real time, from `offset` on.
 pub(crate) struct Bench {
@@ -53,6 +76,19 @@ impl Rig {
 
     pub(crate) fn with_rates(rates: [u64; 3]) -> Self {
         let mut rig = Self::fresh(&fixture::trio(1), rates);
+        let mut dice = Dice(VARIATION.get());
+        if dice.0 > 0 {
+            // Nodes that do not beat in step, and links that are not equally fast.
+            for (x, y) in [(A, B), (A, W), (B, A), (B, W), (W, A), (W, B)] {
+                rig.delay.insert((x, y), dice.below(12_000));
+            }
+            for node in [A, B, W] {
+                let bench = rig.nodes.get_mut(&node).unwrap();
+                bench.paused = true;
+                rig.go(dice.below(40));
+                rig.nodes.get_mut(&node).unwrap().paused = false;
+            }
+        }
         let run = rig.nodes[&A].run;
         let open = rig.head.reopening(A, run).unwrap();
         rig.commit(&open);

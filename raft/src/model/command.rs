@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use holdfast_alua::SecondaryAccess;
 use holdfast_types::{
     BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LeaseGeneration, Lun, NodeId,
     SuspicionId,
 };
 use serde::{Deserialize, Serialize};
 
-use super::state::{ClusterId, NodeAddresses, Role, SecondaryAccess};
+use super::state::{ClusterId, NodeAddresses, Role};
 
 /// The state of an extent that a proposal starts from (E2). Anything else at apply refuses the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

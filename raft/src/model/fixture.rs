@@ -23,8 +23,8 @@ pub(crate) fn address(port: u64) -> SocketAddr {
 pub(crate) fn addresses(node: NodeId) -> NodeAddresses {
     NodeAddresses {
         raft: address(1000 + node.0),
-        replication: address(2000 + node.0),
-        admin: address(3000 + node.0),
+        replication: Some(address(2000 + node.0)),
+        admin: Some(address(3000 + node.0)),
         heartbeat: address(4000 + node.0),
         portals: vec![address(3260 + node.0)],
     }

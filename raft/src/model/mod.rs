@@ -12,14 +12,16 @@ mod reply;
 mod state;
 mod view;
 
+pub use holdfast_alua::SecondaryAccess;
+
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
 pub use name::{NAME_MAX, check_name};
 pub use reply::{ItemOutcome, ItemResult, Refusal, Reply};
 pub use state::{
-    ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT,
-    SecondaryAccess, Settings, Target, VoterSet,
+    ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT, Settings,
+    Target, VoterSet,
 };
-pub use view::{GroupState, GroupView, LuView, Share};
+pub use view::{LuView, Share};
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use holdfast_alua::AccessState;
 use holdfast_types::{Epoch, InSyncVersion, NodeId, SuspicionId};
 
 use super::fixture::*;
@@ -14,81 +15,76 @@ fn node(number: u8) -> NodeId {
     NodeId(u64::from(number % 5) + 1)
 }
 
+/// Stamps of the extents whose bit is set, in force or one version back.
+fn stamps(state: &ClusterState, which: u8, back: u64) -> Vec<ExtentStamp> {
+    let picked = state
+        .extents
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| which & (1 << n) != 0);
+    picked
+        .map(|(_, (id, e))| {
+            let mut stamp = e.stamp(*id);
+            stamp.version = InSyncVersion(stamp.version.0.saturating_sub(back));
+            stamp
+        })
+        .collect()
+}
+
 fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
     let back = u64::from(stale);
-    let stamps = |which: u8| -> Vec<ExtentStamp> {
-        let picked = state
-            .extents
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| which & (1 << n) != 0);
-        picked
-            .map(|(_, (id, e))| {
-                let mut stamp = e.stamp(*id);
-                stamp.version = InSyncVersion(stamp.version.0.saturating_sub(back));
-                stamp
-            })
-            .collect()
-    };
-    let items = stamps(z);
-    let led = items
-        .first()
-        .and_then(|s| state.extents[&s.extent].primary)
-        .unwrap_or(node(y));
     let suspicion = |n| {
         state
             .suspicion(n)
             .map_or(SuspicionId(1), |s| SuspicionId(s.0 - back))
     };
+    let (who, incarnation) = (node(x), run(u64::from(y)));
+    let items = stamps(state, z, back);
+    let first = items.first().map(|s| &state.extents[&s.extent]);
+    let proposer = first.and_then(|e| e.primary).unwrap_or(node(y));
     match kind % 9 {
         0 => {
             let generation = state
                 .nodes
-                .get(&node(x))
+                .get(&who)
                 .map(|n| n.lease_generation)
                 .unwrap_or_default();
             Command::Suspect {
-                node: node(x),
+                node: who,
                 generation,
             }
         }
         1 => Command::ClearSuspect {
-            node: node(x),
-            suspicion: suspicion(node(x)),
+            node: who,
+            suspicion: suspicion(who),
         },
-        2 => {
-            let candidates = [y, z].map(|n| (node(n), u64::from(n)));
-            new_epoch(node(x), suspicion(node(x)), &candidates)
-        }
+        2 => new_epoch(who, suspicion(who), &[y, z].map(|n| (node(n), u64::from(n)))),
         3 => Command::Reopen {
             items,
-            node: if stale { node(x) } else { led },
-            incarnation: run(u64::from(y)),
+            node: if stale { who } else { proposer },
+            incarnation,
         },
         4 => Command::Shrink {
             items,
-            proposer: led,
-            remove: node(x),
+            proposer,
+            remove: who,
         },
         5 => Command::Grow {
             items,
-            proposer: led,
-            add: node(x),
+            proposer,
+            add: who,
         },
-        6 => Command::GrowVoid { items, proposer: led },
+        6 => Command::GrowVoid { items, proposer },
         7 => Command::NodeStarted {
-            node: node(x),
-            incarnation: run(u64::from(y)),
+            node: who,
+            incarnation,
         },
         _ => Command::Switchover {
-            from_incarnation: items
-                .first()
-                .and_then(|s| state.extents[&s.extent].primary_incarnation)
-                .unwrap_or(run(0)),
+            from_incarnation: first.and_then(|e| e.primary_incarnation).unwrap_or(run(0)),
             items,
-            from: led,
-            to: node(x),
-            to_incarnation: run(u64::from(y)),
+            from: proposer,
+            to: who,
+            to_incarnation: incarnation,
         },
     }
 }
@@ -153,7 +149,7 @@ proptest! {
                 // P3: by difference, whatever the command was; and never every group gone.
                 let (was, is) = (before.lu(*id).unwrap().groups, state.lu(*id).unwrap().groups);
                 prop_assert_eq!(after.alua_changes - old.alua_changes, u64::from(was != is));
-                prop_assert!(is.iter().any(|g| g.state != GroupState::Unavailable));
+                prop_assert!(is.iter().any(|g| g.state != AccessState::Unavailable));
             }
             // The same entry on another node that holds the same state.
             let mut other = before.clone();

@@ -1,5 +1,6 @@
 //! Suspicions, epochs and in-sync sets, rule by rule.
 
+use holdfast_alua::AccessState;
 use holdfast_types::{Epoch, InSyncVersion, LeaseGeneration, SuspicionId};
 
 use super::fixture::*;
@@ -10,7 +11,7 @@ fn clear(node: holdfast_types::NodeId, suspicion: SuspicionId) -> Command {
     Command::ClearSuspect { node, suspicion }
 }
 
-fn states(state: &ClusterState) -> Vec<GroupState> {
+fn states(state: &ClusterState) -> Vec<AccessState> {
     state
         .lu(extent_id(1))
         .unwrap()
@@ -187,7 +188,7 @@ fn e1_an_extent_without_primary_is_opened_by_a_member_of_its_set() {
     must(&new_epoch(A, suspicion, &[(B, 20)]), &mut state);
     assert_eq!(
         states(&state),
-        [GroupState::Transitioning, GroupState::Transitioning]
+        [AccessState::Transitioning, AccessState::Transitioning]
     );
     assert_eq!(state.reopening(B, run(20)), None, "it is not in sync");
     assert_eq!(state.reopening(A, run(10)), None, "it is still suspect");
@@ -379,7 +380,7 @@ fn p4_a_suspicion_alone_shows_nothing() {
     let shown = states(&state);
     assert_eq!(
         shown,
-        [GroupState::ActiveOptimized, GroupState::ActiveNonOptimized]
+        [AccessState::ActiveOptimized, AccessState::ActiveNonOptimized]
     );
     let counter = extent(&state, 1).alua_changes;
     let suspicion = suspect(&mut state, A);
@@ -397,11 +398,14 @@ fn p3_the_counter_is_raised_when_and_only_when_a_group_changes() {
     must(&new_epoch(A, suspicion, &[(B, 20)]), &mut state);
     assert_eq!(
         states(&state),
-        [GroupState::Unavailable, GroupState::ActiveOptimized]
+        [AccessState::Unavailable, AccessState::ActiveOptimized]
     );
     assert_eq!(extent(&state, 1).alua_changes, 2);
     must(&clear(A, suspicion), &mut state);
-    assert_eq!(states(&state), [GroupState::Standby, GroupState::ActiveOptimized]);
+    assert_eq!(
+        states(&state),
+        [AccessState::Standby, AccessState::ActiveOptimized]
+    );
     must(
         &Command::GrowVoid {
             items: vec![stamp(&state, 1)],
@@ -413,7 +417,7 @@ fn p3_the_counter_is_raised_when_and_only_when_a_group_changes() {
     must(&grow(&state, B, A), &mut state);
     assert_eq!(
         states(&state),
-        [GroupState::ActiveNonOptimized, GroupState::ActiveOptimized]
+        [AccessState::ActiveNonOptimized, AccessState::ActiveOptimized]
     );
     let groups = state.lu(extent_id(1)).unwrap().groups;
     assert!(

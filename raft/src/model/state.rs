@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use holdfast_alua::SecondaryAccess;
 use holdfast_types::{
     BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LEASE_TIME, LeaseGeneration, Lun,
     NodeId, Revision, SuspicionId, TpgId,
@@ -103,10 +104,12 @@ pub enum Role {
 pub struct NodeAddresses {
     /// Raft messages (TCP).
     pub raft: SocketAddr,
-    /// Replication and forwarded commands (TCP).
-    pub replication: SocketAddr,
-    /// The admin service (TCP).
-    pub admin: SocketAddr,
+    /// Replication and forwarded commands (TCP); `None` for a witness.
+    #[serde(default)]
+    pub replication: Option<SocketAddr>,
+    /// The admin service (TCP); `None` where it is reached through a local socket only.
+    #[serde(default)]
+    pub admin: Option<SocketAddr>,
     /// Heartbeats (UDP).
     pub heartbeat: SocketAddr,
     /// iSCSI portals of the node's home set (TCP); empty for a witness.
@@ -141,17 +144,6 @@ impl Node {
     pub const fn is_suspect(&self) -> bool {
         self.suspicion.is_some()
     }
-}
-
-/// What the groups of nodes that are not the primary are to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SecondaryAccess {
-    /// Active/non-optimized: commands are forwarded to the primary.
-    #[default]
-    NonOptimized,
-    /// Standby.
-    Standby,
 }
 
 /// An extent: a replicated volume, what a logical unit stands for.

@@ -2,38 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_types::{ExtentId, Incarnation, IscsiName, Lun, NodeId, TpgId};
+use holdfast_alua::{HomeGroup, LuInputs, PortGroup, derive};
+use holdfast_types::{ExtentId, Incarnation, IscsiName, Lun, NodeId, RelativePortId};
 
 use super::command::{Command, ExtentStamp};
-use super::state::{ClusterState, Extent, Role, SecondaryAccess};
-
-/// State of a target port group towards one logical unit (SPC-5, 5.18.2.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GroupState {
-    /// Served here.
-    ActiveOptimized,
-    /// Forwarded to the primary.
-    ActiveNonOptimized,
-    /// Not served, but the group answers.
-    Standby,
-    /// Nobody answers for the group.
-    Unavailable,
-    /// No primary at present.
-    Transitioning,
-}
-
-/// One target port group as a logical unit shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupView {
-    /// The group, which is also the relative target port id of its ports.
-    pub tpg: TpgId,
-    /// Whose home set it is.
-    pub node: NodeId,
-    /// Its state.
-    pub state: GroupState,
-    /// The PREF bit.
-    pub preferred: bool,
-}
+use super::state::{ClusterState, Extent, Role};
 
 /// A logical unit as all nodes show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +15,8 @@ pub struct LuView<'a> {
     pub id: ExtentId,
     /// The extent.
     pub extent: &'a Extent,
-    /// Every group of the cluster, by node.
-    pub groups: Vec<GroupView>,
+    /// The target port groups: every data node's home set, by node.
+    pub groups: Vec<PortGroup>,
 }
 
 /// What a node is to an extent.
@@ -121,43 +94,34 @@ impl ClusterState {
         self.lu(*self.targets.get(target)?.luns.get(&lun)?)
     }
 
-    fn groups(&self, extent: &Extent) -> Vec<GroupView> {
-        let data = self.nodes.iter().filter(|(_, n)| n.role == Role::Data);
-        data.map(|(&node, member)| {
-            let state = self.group_state(extent, node);
-            GroupView {
-                tpg: member.tpg,
+    /// P4. A suspicion alone shows nothing: a group is served by its home node until a commit has put that node out of the in-sync set while
+    /// it is suspect. Portals are not taken over by peers yet. A member of the in-sync set has, by commit, a working link to the primary
+    /// (it would be shrunk away otherwise), so it can forward; any other node is standby at most.
+    fn groups(&self, extent: &Extent) -> Vec<PortGroup> {
+        let data = self.nodes.iter().filter(|(_, node)| node.role == Role::Data);
+        let groups: Vec<HomeGroup> = data
+            .map(|(&node, member)| HomeGroup {
+                id: member.tpg,
+                ports: vec![RelativePortId(member.tpg.value())],
                 node,
-                state,
-                preferred: extent.preferred == Some(node) && state == GroupState::ActiveOptimized,
-            }
+                served_by: Some(node).filter(|node| extent.in_sync.contains(node) || !self.is_suspect(*node)),
+            })
+            .collect();
+        let linked: Vec<NodeId> = extent.in_sync.iter().copied().collect();
+        derive(&LuInputs {
+            primary: extent.primary,
+            preferred: extent.preferred,
+            secondary: extent.secondary,
+            groups: &groups,
+            linked: &linked,
         })
-        .collect()
     }
 
-    /// P4. A suspicion alone shows nothing; a suspect that a commit has also put out of the in-sync set is gone for the hosts too. A member
-    /// of the in-sync set has, by commit, a working link to the primary (it would be shrunk away otherwise), so it can forward;
-    /// any other node is standby at most. Never all groups are unavailable, since the in-sync set is never empty.
-    fn group_state(&self, extent: &Extent, node: NodeId) -> GroupState {
-        let in_sync = extent.in_sync.contains(&node);
-        if !in_sync && self.is_suspect(node) {
-            return GroupState::Unavailable;
-        }
-        match extent.primary {
-            None => GroupState::Transitioning,
-            Some(primary) if primary == node => GroupState::ActiveOptimized,
-            Some(_) if in_sync && extent.secondary == SecondaryAccess::NonOptimized => {
-                GroupState::ActiveNonOptimized
-            }
-            Some(_) => GroupState::Standby,
-        }
-    }
-
-    pub(super) fn all_groups(&self) -> BTreeMap<ExtentId, Vec<GroupView>> {
+    pub(super) fn all_groups(&self) -> BTreeMap<ExtentId, Vec<PortGroup>> {
         self.extents.iter().map(|(id, e)| (*id, self.groups(e))).collect()
     }
 
-    pub(super) fn groups_of(&self, extent: ExtentId) -> Vec<GroupView> {
+    pub(super) fn groups_of(&self, extent: ExtentId) -> Vec<PortGroup> {
         self.extents
             .get(&extent)
             .map(|e| self.groups(e))
