@@ -151,16 +151,24 @@ fn equal_bytes_written_again_do_not_revive_a_torn_group() {
 
 #[test]
 fn j2_a_failed_write_is_final() {
+    let mut failures = 0;
     for seed in seeds(100) {
         let device = SimDevice::new(seed);
         let mut random = Random(seed);
         let mut model = Model::default();
         let mut rig = reopen(&mut model, &device, &mut random);
-        device.fail_at(device.operations() + random.below(20));
+        let fails_at = device.operations() + random.below(20);
+        device.fail_at(fails_at);
         live(&mut model, &mut rig, &device, &mut random, 200);
+        assert_eq!(
+            model.failed,
+            device.operations() > fails_at,
+            "the first error is the last"
+        );
         if !model.failed {
             continue;
         }
+        failures += 1;
         let operations = device.operations();
         let refused = rig.journal.append(1, "a".into(), "b".into(), 1).unwrap_err();
         assert!(matches!(refused, AppendError::Failed(_)), "{refused}");
@@ -171,4 +179,5 @@ fn j2_a_failed_write_is_final() {
         device.restart();
         drop(reopen(&mut model, &device, &mut random));
     }
+    assert!(failures > 0 || std::env::var("HOLDFAST_SEED").is_ok());
 }

@@ -279,6 +279,33 @@ fn a_log_without_any_good_header_is_damage_and_can_be_left_behind() {
 }
 
 #[test]
+fn j1_a_write_that_never_reached_the_medium_is_damage() {
+    let device = SimDevice::new(1);
+    let mut rig = open(&device);
+    rig.put("one");
+    let stale = device.fork(2);
+    drop(rig);
+    // The same place twice: what a lying disk kept, and what it said to have written.
+    let (mut kept, mut said) = (open(&stale), open(&device));
+    let position = kept.put("kept by the disk");
+    assert_eq!(said.put("said to be written"), position);
+    let behind = said.put("three");
+    let block = position.get() / BLOCK * BLOCK % SEGMENT;
+    let mut old = vec![0; BLOCK_LEN];
+    stale.read_at(FileName::Segment(1), block, &mut old).unwrap();
+    drop(said);
+    device
+        .write_durable(FileName::Segment(1), block, &mut [IoSlice::new(&old)])
+        .unwrap();
+    let (at, damage, found) = refused(&device, OpenOptions::default());
+    assert_eq!(
+        (at.get() / BLOCK, damage),
+        (behind.get() / BLOCK, Damage::BrokenChain)
+    );
+    assert!(found.last().unwrap().after_damage);
+}
+
+#[test]
 fn a_release_past_missing_segments_is_done_once() {
     let (device, _, _) = filled(40, true);
     device.remove(FileName::Segment(1)).unwrap();
