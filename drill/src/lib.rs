@@ -5,6 +5,7 @@
 //! disks in memory that lose and tear writes.
 
 pub mod bench;
+pub mod bench_guard;
 pub mod cdb;
 pub mod disk;
 pub mod error;

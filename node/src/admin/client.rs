@@ -1,0 +1,91 @@
+//! The command's side of the admin service.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use holdfast_proto::admin::admin_client::AdminClient as Rpc;
+use holdfast_proto::admin::{
+    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
+    StatusRequest, SwitchoverRequest,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use super::AdminAddress;
+use crate::status::StatusDocument;
+
+/// A connection to one node's admin service.
+pub(crate) struct AdminClient {
+    rpc: Rpc<Channel>,
+    address: AdminAddress,
+}
+
+/// An answered refusal, as one line.
+fn refused(status: tonic::Status) -> anyhow::Error {
+    anyhow!("{}", status.message())
+}
+
+impl AdminClient {
+    /// Dials; waits two seconds at most.
+    pub(crate) async fn connect(address: &AdminAddress) -> anyhow::Result<Self> {
+        let uri = match address {
+            AdminAddress::Tcp(address) => format!("http://{address}"),
+            AdminAddress::Unix(path) => {
+                let path = std::path::absolute(path).with_context(|| format!("cannot use {address}"))?;
+                format!("unix://{}", path.display())
+            }
+        };
+        let endpoint = Endpoint::from_shared(uri)
+            .with_context(|| format!("cannot use {address} as an admin address"))?
+            .connect_timeout(Duration::from_secs(2))
+            .timeout(Duration::from_secs(30))
+            .tcp_nodelay(true);
+        let channel = endpoint
+            .connect()
+            .await
+            .with_context(|| format!("no node answers on {address}; is it running, and is --admin its address?"))?;
+        Ok(Self { rpc: Rpc::new(channel), address: address.clone() })
+    }
+
+    /// The cluster as the node knows it.
+    pub(crate) async fn status(&mut self) -> anyhow::Result<StatusDocument> {
+        let reply = self.rpc.status(StatusRequest {}).await.map_err(refused)?.into_inner();
+        serde_json::from_str(&reply.json)
+            .with_context(|| format!("{} answers a status that this release does not understand", self.address))
+    }
+
+    /// Who the node is.
+    pub(crate) async fn identify(&mut self) -> anyhow::Result<Identity> {
+        Ok(self.rpc.identify(IdentifyRequest {}).await.map_err(refused)?.into_inner())
+    }
+
+    /// Tells the node its cluster and id.
+    pub(crate) async fn adopt(&mut self, cluster_id: &str, node_id: u64) -> anyhow::Result<Identity> {
+        let request = AdoptRequest { cluster_id: cluster_id.to_owned(), node_id };
+        Ok(self.rpc.adopt(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Makes the adopted nodes one cluster.
+    pub(crate) async fn initialize(&mut self, request: InitializeRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.initialize(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Creates an extent.
+    pub(crate) async fn create_extent(&mut self, request: CreateExtentRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.create_extent(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Creates a target.
+    pub(crate) async fn create_target(&mut self, request: CreateTargetRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.create_target(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Maps an extent as a LUN of a target.
+    pub(crate) async fn map_lun(&mut self, request: MapLunRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.map_lun(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Moves extents, planned.
+    pub(crate) async fn switchover(&mut self, request: SwitchoverRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.switchover(request).await.map_err(refused)?.into_inner())
+    }
+}

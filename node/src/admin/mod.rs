@@ -1,0 +1,8 @@
+//! How commands reach a node: a gRPC service on a Unix socket, and on a loopback TCP port where the configuration opens one.
+
+mod address;
+mod client;
+pub(crate) mod server;
+
+pub(crate) use address::AdminAddress;
+pub(crate) use client::AdminClient;

@@ -1,0 +1,194 @@
+//! The node's side of the admin service: names become ids, requests become commands of the cluster, refusals become one clear line.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use holdfast_proto::admin::admin_server::{Admin, AdminServer};
+use holdfast_proto::admin::{
+    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest,
+    MapLunRequest, StatusRequest, SwitchoverRequest,
+};
+use holdfast_raft::model::{ClusterId, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role, SecondaryAccess};
+use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId};
+use tonic::{Request, Response, Status};
+
+use crate::runtime::{Node, Running};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The admin service of a node.
+pub(crate) struct Service {
+    node: Arc<Node>,
+}
+
+/// The service, ready to be served.
+pub(crate) fn service(node: Arc<Node>) -> AdminServer<Service> {
+    AdminServer::new(Service { node })
+}
+
+fn invalid(text: impl Into<String>) -> Status {
+    Status::invalid_argument(text)
+}
+
+fn failed(error: impl std::fmt::Display) -> Status {
+    Status::failed_precondition(format!("{error:#}"))
+}
+
+impl Service {
+    /// The running node, once it belongs to a cluster.
+    async fn running(&self) -> Result<Arc<Running>, Status> {
+        self.node.running().await.ok_or_else(|| failed("this node belongs to no cluster yet; see 'holdfast cluster init'"))
+    }
+
+    async fn propose(&self, command: Command, message: String) -> Answer<Done> {
+        let running = self.running().await?;
+        done(running.propose(command).await.map_err(failed)?, message)
+    }
+}
+
+fn done(reply: Reply, message: String) -> Answer<Done> {
+    match reply {
+        Reply::Done { warnings } => Ok(Response::new(Done { message, warnings })),
+        Reply::Refused { reason } => Err(failed(reason)),
+        other => Err(Status::internal(format!("the cluster gave an answer that does not belong to the request: {other:?}"))),
+    }
+}
+
+fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Status> {
+    state.node_named(name).ok_or_else(|| {
+        let names: Vec<&str> = state.nodes.values().map(|node| node.name.as_str()).collect();
+        invalid(format!("there is no node '{name}'; the nodes are {}", names.join(", ")))
+    })
+}
+
+fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
+    state.extent_named(name).ok_or_else(|| invalid(format!("there is no extent '{name}'; see 'holdfast extent list'")))
+}
+
+fn target_name(text: &str) -> Result<IscsiName, Status> {
+    text.parse().map_err(|error| invalid(format!("'{text}' is no target name: {error}")))
+}
+
+/// A data node's word about itself as the member that it becomes.
+fn member(identity: &Identity) -> Result<NewNode, Status> {
+    let address = |field: &str, text: &str| -> Result<SocketAddr, Status> {
+        text.parse().map_err(|_| invalid(format!("node '{}': {field} '{text}' is not ADDRESS:PORT", identity.name)))
+    };
+    let optional = |field: &str, text: &str| match text {
+        "" => Ok(None),
+        text => address(field, text).map(Some),
+    };
+    let role = match identity.role.as_str() {
+        "data" => Role::Data,
+        "witness" => Role::Witness,
+        other => return Err(invalid(format!("node '{}': '{other}' is not a role", identity.name))),
+    };
+    Ok(NewNode {
+        id: NodeId(identity.node_id),
+        name: identity.name.clone(),
+        role,
+        addresses: NodeAddresses {
+            raft: address("raft", &identity.raft)?,
+            replication: optional("replication", &identity.replication)?,
+            admin: optional("admin", &identity.admin)?,
+            heartbeat: address("heartbeat", &identity.heartbeat)?,
+            portals: identity.portals.iter().map(|text| address("portals", text)).collect::<Result<_, _>>()?,
+        },
+    })
+}
+
+fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> Result<NewExtent, Status> {
+    let block_size =
+        BlockSize::try_from(request.block_size).map_err(|error| invalid(format!("extent '{}': {error}", request.name)))?;
+    let replicas: Vec<NodeId> = if request.replicas.is_empty() {
+        state.nodes.iter().filter(|(_, node)| node.role == Role::Data).map(|(id, _)| *id).collect()
+    } else {
+        request.replicas.iter().map(|name| node_named(state, name)).collect::<Result<_, _>>()?
+    };
+    let preferred = match request.preferred.as_str() {
+        "" => replicas.first().copied(),
+        name => Some(node_named(state, name)?),
+    };
+    Ok(NewExtent {
+        id: ExtentId::from_u128(rand::random()),
+        name: request.name,
+        size_bytes: request.size_bytes,
+        block_size,
+        thin: true,
+        replicas: replicas.into_iter().collect::<BTreeSet<_>>(),
+        preferred,
+        secondary: SecondaryAccess::NonOptimized,
+    })
+}
+
+#[tonic::async_trait]
+impl Admin for Service {
+    async fn status(&self, _request: Request<StatusRequest>) -> Answer<Document> {
+        let document = self.node.status().await;
+        let json = serde_json::to_string(&document).map_err(failed)?;
+        Ok(Response::new(Document { json }))
+    }
+
+    async fn identify(&self, _request: Request<IdentifyRequest>) -> Answer<Identity> {
+        Ok(Response::new(self.node.identify()))
+    }
+
+    async fn adopt(&self, request: Request<AdoptRequest>) -> Answer<Identity> {
+        let request = request.into_inner();
+        let cluster: ClusterId = request.cluster_id.clone().try_into().map_err(invalid)?;
+        if request.node_id == 0 {
+            return Err(invalid("node id 0 is nobody's"));
+        }
+        self.node.adopt(cluster, NodeId(request.node_id)).await.map_err(failed)?;
+        Ok(Response::new(self.node.identify()))
+    }
+
+    async fn initialize(&self, request: Request<InitializeRequest>) -> Answer<Done> {
+        let request = request.into_inner();
+        let running = self.running().await?;
+        let id: ClusterId = request.cluster_id.clone().try_into().map_err(invalid)?;
+        let nodes = request.members.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+        let init = Init { name: request.cluster_name, id, nodes };
+        done(running.initialize(init).await.map_err(failed)?, "The cluster is made.".to_owned())
+    }
+
+    async fn create_extent(&self, request: Request<CreateExtentRequest>) -> Answer<Done> {
+        let running = self.running().await?;
+        let extent = new_extent(&running.state(), request.into_inner())?;
+        let message = format!("Extent {} is created ({}).", extent.name, extent.id);
+        self.propose(Command::CreateExtent(extent), message).await
+    }
+
+    async fn create_target(&self, request: Request<CreateTargetRequest>) -> Answer<Done> {
+        let name = target_name(&request.into_inner().iqn)?;
+        let message = format!("Target {name} is there.");
+        self.propose(Command::CreateTarget { name }, message).await
+    }
+
+    async fn map_lun(&self, request: Request<MapLunRequest>) -> Answer<Done> {
+        let request = request.into_inner();
+        let running = self.running().await?;
+        let target = target_name(&request.iqn)?;
+        let lun = u16::try_from(request.lun).ok().and_then(|number| Lun::try_from(number).ok());
+        let lun = lun.ok_or_else(|| invalid(format!("LUN {} is not between 0 and 16383", request.lun)))?;
+        let extent = extent_named(&running.state(), &request.extent)?;
+        let message = format!("LUN {lun} of {target} is extent {}.", request.extent);
+        self.propose(Command::MapLun { target, lun, extent }, message).await
+    }
+
+    async fn switchover(&self, request: Request<SwitchoverRequest>) -> Answer<Done> {
+        let request = request.into_inner();
+        let running = self.running().await?;
+        let state = running.state();
+        let to = node_named(&state, &request.to)?;
+        let extents = if request.extents.is_empty() {
+            state.extents.keys().copied().collect()
+        } else {
+            request.extents.iter().map(|name| extent_named(&state, name)).collect::<Result<Vec<_>, _>>()?
+        };
+        let moved = running.switchover(extents, to).await.map_err(failed)?;
+        let message = format!("{moved} of the extents moved; {} is primary of all of them.", request.to);
+        Ok(Response::new(Done { message, warnings: Vec::new() }))
+    }
+}

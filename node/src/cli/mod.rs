@@ -1,0 +1,154 @@
+//! What a user types. Every command takes `--admin` and `--json`; exit status 0 done, 1 it failed, 2 wrong usage.
+
+mod bench;
+mod cluster;
+mod objects;
+mod out;
+mod status;
+
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use cluster::init as init_cluster;
+pub(crate) use out::Out;
+
+use crate::admin::AdminAddress;
+
+/// A highly available iSCSI target out of two or more Linux machines.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Admin address of a node: host:port, or the path of its Unix socket.
+    #[arg(long, global = true, value_name = "ADDRESS", default_value = "/run/holdfast/admin.sock")]
+    admin: AdminAddress,
+    /// Print one JSON document on standard output, and nothing else there.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a whole HA pair on this machine: data nodes a and b, witness w, one target, one LUN.
+    Demo(DemoArgs),
+    /// Run this machine's node in the foreground.
+    Node(NodeArgs),
+    /// Make a cluster out of nodes.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Show the cluster at a glance.
+    Status(status::StatusArgs),
+    /// Create and list extents.
+    #[command(subcommand)]
+    Extent(objects::ExtentCommand),
+    /// Create and list targets.
+    #[command(subcommand)]
+    Target(objects::TargetCommand),
+    /// Map extents as LUNs of a target.
+    #[command(subcommand)]
+    Lun(objects::LunCommand),
+    /// Move an extent, or all of them, to another node: planned, without a pause for clients.
+    Switchover(objects::SwitchoverArgs),
+    /// Measure a target: latency and throughput, ours or anybody's.
+    Bench(bench::BenchArgs),
+}
+
+/// Arguments of `holdfast demo`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct DemoArgs {
+    /// Directory for all state; kept, and picked up again by the next run. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// iSCSI port of node a; b listens on the next one, all other ports follow (up to this plus 9).
+    #[arg(long, default_value_t = 3260, value_parser = clap::value_parser!(u16).range(1024..=65526))]
+    pub(crate) base_port: u16,
+    /// Size of the LUN.
+    #[arg(long, default_value = "1GiB")]
+    pub(crate) size: holdfast_types::ByteSize,
+    #[command(subcommand)]
+    pub(crate) command: Option<DemoCommand>,
+}
+
+/// What a running demo can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DemoCommand {
+    /// Ask a node back that was killed.
+    Restart {
+        /// a, b or w.
+        node: String,
+        /// The running demo's directory.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+/// Arguments of `holdfast node`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// The node's configuration file.
+    #[arg(long, default_value = "/etc/holdfast/node.toml")]
+    pub(crate) config: PathBuf,
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+/// Parses the command line and carries it out; the process's exit status.
+pub(crate) fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let out = Out::new(cli.json);
+    let result = match cli.command {
+        Command::Demo(args) => crate::demo::run(args, out),
+        Command::Node(args) => crate::runtime::run(&args, out),
+        Command::Cluster(command) => cluster::run(command, &cli.admin, out),
+        Command::Status(args) => return status::run(args, &cli.admin, out),
+        Command::Extent(command) => objects::extent(command, &cli.admin, out),
+        Command::Target(command) => objects::target(command, &cli.admin, out),
+        Command::Lun(command) => objects::lun(command, &cli.admin, out),
+        Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
+        Command::Bench(args) => bench::run(args, out),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            out.failed(&error);
+            std::process::ExitCode::from(1)
+        }
+    }
+}
+
+/// Runs a future of a short command on a runtime of its own.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn admin_and_json_are_taken_after_the_command() {
+        let cli = Cli::try_parse_from(["holdfast", "status", "--json", "--admin", "127.0.0.1:3262"]).unwrap();
+        assert!(cli.json);
+        assert_eq!(cli.admin.to_string(), "127.0.0.1:3262");
+    }
+
+    #[test]
+    fn demo_restart_takes_a_directory() {
+        let cli = Cli::try_parse_from(["holdfast", "demo", "restart", "a", "--dir", "/tmp/x"]).unwrap();
+        let Command::Demo(DemoArgs { command: Some(DemoCommand::Restart { node, dir }), .. }) = cli.command else {
+            panic!("another command");
+        };
+        assert_eq!((node.as_str(), dir), ("a", PathBuf::from("/tmp/x")));
+    }
+}

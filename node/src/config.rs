@@ -1,0 +1,166 @@
+//! The node's configuration file: only what a node must know before it joins. Everything else is cluster state.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// Votes, and holds replicas and portals.
+    Data,
+    /// Votes and keeps the cluster state; holds no extents.
+    Witness,
+}
+
+/// `node.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeConfig {
+    /// Name of this node: letters, digits, `-` and `.`; unique in the cluster.
+    pub(crate) name: String,
+    /// Data node or witness.
+    pub(crate) role: Role,
+    /// Where everything that this node stores lives.
+    pub(crate) dir: PathBuf,
+    /// Addresses that this node listens on, and that its peers reach it by.
+    pub(crate) listen: Listen,
+    /// The admin service.
+    #[serde(default)]
+    pub(crate) admin: AdminConfig,
+}
+
+/// Listen addresses. Peers use the same ones, so wildcards are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listen {
+    /// Raft, TCP.
+    pub(crate) raft: SocketAddr,
+    /// Heartbeats, UDP.
+    pub(crate) heartbeat: SocketAddr,
+    /// Replication and forwarding, TCP. Data nodes only.
+    pub(crate) replication: Option<SocketAddr>,
+    /// iSCSI portals. Data nodes only.
+    #[serde(default)]
+    pub(crate) portals: Vec<SocketAddr>,
+}
+
+/// How `holdfast` commands reach this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AdminConfig {
+    /// Unix socket; default `admin.sock` in the node's directory.
+    pub(crate) socket: Option<PathBuf>,
+    /// TCP address. Without certificates it must be a loopback address, and `open_loopback` must say that this is meant.
+    pub(crate) tcp: Option<SocketAddr>,
+    /// Every user of this machine may administer the cluster through `tcp`. For demos and tests.
+    #[serde(default)]
+    pub(crate) open_loopback: bool,
+}
+
+impl NodeConfig {
+    /// Reads and checks a file.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let config: Self = toml::from_str(&text).with_context(|| format!("{} is not a node configuration", path.display()))?;
+        config.check().with_context(|| format!("{} cannot be used", path.display()))?;
+        Ok(config)
+    }
+
+    /// Where the admin socket is.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.admin.socket.clone().unwrap_or_else(|| self.dir.join("admin.sock"))
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        check_node_name(&self.name)?;
+        let listen = &self.listen;
+        let mut all = vec![("raft", listen.raft), ("heartbeat", listen.heartbeat)];
+        all.extend(listen.replication.map(|address| ("replication", address)));
+        all.extend(listen.portals.iter().map(|address| ("portals", *address)));
+        for (field, address) in all {
+            ensure!(
+                !address.ip().is_unspecified() && address.port() != 0,
+                "listen.{field} = {address}: peers and initiators are told this address, so it names one interface and one port"
+            );
+        }
+        match self.role {
+            Role::Data => {
+                ensure!(listen.replication.is_some(), "a data node needs listen.replication");
+                ensure!(!listen.portals.is_empty(), "a data node needs at least one address in listen.portals");
+            }
+            Role::Witness => {
+                ensure!(listen.replication.is_none(), "a witness holds no data: leave listen.replication out");
+                ensure!(listen.portals.is_empty(), "a witness has no portals: leave listen.portals out");
+            }
+        }
+        if let Some(tcp) = self.admin.tcp {
+            ensure!(
+                tcp.ip().is_loopback(),
+                "admin.tcp = {tcp}: without certificates the admin service listens on loopback only"
+            );
+            ensure!(
+                self.admin.open_loopback,
+                "admin.tcp = {tcp} lets every user of this machine administer the cluster: say so with admin.open_loopback = true"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A node's name: 1 to 63 letters, digits, `-` and `.`, first and last a letter or digit.
+pub(crate) fn check_node_name(name: &str) -> anyhow::Result<()> {
+    let edges = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    let inner = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+    if name.len() > 63 || !edges || !inner {
+        bail!("'{name}' is not a node name: 1 to 63 letters, digits, '-' and '.', first and last a letter or digit");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: &str = r#"
+        name = "a"
+        role = "data"
+        dir = "/tmp/a"
+        [listen]
+        raft = "127.0.0.1:1"
+        heartbeat = "127.0.0.1:1"
+        replication = "127.0.0.1:2"
+        portals = ["127.0.0.1:3"]
+    "#;
+
+    fn check(text: &str) -> Result<(), String> {
+        let config: NodeConfig = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_data_node_is_read() {
+        assert_eq!(check(DATA), Ok(()));
+    }
+
+    #[test]
+    fn wrong_input_names_the_field() {
+        let cases = [
+            (DATA.replace("\"a\"", "\"-a\""), "-a"),
+            (DATA.replace("127.0.0.1:2", "0.0.0.0:2"), "listen.replication"),
+            (DATA.replace("replication = \"127.0.0.1:2\"", ""), "listen.replication"),
+            (DATA.replace("[\"127.0.0.1:3\"]", "[]"), "listen.portals"),
+            (DATA.replace("\"data\"", "\"witness\""), "listen.replication"),
+            (DATA.replace("dir =", "dri ="), "dri"),
+            (format!("{DATA}\n[admin]\ntcp = \"127.0.0.1:4\""), "open_loopback"),
+            (format!("{DATA}\n[admin]\ntcp = \"10.0.0.1:4\"\nopen_loopback = true"), "loopback only"),
+        ];
+        for (text, word) in cases {
+            let error = check(&text).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

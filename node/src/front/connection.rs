@@ -1,0 +1,212 @@
+//! One connection's task: it alone touches the socket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use holdfast_iscsi::target::{Connection, PortalConfig};
+use holdfast_types::Mono;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::registry::Inbound;
+use super::session::{MustReset, Session};
+use super::Front;
+
+/// Read buffers grow by this much.
+const READ_BYTES: usize = 256 << 10;
+/// While this much waits to be written nothing is read: an initiator that does not listen is not served.
+const OUTBOX_MAX: usize = 16 << 20;
+/// How long what was answered may take to go out when a connection ends in order.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How a connection ended.
+enum End {
+    /// What was answered goes out, then the connection is closed.
+    Closed(String),
+    /// At once: the initiator hears a TCP reset (I8).
+    Reset(&'static str),
+}
+
+/// Serves an accepted connection until it ends.
+pub(super) async fn serve(front: Arc<Front>, config: Arc<PortalConfig>, mut stream: TcpStream, peer: SocketAddr) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let local = stream.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+    let (id, mut inbound) = front.registry.connect();
+    let now = front.now();
+    let directory = front.state.borrow().directory(front.lease.holds(now));
+    let iscsi = Connection::new(Arc::clone(&config), directory, now);
+    let mut session = Session::new(Arc::clone(&front), id, iscsi, config.tpg, (local, peer.to_string()));
+    let end = run(&mut session, &mut stream, &mut inbound).await;
+    session.abort_all();
+    match end {
+        End::Closed(why) => {
+            tracing::debug!(%peer, why, "connection closed");
+            let last_words = async {
+                while session.iscsi.outbox().has_remaining() {
+                    stream.write_buf(session.iscsi.outbox()).await?;
+                }
+                stream.shutdown().await
+            };
+            // The initiator may be gone; then nobody misses them.
+            let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        }
+        End::Reset(why) => {
+            tracing::info!(%peer, why, "connection reset");
+            let _ = stream.set_zero_linger();
+        }
+    }
+    drop(stream);
+    front.registry.disconnect(id);
+}
+
+/// The connection's loop: read, act, write, wait.
+async fn run(session: &mut Session, stream: &mut TcpStream, inbound: &mut mpsc::UnboundedReceiver<Inbound>) -> End {
+    let front = Arc::clone(&session.front);
+    let mut state = front.state.clone();
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    // When the socket was last known to be empty: nothing read since then can have waited longer (W1).
+    let mut arrived = front.now();
+    loop {
+        match step(session, stream, inbound, &mut buffer, &mut arrived) {
+            Ok(None) => {}
+            Ok(Some(why)) => return End::Closed(why),
+            Err(MustReset(why)) => return End::Reset(why),
+        }
+        let deadline = session.deadline();
+        let writing = !session.iscsi.outbox().is_empty();
+        let reading = session.iscsi.wanted(&buffer) > 0 && session.iscsi.outbox().bytes() < OUTBOX_MAX;
+        let interest = match (reading, writing) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (false, true) => Interest::WRITABLE,
+            // Readable also tells of the end of a connection that is not read from now.
+            (_, false) => Interest::READABLE,
+        };
+        let now = front.now();
+        let wait = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.since(now));
+        tokio::select! {
+            biased;
+            message = inbound.recv() => {
+                // The registry holds the other end as long as this connection is in it.
+                let Some(message) = message else { return End::Reset("the node ends") };
+                if let Err(MustReset(why)) = session.inbound(message, front.now()) {
+                    return End::Reset(why);
+                }
+            }
+            ready = stream.ready(interest), if reading || writing => {
+                if ready.is_err() {
+                    return End::Closed("the socket failed".to_owned());
+                }
+            }
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return End::Reset("the node ends");
+                }
+                let authority = front.lease.holds(front.now());
+                session.iscsi.set_directory(state.borrow_and_update().directory(authority));
+                if let Err(MustReset(why)) = session.tick(front.now()) {
+                    return End::Reset(why);
+                }
+            }
+            () = tokio::time::sleep(wait) => {
+                let now = front.now();
+                if let Err(fatal) = session.iscsi.handle_timeout(now) {
+                    return End::Closed(fatal.to_string());
+                }
+                if let Err(MustReset(why)) = session.tick(now) {
+                    return End::Reset(why);
+                }
+            }
+        }
+        if reading {
+            // Whatever lies there now came while this task was waiting for it, so just now. A process that was stopped meanwhile is
+            // noticed by the lease (L7).
+            arrived = front.now();
+        }
+    }
+}
+
+/// Everything that can be done without waiting. Tells why the connection is over, if it is.
+fn step(
+    session: &mut Session,
+    stream: &TcpStream,
+    inbound: &mut mpsc::UnboundedReceiver<Inbound>,
+    buffer: &mut BytesMut,
+    arrived: &mut Mono,
+) -> Result<Option<String>, MustReset> {
+    let front = Arc::clone(&session.front);
+    loop {
+        while let Ok(message) = inbound.try_recv() {
+            session.inbound(message, front.now())?;
+        }
+        // L7: before anything that was received is looked at.
+        session.stands(front.now())?;
+        let received = session.iscsi.receive(buffer, *arrived);
+        session.act(front.now())?;
+        if let Err(fatal) = received {
+            return Ok(Some(fatal.to_string()));
+        }
+        if let Err(error) = write(session, stream) {
+            return Ok(Some(error.to_string()));
+        }
+        if (session.iscsi.is_finished() || session.closing) && session.iscsi.outbox().is_empty() {
+            return Ok(Some("done".to_owned()));
+        }
+        if session.iscsi.outbox().bytes() >= OUTBOX_MAX {
+            return Ok(None);
+        }
+        match read(session, stream, buffer) {
+            Ok(Read::Some) => {}
+            Ok(Read::Empty) => {
+                *arrived = front.now();
+                return Ok(None);
+            }
+            Ok(Read::NotNow) => return Ok(None),
+            Ok(Read::End) => return Ok(Some("the initiator closed it".to_owned())),
+            Err(error) => return Ok(Some(error.to_string())),
+        }
+    }
+}
+
+/// What a look into the socket found.
+enum Read {
+    Some,
+    Empty,
+    NotNow,
+    End,
+}
+
+fn read(session: &Session, stream: &TcpStream, buffer: &mut BytesMut) -> std::io::Result<Read> {
+    let wanted = session.iscsi.wanted(buffer);
+    if wanted == 0 {
+        return Ok(Read::NotNow);
+    }
+    let missing = wanted.saturating_sub(buffer.len());
+    if buffer.capacity() - buffer.len() < missing.max(4096) {
+        buffer.reserve(missing.max(READ_BYTES));
+    }
+    match stream.try_read_buf(buffer) {
+        Ok(0) => Ok(Read::End),
+        Ok(_) => Ok(Read::Some),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Read::Empty),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(session: &mut Session, stream: &TcpStream) -> std::io::Result<()> {
+    let outbox = session.iscsi.outbox();
+    while outbox.has_remaining() {
+        let mut slices = [std::io::IoSlice::new(&[]); 64];
+        let used = outbox.chunks_vectored(&mut slices);
+        match stream.try_write_vectored(&slices[..used]) {
+            Ok(written) => outbox.advance(written),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What initiators connect to: portals, connections and their sessions, tied to the replicated extents behind them.
+//!
+//! The protocol lives in `iscsi`, what a disk answers in `scsi`, what a write is in `replication`: here they are put together.
+
+mod connection;
+mod portals;
+mod registry;
+mod session;
+mod state;
+mod tasks;
+mod tmf;
+
+use std::sync::Arc;
+
+use holdfast_raft::lease::{LeaseCell, LeaseReading};
+use holdfast_replication::core::{AbortScope, OpId, Request};
+use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId};
+use tokio::sync::watch;
+
+pub(crate) use portals::Portals;
+pub(crate) use registry::{Inbound, Registry};
+pub(crate) use state::FrontState;
+
+/// Where storage operations go.
+pub(crate) trait Backend: Send + Sync {
+    /// Carries a command out, here or on its primary. Answered once, through the registry.
+    fn submit(&self, extent: ExtentId, op: OpId, request: Request);
+    /// Task management. Each command concerned is still answered once.
+    fn abort(&self, extent: ExtentId, scope: AbortScope);
+}
+
+/// What all connections of a node share.
+pub(crate) struct Front {
+    /// This node, and its run: part of the names of commands (F1).
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) clock: Arc<dyn Fn() -> Mono + Send + Sync>,
+    pub(crate) lease: Arc<LeaseCell>,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) registry: Arc<Registry>,
+    /// What initiators see, derived from the newest committed state that this node has applied.
+    pub(crate) state: watch::Receiver<Arc<FrontState>>,
+}
+
+impl Front {
+    /// The time.
+    pub(crate) fn now(&self) -> Mono {
+        (self.clock)()
+    }
+
+    /// Whether a connection of that lease generation may go on (L7): its generation stands, and this process was not stopped meanwhile.
+    /// Asked before anything that a connection has received is looked at.
+    pub(crate) fn connection_stands(&self, generation: LeaseGeneration, now: Mono) -> bool {
+        self.lease.generation() == generation && self.lease.read(now) != LeaseReading::Paused
+    }
+}

@@ -1,0 +1,174 @@
+//! Which connections there are, and how others reach them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use holdfast_iscsi::session::{Admission, LoginRequested, SessionSerial, SessionTable};
+use holdfast_iscsi::target::TmfId;
+use holdfast_replication::core::OpId;
+use holdfast_types::{ExtentId, OpOutcome};
+use tokio::sync::mpsc;
+
+use crate::status::SessionStatus;
+
+/// What a connection is told by the rest of the node.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// A storage operation ended.
+    Completed(OpId, OpOutcome),
+    /// LOGICAL UNIT RESET or CLEAR TASK SET on another connection: abort this one's tasks on the unit, then drop the token.
+    ResetUnit {
+        /// The unit's extent.
+        extent: ExtentId,
+        /// Dropped when no task of the unit is left here.
+        token: Arc<ResetToken>,
+    },
+    /// Every other connection has dropped its tasks for this function.
+    OthersReset(TmfId),
+    /// End at once, without another answer: the initiator is to try again elsewhere (I8, L7), or has logged in anew.
+    Reset(&'static str),
+    /// End in order: what was answered goes out first.
+    Close,
+}
+
+/// Tells a connection when every other one has dropped its tasks: when the last copy of this is gone.
+#[derive(Debug)]
+pub(crate) struct ResetToken {
+    asked_by: mpsc::UnboundedSender<Inbound>,
+    id: TmfId,
+}
+
+impl Drop for ResetToken {
+    fn drop(&mut self) {
+        // A connection that is gone waits for nothing.
+        let _ = self.asked_by.send(Inbound::OthersReset(self.id));
+    }
+}
+
+struct Connection {
+    inbound: mpsc::UnboundedSender<Inbound>,
+    session: Option<(SessionSerial, SessionStatus)>,
+}
+
+/// A node's connections. The queue towards a connection is bounded by what the connection itself has open.
+#[derive(Default)]
+pub(crate) struct Registry {
+    connections: RwLock<HashMap<u32, Connection>>,
+    sessions: Mutex<SessionTable>,
+    last: AtomicU32,
+    resets: RwLock<HashMap<ExtentId, u64>>,
+}
+
+/// A connection's own number: the upper half of its operations' ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionId(u32);
+
+impl ConnectionId {
+    /// The id of this connection's `serial`th operation. Serials wrap after 2^32 operations; none is open that long.
+    pub(crate) const fn op(self, serial: u32) -> OpId {
+        OpId((self.0 as u64) << 32 | serial as u64)
+    }
+}
+
+impl Registry {
+    /// A new connection, and its queue.
+    pub(crate) fn connect(&self) -> (ConnectionId, mpsc::UnboundedReceiver<Inbound>) {
+        let (inbound, receiver) = mpsc::unbounded_channel();
+        let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let id = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            // Only after a wrap can a number be taken.
+            if let std::collections::hash_map::Entry::Vacant(entry) = connections.entry(id) {
+                entry.insert(Connection { inbound, session: None });
+                return (ConnectionId(id), receiver);
+            }
+        }
+    }
+
+    /// The connection is gone, and its session with it.
+    pub(crate) fn disconnect(&self, id: ConnectionId) {
+        let gone = self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
+        if let Some((session, _)) = gone.and_then(|connection| connection.session) {
+            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).end(session);
+        }
+    }
+
+    /// Admits a login of a connection; `status` describes the session to people.
+    pub(crate) fn log_in(&self, id: ConnectionId, login: &LoginRequested, status: SessionStatus) -> Admission {
+        let admission = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).begin(login);
+        if let Admission::New { session, .. } | Admission::Reinstate { session, .. } = admission
+            && let Some(connection) = self.connections.write().unwrap_or_else(PoisonError::into_inner).get_mut(&id.0)
+        {
+            connection.session = Some((session, status));
+        }
+        admission
+    }
+
+    /// Ends the connection of a session that is reinstated. False if it is gone already.
+    pub(crate) fn reset_session(&self, old: SessionSerial) -> bool {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        let found = connections.values().find(|connection| connection.session.as_ref().is_some_and(|(serial, _)| *serial == old));
+        found.is_some_and(|connection| connection.inbound.send(Inbound::Reset("the session is reinstated")).is_ok())
+    }
+
+    /// Whether a session is still there.
+    pub(crate) fn has_session(&self, serial: SessionSerial) -> bool {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        connections.values().any(|connection| connection.session.as_ref().is_some_and(|(known, _)| *known == serial))
+    }
+
+    /// Ends every connection at once.
+    pub(crate) fn reset_all(&self, why: &'static str) {
+        self.tell_all(|| Inbound::Reset(why));
+    }
+
+    /// Ends every connection in order.
+    pub(crate) fn close_all(&self) {
+        self.tell_all(|| Inbound::Close);
+    }
+
+    /// LOGICAL UNIT RESET or CLEAR TASK SET, asked of `from`: every other connection drops its tasks on the unit; then `from` hears
+    /// [`Inbound::OthersReset`].
+    pub(crate) fn reset_unit(&self, from: ConnectionId, extent: ExtentId, id: TmfId) {
+        *self.resets.write().unwrap_or_else(PoisonError::into_inner).entry(extent).or_default() += 1;
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(asking) = connections.get(&from.0) else { return };
+        let token = Arc::new(ResetToken { asked_by: asking.inbound.clone(), id });
+        for (_, connection) in connections.iter().filter(|(id, _)| **id != from.0) {
+            let _ = connection.inbound.send(Inbound::ResetUnit { extent, token: Arc::clone(&token) });
+        }
+    }
+
+    /// How often the unit was reset on this node: what 06/29/03 is raised from.
+    pub(crate) fn resets(&self, extent: ExtentId) -> u64 {
+        self.resets.read().unwrap_or_else(PoisonError::into_inner).get(&extent).copied().unwrap_or(0)
+    }
+
+    fn tell_all(&self, message: impl Fn() -> Inbound) {
+        for connection in self.connections.read().unwrap_or_else(PoisonError::into_inner).values() {
+            // A connection that is ending hears nothing any more, and need not.
+            let _ = connection.inbound.send(message());
+        }
+    }
+
+    /// An operation ended. Its connection may be gone: then nobody waits for it.
+    pub(crate) fn complete(&self, op: OpId, outcome: OpOutcome) {
+        let id = u32::try_from(op.0 >> 32).unwrap_or(0);
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = connections.get(&id) {
+            let _ = connection.inbound.send(Inbound::Completed(op, outcome));
+        }
+    }
+
+    /// The sessions, for people.
+    pub(crate) fn sessions(&self) -> Vec<SessionStatus> {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        connections.values().filter_map(|connection| connection.session.as_ref().map(|(_, status)| status.clone())).collect()
+    }
+
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.connections.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

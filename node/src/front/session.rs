@@ -1,0 +1,369 @@
+//! One connection's brain: what came in becomes SCSI, SCSI becomes storage operations, outcomes become answers. No I/O here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_iscsi::pdu::{Direction, LoginStatus, ScsiStatus};
+use holdfast_iscsi::session::{Admission, LoginRequested, SessionKind, SessionSerial, Tsih};
+use holdfast_iscsi::target::{Answer, Command, Connection, Event, TaskId};
+use holdfast_replication::core::{AbortScope, OpId, Request};
+use holdfast_scsi::{Finished, NexusLu, Response, Step, finish, start, start_absent};
+use holdfast_types::{
+    CommandName, ExtentId, HOLD_LIMIT, IscsiName, LeaseGeneration, Lun, Mono, OpOutcome, SessionInstance, TpgId,
+};
+
+use super::registry::{ConnectionId, Inbound};
+use super::state::FrontState;
+use super::tasks::{Stage, Tasks};
+use super::tmf::Tmfs;
+use super::Front;
+use crate::status::SessionStatus;
+
+/// Most operations of one connection that storage has at a time; more wait here, in order.
+const IN_STORAGE_MAX: usize = 256;
+
+/// The connection is to be reset, without another answer; for the log, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MustReset(pub(super) &'static str);
+
+/// Who is logged in.
+#[derive(Debug)]
+struct LoggedIn {
+    instance: SessionInstance,
+    target: Option<IscsiName>,
+    units: HashMap<Lun, NexusLu>,
+}
+
+/// A login that waits for the end of the session that it takes the place of.
+#[derive(Debug)]
+struct Reinstating {
+    old: SessionSerial,
+    tsih: Tsih,
+}
+
+/// A connection with its session.
+pub(super) struct Session {
+    pub(super) front: Arc<Front>,
+    pub(super) id: ConnectionId,
+    pub(super) iscsi: Connection,
+    /// The lease generation that the connection belongs to (L7).
+    generation: LeaseGeneration,
+    port: TpgId,
+    /// The two ends, for people.
+    ends: (String, String),
+    logged_in: Option<LoggedIn>,
+    reinstating: Option<Reinstating>,
+    pub(super) tasks: Tasks,
+    pub(super) tmfs: Tmfs,
+    next_op: u32,
+    pub(super) closing: bool,
+}
+
+impl Session {
+    /// A connection that was just accepted, by a portal of group `port`.
+    pub(super) fn new(front: Arc<Front>, id: ConnectionId, iscsi: Connection, port: TpgId, ends: (String, String)) -> Self {
+        let generation = front.lease.generation();
+        Self {
+            front,
+            id,
+            iscsi,
+            generation,
+            port,
+            ends,
+            logged_in: None,
+            reinstating: None,
+            tasks: Tasks::default(),
+            tmfs: Tmfs::default(),
+            next_op: 0,
+            closing: false,
+        }
+    }
+
+    /// Whether it may go on at all (L7).
+    pub(super) fn stands(&self, now: Mono) -> Result<(), MustReset> {
+        if self.front.connection_stands(self.generation, now) {
+            Ok(())
+        } else {
+            Err(MustReset("its lease generation is over, or this node was stopped for a while"))
+        }
+    }
+
+    /// Acts on everything that the protocol engine has to tell.
+    pub(super) fn act(&mut self, now: Mono) -> Result<(), MustReset> {
+        while let Some(event) = self.iscsi.poll_event() {
+            match event {
+                Event::Login(login) => self.log_in(&login),
+                Event::Command(command) => {
+                    let state = Arc::clone(&self.front.state.borrow());
+                    self.start(&state, command, now)?;
+                }
+                Event::DataOut { task, data } => self.data_out(task, data, now),
+                Event::TaskManagement(request) => self.task_management(request, now),
+                Event::LoggedOut(_) => self.abort_all(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Acts on what the rest of the node says.
+    pub(super) fn inbound(&mut self, message: Inbound, now: Mono) -> Result<(), MustReset> {
+        match message {
+            Inbound::Completed(op, outcome) => self.completed(op, outcome, now),
+            Inbound::ResetUnit { extent, token } => {
+                self.abort_unit(extent);
+                self.tmfs.hold_token(self.tasks.ops_on(extent).collect(), token);
+                Ok(())
+            }
+            Inbound::OthersReset(id) => {
+                for (id, result) in self.tmfs.others_done(id) {
+                    self.iscsi.answer_task_management(id, result);
+                }
+                Ok(())
+            }
+            Inbound::Reset(why) => Err(MustReset(why)),
+            Inbound::Close => {
+                self.closing = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// When something is to be done though nothing comes in.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        let held = self.tasks.oldest_held().map(|received| received + HOLD_LIMIT);
+        let reinstating = self.reinstating.is_some().then(|| self.front.now() + Duration::from_millis(5));
+        [self.iscsi.poll_timeout(), held, self.tmfs.deadline(), reinstating].into_iter().flatten().min()
+    }
+
+    /// Time has passed, or committed state has changed.
+    pub(super) fn tick(&mut self, now: Mono) -> Result<(), MustReset> {
+        if let Some(Reinstating { old, tsih }) = self.reinstating
+            && !self.front.registry.has_session(old)
+        {
+            self.reinstating = None;
+            self.iscsi.accept_login(tsih);
+        }
+        if self.tmfs.overdue(now) {
+            // F2: what cannot be confirmed is not answered.
+            return Err(MustReset("a task management function could not be confirmed in time"));
+        }
+        self.start_held(now)
+    }
+
+    fn log_in(&mut self, login: &LoginRequested) {
+        let target = match &login.kind {
+            SessionKind::Normal { target } => Some(target.clone()),
+            SessionKind::Discovery => None,
+        };
+        let status = SessionStatus {
+            initiator: login.initiator.to_string(),
+            target: target.as_ref().map(IscsiName::to_string),
+            portal: self.ends.0.clone(),
+            peer: self.ends.1.clone(),
+            node: self.front.node.to_string(),
+        };
+        let registry = Arc::clone(&self.front.registry);
+        match registry.log_in(self.id, login, status) {
+            Admission::New { session, tsih } => {
+                self.begin_session(session, target);
+                self.iscsi.accept_login(tsih);
+            }
+            Admission::Reinstate { old, session, tsih } => {
+                self.begin_session(session, target);
+                // The old session's tasks are gone before the new one is answered (RFC 7143, 6.3.5).
+                registry.reset_session(old);
+                self.reinstating = Some(Reinstating { old, tsih });
+            }
+            Admission::Refuse(status) => self.iscsi.refuse_login(status),
+            // Every TSIH is taken: the initiator is one too many here, as with a limit on sessions.
+            Admission::Full => self.iscsi.refuse_login(LoginStatus::TOO_MANY_CONNECTIONS),
+        }
+    }
+
+    fn begin_session(&mut self, session: SessionSerial, target: Option<IscsiName>) {
+        let instance =
+            SessionInstance { node: self.front.node, incarnation: self.front.incarnation, serial: session.0 };
+        self.logged_in = Some(LoggedIn { instance, target, units: HashMap::new() });
+    }
+
+    /// Starts a command, for the first time or again after it was held.
+    fn start(&mut self, state: &FrontState, command: Command, now: Mono) -> Result<(), MustReset> {
+        let Some(LoggedIn { instance, target: Some(target), units }) = &mut self.logged_in else {
+            // The protocol engine lets no command through in a discovery session.
+            return Err(MustReset("a command without a session"));
+        };
+        let data_out = if matches!(command.direction, Direction::Write | Direction::Both) { command.expected_length } else { 0 };
+        let registry = &self.front.registry;
+        let lun = Lun::from_field(command.lun).ok();
+        let view = lun.and_then(|lun| state.view(target, lun, self.port, |extent| registry.resets(extent)));
+        let Some(view) = view else {
+            let step = start_absent(command.cdb.bytes(), command.lun, state.luns(target));
+            return self.next(command.task, step, None, now);
+        };
+        let nexus = units.entry(view.lun).or_insert_with(|| NexusLu::new(view.counters));
+        if self.tasks.in_storage() >= IN_STORAGE_MAX {
+            self.tasks.put(command.task, Stage::Held(Box::new(command)));
+            return Ok(());
+        }
+        let name = CommandName { session: *instance, cmd_sn: command.cmd_sn };
+        let context = Context { lun: view.lun, extent: view.extent, resets: view.counters.resets, name, received: command.received };
+        let (task, data, expected) = (command.task, command.data.clone(), command.expected_length);
+        let step = match start(command.cdb.bytes(), &view, nexus, data_out) {
+            Step::Hold => {
+                if now.since(command.received) >= HOLD_LIMIT {
+                    return self.held_too_long(task, now);
+                }
+                self.tasks.put(task, Stage::Held(Box::new(command)));
+                return Ok(());
+            }
+            // All of it came with the command.
+            Step::NeedData { bytes, then } if data.len() == expected as usize && bytes as usize <= data.len() => {
+                then.with_data(&view, data.slice(..bytes as usize))
+            }
+            step => step,
+        };
+        self.next(task, step, Some(context), now)
+    }
+
+    /// Goes on with a command's next step.
+    fn next(&mut self, task: TaskId, step: Step, context: Option<Context>, now: Mono) -> Result<(), MustReset> {
+        match (step, context) {
+            (Step::Done(response), _) => self.respond(task, response),
+            (Step::NeedData { bytes, then }, Some(context)) => {
+                let Context { lun, extent, resets, name, received } = context;
+                let stage = Stage::AwaitingData { lun, extent, pending: then, name, received, resets };
+                self.tasks.put(task, stage);
+                if self.iscsi.request_data(task, bytes).is_err() {
+                    self.tasks.take(task);
+                }
+            }
+            (Step::Storage(storage), Some(context)) => {
+                let op = self.id.op(self.next_op);
+                self.next_op = self.next_op.wrapping_add(1);
+                self.tasks.put(task, Stage::Storage { op, extent: context.extent, finish: storage.finish });
+                let request = Request {
+                    name: context.name,
+                    received: context.received,
+                    generation: self.generation,
+                    op: storage.op,
+                };
+                self.front.backend.submit(context.extent, op, request);
+            }
+            (Step::Hold, _) => return self.held_too_long(task, now),
+            // A unit that is not there asks for no data and has no storage.
+            (Step::NeedData { .. } | Step::Storage(_), None) => return Err(MustReset("a command without a unit")),
+        }
+        Ok(())
+    }
+
+    /// All data of a write is there.
+    fn data_out(&mut self, task: TaskId, data: bytes::Bytes, now: Mono) {
+        let Some(Stage::AwaitingData { lun, extent, pending, name, received, resets }) = self.tasks.take(task) else { return };
+        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else { return };
+        let state = Arc::clone(&self.front.state.borrow());
+        let registry = Arc::clone(&self.front.registry);
+        let view = state.view(&target, lun, self.port, |extent| registry.resets(extent));
+        let Some(view) = view.filter(|view| view.extent == extent && view.counters.resets == resets) else {
+            // The unit was reset or taken away meanwhile: the task went with it.
+            self.iscsi.abort(task);
+            return;
+        };
+        let step = pending.with_data(&view, data);
+        let context = Context { lun, extent, resets, name, received };
+        // With a context and without a hold there is no way to fail.
+        let _ = self.next(task, step, Some(context), now);
+    }
+
+    fn respond(&mut self, task: TaskId, response: Response) {
+        let status = ScsiStatus(response.status.code());
+        let sense = response.sense.map(|sense| sense.to_bytes().into()).unwrap_or_default();
+        let moved = (response.data_out_wanted > 0).then_some(response.data_out_wanted);
+        let moved = moved.or_else(|| (status == ScsiStatus::CHECK_CONDITION && response.data.is_empty()).then_some(0));
+        let answer = Answer { status, sense, data: response.data.into(), moved };
+        // An aborted task needs no answer.
+        let _ = self.iscsi.respond(task, answer);
+    }
+
+    fn completed(&mut self, op: OpId, outcome: OpOutcome, now: Mono) -> Result<(), MustReset> {
+        let ended = self.tasks.take_op(op);
+        if let Some((task, _, finish_as)) = ended {
+            match finish(finish_as, outcome) {
+                Finished::Response(response) => self.respond(task, response),
+                Finished::ResetConnection => return Err(MustReset("a command could not be carried out in time")),
+                Finished::NoResponse => drop(self.iscsi.abort(task)),
+            }
+        }
+        for (id, result) in self.tmfs.op_ended(op) {
+            self.iscsi.answer_task_management(id, result);
+        }
+        if self.tasks.in_storage() + 1 == IN_STORAGE_MAX {
+            return self.start_held(now);
+        }
+        Ok(())
+    }
+
+    /// Starts held commands again, in order; gives up those that have waited too long.
+    fn start_held(&mut self, now: Mono) -> Result<(), MustReset> {
+        let held = self.tasks.take_held();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let state = Arc::clone(&self.front.state.borrow());
+        for command in held {
+            self.start(&state, command, now)?;
+        }
+        Ok(())
+    }
+
+    /// I8: with quorum and an epoch change under way 02/04/0A, else the connection goes. It has not taken effect and never will.
+    fn held_too_long(&mut self, task: TaskId, now: Mono) -> Result<(), MustReset> {
+        if !self.front.lease.holds(now) {
+            return Err(MustReset("a command was held too long without quorum"));
+        }
+        self.respond(task, Response::transitioning());
+        Ok(())
+    }
+
+    /// Aborts what this connection has open: its session is over.
+    pub(super) fn abort_all(&mut self) {
+        if let Some(session) = &self.logged_in {
+            for extent in self.tasks.busy_extents() {
+                self.front.backend.abort(extent, AbortScope::Session(session.instance));
+            }
+        }
+    }
+
+    /// Drops this connection's tasks on a unit that storage does not have; what it has, ends there.
+    pub(super) fn abort_unit(&mut self, extent: ExtentId) {
+        let state = Arc::clone(&self.front.state.borrow());
+        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else { return };
+        let all: Vec<(TaskId, u64)> = self.iscsi.tasks().collect();
+        for (task, lun) in all {
+            let on_unit = Lun::from_field(lun)
+                .ok()
+                .and_then(|lun| state.view(&target, lun, self.port, |_| 0))
+                .is_some_and(|view| view.extent == extent);
+            if on_unit && !matches!(self.tasks.stage(task), Some(Stage::Storage { .. })) {
+                self.tasks.take(task);
+                self.iscsi.abort(task);
+            }
+        }
+    }
+
+    /// The extent behind a LUN of this session's target.
+    pub(super) fn extent_of(&self, lun: u64) -> Option<ExtentId> {
+        let target = self.logged_in.as_ref()?.target.as_ref()?;
+        let state = self.front.state.borrow();
+        state.view(target, Lun::from_field(lun).ok()?, self.port, |_| 0).map(|view| view.extent)
+    }
+}
+
+/// What a command carries from its start to storage.
+struct Context {
+    lun: Lun,
+    extent: ExtentId,
+    resets: u64,
+    name: CommandName,
+    received: Mono,
+}

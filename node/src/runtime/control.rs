@@ -1,0 +1,120 @@
+//! The loops that keep the control plane going: the governor's proposals, this run's announcement, catching up after the start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_raft::consensus::Control;
+use holdfast_raft::governor::{Governor, GovernorInput, Proposal, RaftView};
+use holdfast_raft::lease::driver::{Clock, Lease};
+use holdfast_raft::model::{Command, Reply};
+use holdfast_types::{HEARTBEAT_EVERY, Incarnation, NodeId};
+
+/// Between two tries of something that needs a leader.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// The control plane's parts, as its loops use them.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) me: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) control: Control,
+    pub(super) lease: Lease,
+    pub(super) clock: Clock,
+}
+
+impl Parts {
+    /// Once after the start: everything that a leader confirmed as committed since then is applied here (L5).
+    pub(super) async fn catch_up(self) {
+        loop {
+            if let Ok(index) = self.control.read_index().await
+                && self.control.wait_applied(index, Duration::from_secs(10)).await
+            {
+                self.lease.caught_up();
+                tracing::info!(%index, "caught up with the cluster");
+                return;
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Tells the cluster of this run, until it is committed (E1).
+    pub(super) async fn announce(self) {
+        let mut state = self.control.watch();
+        loop {
+            let member = state.borrow_and_update().node(self.me).map(|node| node.incarnation);
+            match member {
+                Some(known) if known == Some(self.incarnation) => return,
+                Some(_) => {
+                    let command = Command::NodeStarted { node: self.me, incarnation: self.incarnation };
+                    // Lost proposals are made again.
+                    let _ = self.control.propose(command).await;
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                None => {
+                    if state.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at leases and liveness all the time, and proposes what the governor wants.
+    pub(super) async fn govern(self) {
+        let mut governor = Governor::new();
+        let mut tick = tokio::time::interval(HEARTBEAT_EVERY / 2);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let metrics = self.control.metrics();
+            self.lease.raft_hint(metrics.term, metrics.leader);
+            let raft = RaftView {
+                am_leader: metrics.am_leader,
+                leader: metrics.leader,
+                committed: metrics.committed.value(),
+                matched: metrics.peers.iter().map(|(node, peer)| (*node, peer.matched.value())).collect(),
+            };
+            let state = self.control.state();
+            let view = self.lease.view();
+            let input = GovernorInput { state: &state, me: self.me, incarnation: self.incarnation, view: &view, raft: &raft };
+            for proposal in governor.tick((self.clock)(), &input) {
+                // Each on its own: one that waits for a lost follower must not hold up the others.
+                tokio::spawn(carry_out(self.control.clone(), proposal));
+            }
+        }
+    }
+}
+
+async fn carry_out(control: Control, proposal: Proposal) {
+    match proposal {
+        Proposal::Command(command) => {
+            tracing::info!(?command, "governor proposes");
+            match control.propose(command).await {
+                Ok(Reply::Refused { reason }) => tracing::info!(%reason, "the governor's proposal came too late"),
+                Ok(_) => {}
+                Err(error) => tracing::info!(%error, "the governor's proposal is lost; it is made again while it is wanted"),
+            }
+        }
+        Proposal::TransferLeader(to) => {
+            tracing::info!(%to, "governor hands leadership over");
+            if let Err(error) = control.transfer_leader(to).await {
+                tracing::info!(%error, "leadership stays where it is");
+            }
+        }
+    }
+}
+
+/// Keeps `on_state` told of every newer committed state, the present one first.
+pub(super) async fn follow_state(
+    control: Control,
+    mut on_state: impl FnMut(&Arc<holdfast_raft::model::ClusterState>) + Send + 'static,
+) {
+    let mut state = control.watch();
+    loop {
+        let newest = Arc::clone(&state.borrow_and_update());
+        on_state(&newest);
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}

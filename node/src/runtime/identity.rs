@@ -1,0 +1,116 @@
+//! Which cluster this node belongs to, and as whom: told once, kept in `identity.json` of the node's directory.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use holdfast_raft::model::ClusterId;
+use holdfast_types::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// Version of the file.
+const FORMAT: u32 = 1;
+
+/// A node's place in the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    format: u32,
+    /// The cluster.
+    pub(crate) cluster: ClusterId,
+    /// The node's id in it; never given to another.
+    pub(crate) node: NodeId,
+}
+
+impl Identity {
+    /// This node in that cluster.
+    pub(crate) const fn new(cluster: ClusterId, node: NodeId) -> Self {
+        Self { format: FORMAT, cluster, node }
+    }
+
+    fn path(dir: &Path) -> PathBuf {
+        dir.join("identity.json")
+    }
+
+    /// Whether the node was a member by commit before: then its Raft log must be there (L8).
+    pub(crate) fn was_member(self, dir: &Path) -> bool {
+        dir.join("member").exists()
+    }
+
+    /// Notes that it is a member by commit.
+    pub(crate) fn note_member(self, dir: &Path) -> anyhow::Result<()> {
+        let path = dir.join("member");
+        if path.exists() {
+            return Ok(());
+        }
+        let mut file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        file.write_all(format!("node {} of cluster {}\n", self.node, self.cluster).as_bytes())?;
+        file.sync_all()?;
+        Ok(File::open(dir)?.sync_all()?)
+    }
+
+    /// What is kept in `dir`; `None` for a node that belongs to no cluster yet.
+    pub(crate) fn load(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = Self::path(dir);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let broken = || format!("{} is damaged: restore it, or remove this node and add it as a new one", path.display());
+        let value: serde_json::Value = serde_json::from_slice(&bytes).with_context(broken)?;
+        if value["format"].as_u64().is_some_and(|format| format > u64::from(FORMAT)) {
+            bail!("{} was written by a newer release", path.display());
+        }
+        let identity: Self = serde_json::from_value(value).with_context(broken)?;
+        ensure!(identity.node.value() > 0, broken());
+        Ok(Some(identity))
+    }
+
+    /// Keeps it, stable when this returns. The same again is fine, another one is refused.
+    pub(crate) fn store(self, dir: &Path) -> anyhow::Result<()> {
+        if let Some(kept) = Self::load(dir)? {
+            ensure!(
+                kept == self,
+                "this node is node {} of cluster {} already; it changes clusters only with an empty directory",
+                kept.node,
+                kept.cluster
+            );
+            return Ok(());
+        }
+        let path = Self::path(dir);
+        let fresh = path.with_extension("json.new");
+        let mut file = File::create(&fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
+        file.write_all(&serde_json::to_vec(&self)?)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, &path)?;
+        File::open(dir)?.sync_all().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_given_once() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), None);
+        let one = Identity::new(ClusterId(5), NodeId(1));
+        one.store(dir.path()).unwrap();
+        one.store(dir.path()).unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(one));
+        let error = Identity::new(ClusterId(6), NodeId(1)).store(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("already"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_or_newer_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.json");
+        for (bytes, word) in [("{", "damaged"), ("{\"format\":2}", "newer"), ("{\"format\":1}", "damaged")] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = format!("{:#}", Identity::load(dir.path()).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `holdfast node`: this machine's node, in the foreground.
+
+mod control;
+mod data;
+mod identity;
+mod node;
+mod running;
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+pub(crate) use identity::Identity;
+pub(crate) use node::Node;
+pub(crate) use running::Running;
+
+use crate::cli::{NodeArgs, Out};
+use crate::config::NodeConfig;
+
+/// `holdfast node`
+pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
+    if args.with_parent {
+        // Asked for by the demo, whose nodes must not outlive it, however it ends.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    }
+    start_log();
+    let config = NodeConfig::load(&args.config)?;
+    std::fs::create_dir_all(&config.dir).with_context(|| format!("cannot create {}", config.dir.display()))?;
+    let _lock = lock(&config.dir)?;
+    // Blocking work has threads of its own, so two of these are enough to carry on while one is busy.
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let result = runtime.block_on(Node::run(config));
+    // Whatever still waits for a peer or a disk is of no use any more.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+/// Logs go to standard error; `HOLDFAST_LOG` says how much (as `RUST_LOG` elsewhere: `debug`, `info,holdfast_raft=debug`).
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn"));
+    // A second call, in tests, changes nothing.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+}
+
+/// One process uses a node's directory at a time. The lock goes with the process.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => bail!("a node runs in {} already", dir.display()),
+        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}

@@ -1,0 +1,151 @@
+//! A node's life: its admin service comes first; with a cluster to belong to, the rest follows.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use holdfast_proto::admin::Identity as IdentityMessage;
+use holdfast_raft::model::{ClusterId, ClusterState};
+use holdfast_types::NodeId;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+
+use super::{Identity, Running};
+use crate::config::{NodeConfig, Role};
+use crate::status::{Seen, StatusDocument, derive};
+
+/// This process.
+pub(crate) struct Node {
+    config: NodeConfig,
+    identity: watch::Sender<Option<Identity>>,
+    running: Mutex<Option<Arc<Running>>>,
+    /// What goes wrong for good later on ends the process.
+    fatal: mpsc::Sender<anyhow::Error>,
+}
+
+impl Node {
+    /// Runs until SIGINT or SIGTERM, or until it must stay out of the cluster.
+    pub(super) async fn run(config: NodeConfig) -> anyhow::Result<()> {
+        let kept = Identity::load(&config.dir)?;
+        let (fatal, mut failed) = mpsc::channel(1);
+        let node = Arc::new(Self { config, identity: watch::channel(kept).0, running: Mutex::new(None), fatal });
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        node.serve_admin()?;
+        if let Some(identity) = kept {
+            node.start(identity).await?;
+        } else {
+            tracing::info!(name = node.config.name, "waiting to be made a member of a cluster");
+        }
+        let result = tokio::select! {
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+            error = failed.recv() => Err(error.unwrap_or_else(|| anyhow::anyhow!("the node stopped"))),
+        };
+        if let Some(running) = node.running.lock().await.take() {
+            running.stop().await;
+        }
+        result
+    }
+
+    /// The configuration.
+    pub(crate) const fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The part of the node that belongs to a cluster.
+    pub(crate) async fn running(&self) -> Option<Arc<Running>> {
+        self.running.lock().await.clone()
+    }
+
+    /// Joins a cluster, once.
+    pub(crate) async fn adopt(self: &Arc<Self>, cluster: ClusterId, node: NodeId) -> anyhow::Result<()> {
+        let identity = Identity::new(cluster, node);
+        identity.store(&self.config.dir)?;
+        if self.running().await.is_none() {
+            self.start(identity).await?;
+        }
+        Ok(())
+    }
+
+    async fn start(self: &Arc<Self>, identity: Identity) -> anyhow::Result<()> {
+        let mut running = self.running.lock().await;
+        if running.is_none() {
+            *running = Some(Running::start(&self.config, identity, self.fatal.clone()).await?);
+            self.identity.send_replace(Some(identity));
+        }
+        Ok(())
+    }
+
+    /// Who this node is.
+    pub(crate) fn identify(&self) -> IdentityMessage {
+        let identity = *self.identity.borrow();
+        let listen = &self.config.listen;
+        IdentityMessage {
+            name: self.config.name.clone(),
+            role: match self.config.role {
+                Role::Data => "data",
+                Role::Witness => "witness",
+            }
+            .to_owned(),
+            cluster_id: identity.map(|identity| identity.cluster.to_string()).unwrap_or_default(),
+            node_id: identity.map_or(0, |identity| identity.node.value()),
+            raft: listen.raft.to_string(),
+            heartbeat: listen.heartbeat.to_string(),
+            replication: listen.replication.map(|address| address.to_string()).unwrap_or_default(),
+            portals: listen.portals.iter().map(ToString::to_string).collect(),
+            admin: self.config.admin.tcp.map(|address| address.to_string()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The cluster as this node sees it.
+    pub(crate) async fn status(&self) -> StatusDocument {
+        let seen = Seen { my_name: self.config.name.clone(), ..Seen::default() };
+        match self.running().await {
+            Some(running) => running.status(seen),
+            None => derive(&ClusterState::default(), seen),
+        }
+    }
+
+    fn serve_admin(self: &Arc<Self>) -> anyhow::Result<()> {
+        let service = crate::admin::server::service(Arc::clone(self));
+        let path = self.config.admin_socket();
+        let unix = UnixListenerStream::new(listen_unix(&path)?);
+        let server = tonic::transport::Server::builder().add_service(service.clone());
+        tokio::spawn(report("admin service", server.serve_with_incoming(unix)));
+        if let Some(address) = self.config.admin.tcp {
+            let listener = std::net::TcpListener::bind(address)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .and_then(TcpListener::from_std)
+                .with_context(|| format!("cannot listen on {address} (admin.tcp)"))?;
+            tracing::warn!(%address, "the admin port is open to every user of this machine");
+            let server = tonic::transport::Server::builder().add_service(service);
+            tokio::spawn(report("admin service", server.serve_with_incoming(TcpListenerStream::new(listener))));
+        }
+        Ok(())
+    }
+}
+
+/// The socket lets in root and the group of its directory alone.
+fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+    std::fs::set_permissions(path, mode).with_context(|| format!("cannot protect {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Runs a server; that it ends is worth a line.
+pub(super) async fn report(what: &'static str, server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = server.await {
+        tracing::error!(what, %error, "a server ended");
+    }
+}

@@ -1,0 +1,249 @@
+//! A node that belongs to a cluster: control plane, data plane and front, wired together.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use holdfast_proto::admin::SwitchoverRequest;
+use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError};
+use holdfast_raft::lease::driver::{HeartbeatThread, Lease, boot_clock};
+use holdfast_raft::model::{ClusterState, Command, Init, Reply};
+use holdfast_types::{ExtentId, Incarnation, NodeId};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::Identity;
+use super::control::{Parts, follow_state};
+use super::data::Data;
+use crate::admin::{AdminAddress, AdminClient};
+use crate::config::{NodeConfig, Role};
+use crate::front::{Front, FrontState, Portals, Registry};
+use crate::status::{Seen, StatusDocument, derive};
+
+/// How long a planned switchover may take before its caller is told that it did not happen.
+const SWITCHOVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The parts that run.
+pub(crate) struct Running {
+    me: NodeId,
+    control: Control,
+    lease: Lease,
+    registry: Arc<Registry>,
+    data: Option<Data>,
+    heartbeat: Mutex<Option<HeartbeatThread>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Running {
+    /// Starts everything. `fatal` hears of what must end the process later on.
+    pub(super) async fn start(
+        config: &NodeConfig,
+        identity: Identity,
+        fatal: mpsc::Sender<anyhow::Error>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let me = identity.node;
+        let incarnation = Incarnation(rand::random_range(1..u64::MAX));
+        let clock = boot_clock();
+        let registry = Arc::new(Registry::default());
+        let on_reset = {
+            let registry = Arc::clone(&registry);
+            // Connections check their own generation before anything else (L7); this wakes them up to do so.
+            Arc::new(move |generation, cause| {
+                tracing::warn!(%generation, ?cause, "initiators' connections are reset");
+                registry.reset_all("its lease generation is over, or this node was stopped for a while");
+            })
+        };
+        let lease = Lease::new(me, incarnation, Arc::clone(&clock), on_reset);
+        let mut raft = RaftConfig::new(config.dir.join("raft"), identity.cluster, me);
+        raft.expect_log = identity.was_member(&config.dir);
+        let hook = {
+            let lease = lease.clone();
+            Arc::new(move |state: &Arc<ClusterState>| lease.applied(state))
+        };
+        let control = Control::start(raft, hook).await?;
+        let listener = TcpListener::bind(config.listen.raft)
+            .await
+            .with_context(|| format!("cannot listen on {} (listen.raft)", config.listen.raft))?;
+        control.serve(listener);
+        let socket = std::net::UdpSocket::bind(config.listen.heartbeat)
+            .with_context(|| format!("cannot listen on {} (listen.heartbeat)", config.listen.heartbeat))?;
+        let heartbeat = lease.spawn(socket).context("cannot start the heartbeat thread")?;
+        let parts = Parts { me, incarnation, control: control.clone(), lease: lease.clone(), clock: Arc::clone(&clock) };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(parts.clone().catch_up());
+        tasks.spawn(parts.clone().announce());
+        tasks.spawn(parts.clone().govern());
+        tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
+        tasks.spawn(watch_for_the_end(control.clone(), fatal.clone()));
+        let data = match config.role {
+            Role::Witness => None,
+            Role::Data => Some(Data::start(config, &identity, &parts, Arc::clone(&registry), &mut tasks, fatal).await?),
+        };
+        if let Some(data) = &data {
+            start_front(config, &parts, data, &registry, &mut tasks);
+        }
+        tracing::info!(node = %me, %incarnation, "node is running");
+        Ok(Arc::new(Self {
+            me,
+            control,
+            lease,
+            registry,
+            data,
+            heartbeat: Mutex::new(Some(heartbeat)),
+            tasks: Mutex::new(tasks),
+        }))
+    }
+
+    /// Ends everything in order. What was acknowledged is stable already; this only saves others the wait.
+    pub(super) async fn stop(&self) {
+        self.registry.close_all();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+        if let Some(data) = &self.data {
+            data.stop().await;
+        }
+        self.control.shutdown().await;
+        drop(self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// The committed state as applied here.
+    pub(crate) fn state(&self) -> Arc<ClusterState> {
+        self.control.state()
+    }
+
+    /// Proposes a command.
+    pub(crate) async fn propose(&self, command: Command) -> anyhow::Result<Reply> {
+        Ok(self.control.propose(command).await?)
+    }
+
+    /// Makes a cluster of the members; this node is one of them. Done again, it changes nothing.
+    pub(crate) async fn initialize(&self, init: Init) -> anyhow::Result<Reply> {
+        let members: BTreeMap<NodeId, SocketAddr> =
+            init.nodes.iter().map(|node| (node.id, node.addresses.raft)).collect();
+        match self.control.initialize(members).await {
+            Ok(()) | Err(InitializeError::AlreadyInitialized) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let state = self.control.state();
+        if state.cluster.as_ref().is_some_and(|cluster| cluster.id == init.id) {
+            let known: Vec<NodeId> = state.nodes.keys().copied().collect();
+            if !known.iter().copied().eq(init.nodes.iter().map(|node| node.id)) {
+                bail!("the cluster is made already, of other nodes");
+            }
+            return Ok(Reply::DONE);
+        }
+        Ok(self.control.propose(Command::Init(init)).await?)
+    }
+
+    /// Moves extents to a node, planned; how many moved. Their primaries do it: those on other nodes are asked to.
+    pub(crate) async fn switchover(&self, extents: Vec<ExtentId>, to: NodeId) -> anyhow::Result<usize> {
+        let state = self.control.state();
+        let moving: Vec<ExtentId> =
+            extents.into_iter().filter(|id| state.extents.get(id).is_some_and(|extent| extent.primary != Some(to))).collect();
+        let mut elsewhere: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
+        for id in &moving {
+            let extent = &state.extents[id];
+            if !extent.in_sync.contains(&to) {
+                bail!("extent {} cannot move: its replica there is not in sync", extent.name);
+            }
+            match extent.primary {
+                Some(primary) if primary != self.me => elsewhere.entry(primary).or_default().push(extent.name.clone()),
+                Some(_) => {}
+                None => bail!("extent {} has no primary at present", extent.name),
+            }
+        }
+        for (primary, extents) in elsewhere {
+            ask_to_switch(&state, primary, extents, to).await?;
+        }
+        if let Some(data) = &self.data {
+            let mine = moving.iter().filter(|id| state.extents[id].primary == Some(self.me));
+            mine.for_each(|id| data.switchover(*id, to));
+        }
+        let mut watch = self.control.watch();
+        let arrived = watch.wait_for(|state| {
+            moving.iter().all(|id| state.extents.get(id).is_none_or(|extent| extent.primary == Some(to)))
+        });
+        match tokio::time::timeout(SWITCHOVER_WITHIN, arrived).await {
+            Ok(Ok(_)) => Ok(moving.len()),
+            Ok(Err(_)) => bail!("the node stops"),
+            Err(_) => bail!("no switchover within {} s; the extents stay where they are", SWITCHOVER_WITHIN.as_secs()),
+        }
+    }
+
+    /// The cluster as this node sees it.
+    pub(crate) fn status(&self, mut seen: Seen) -> StatusDocument {
+        let state = self.control.state();
+        let metrics = self.control.metrics();
+        let view = self.lease.view();
+        let heard = view.peers.iter().filter(|(_, peer)| peer.is_heard()).map(|(node, _)| *node);
+        seen.me = self.me;
+        seen.heard = heard.chain([self.me]).collect();
+        seen.leader = metrics.leader;
+        let voters = seen.heard.iter().filter(|node| state.voters.members.contains(node)).count();
+        seen.quorum = state.is_initialized() && voters >= state.voters.majority() && metrics.leader.is_some();
+        seen.lease = self.lease.cell().holds(boot_clock()());
+        seen.sessions = self.registry.sessions();
+        if let Some(reason) = &metrics.stopped {
+            seen.alarms.push(format!("the control plane of {} has stopped: {reason}", seen.my_name));
+        }
+        if let Some(data) = &self.data {
+            data.describe(&mut seen);
+        }
+        derive(&state, seen)
+    }
+}
+
+async fn ask_to_switch(state: &ClusterState, primary: NodeId, extents: Vec<String>, to: NodeId) -> anyhow::Result<()> {
+    let member = state.node(primary).context("the primary is no member")?;
+    let Some(address) = member.addresses.admin else {
+        bail!("extent {}: ask its primary, {}, whose admin service is not reached from here", extents.join(", "), member.name);
+    };
+    let to = state.node(to).map(|node| node.name.clone()).context("the node to move to is no member")?;
+    let mut client = AdminClient::connect(&AdminAddress::Tcp(address)).await?;
+    client.switchover(SwitchoverRequest { extents, to }).await.map(drop)
+}
+
+fn start_front(config: &NodeConfig, parts: &Parts, data: &Data, registry: &Arc<Registry>, tasks: &mut JoinSet<()>) {
+    let (state_to, state) = watch::channel(Arc::new(FrontState::default()));
+    let (port_to, port) = watch::channel(None);
+    let me = parts.me;
+    tasks.spawn(follow_state(parts.control.clone(), move |state| {
+        state_to.send_replace(Arc::new(FrontState::derive(state)));
+        port_to.send_replace(state.node(me).map(|node| node.tpg));
+    }));
+    let front = Arc::new(Front {
+        node: me,
+        incarnation: parts.incarnation,
+        clock: Arc::clone(&parts.clock),
+        lease: parts.lease.cell(),
+        backend: data.backend(),
+        registry: Arc::clone(registry),
+        state,
+    });
+    tasks.spawn(Portals::new(front, config.listen.portals.clone(), port).run());
+}
+
+/// From the moment that this node is a member by commit it never starts with an empty Raft log again (L8).
+async fn remember_membership(control: Control, identity: Identity, dir: std::path::PathBuf) {
+    let mut state = control.watch();
+    let joined = state.wait_for(|state| state.node(identity.node).is_some()).await.is_ok();
+    if joined && let Err(error) = identity.note_member(&dir) {
+        tracing::error!(%error, "cannot note in the node's directory that it is a member");
+    }
+}
+
+/// A control plane that has stopped does not come back in this process.
+async fn watch_for_the_end(control: Control, fatal: mpsc::Sender<anyhow::Error>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if let Some(reason) = control.metrics().stopped {
+            // If another part has ended the process already, this one need not.
+            let _ = fatal.try_send(anyhow::anyhow!("the control plane has stopped: {reason}"));
+            return;
+        }
+    }
+}

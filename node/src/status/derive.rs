@@ -1,0 +1,210 @@
+//! The status document, out of committed state and what this node sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_raft::model::{ClusterState, Extent, Role as ModelRole};
+use holdfast_replication::core::{RoleName, Status as CoreStatus};
+use holdfast_types::{ExtentId, Naa, NodeId};
+
+use super::document::{
+    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, ResyncStatus, SessionStatus,
+    StatusDocument, TargetStatus,
+};
+use crate::config::Role;
+
+/// What a node sees, beside what is committed.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The node that looks.
+    pub(crate) me: NodeId,
+    /// Its name, for the time before the cluster is made.
+    pub(crate) my_name: String,
+    /// Raft's leader, as far as it knows.
+    pub(crate) leader: Option<NodeId>,
+    /// A majority of voters is heard.
+    pub(crate) quorum: bool,
+    /// It holds its quorum lease.
+    pub(crate) lease: bool,
+    /// Nodes that it hears, itself included.
+    pub(crate) heard: BTreeSet<NodeId>,
+    /// Its replication cores.
+    pub(crate) cores: BTreeMap<ExtentId, CoreStatus>,
+    /// Bytes a second of running resyncs, by extent and node.
+    pub(crate) resync_rates: BTreeMap<(ExtentId, NodeId), u64>,
+    /// Initiators' sessions here.
+    pub(crate) sessions: Vec<SessionStatus>,
+    /// What needs somebody's attention.
+    pub(crate) alarms: Vec<String>,
+}
+
+/// The status document.
+pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
+    let name = |node: NodeId| state.node(node).map_or_else(|| format!("node {node}"), |member| member.name.clone());
+    let nodes: Vec<NodeStatus> = state.nodes.iter().map(|(id, _)| node_status(state, &seen, *id)).collect();
+    let extents: Vec<ExtentStatus> =
+        state.extents.iter().map(|(id, extent)| extent_status(state, &seen, *id, extent, &name)).collect();
+    let targets = state
+        .targets
+        .iter()
+        .map(|(iqn, target)| TargetStatus {
+            iqn: iqn.clone(),
+            luns: target.luns.iter().map(|(lun, extent)| lun_status(state, lun.value(), *extent, &name)).collect(),
+        })
+        .collect();
+    let (health, reasons) = judge(state, &seen, &nodes, &extents);
+    StatusDocument {
+        cluster: state.cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
+        health,
+        reasons,
+        alarms: seen.alarms,
+        sessions: seen.sessions,
+        quorum: seen.quorum,
+        leader: seen.leader.filter(|_| seen.quorum).map(name),
+        revision: state.revision.value(),
+        answered_by: seen.my_name,
+        nodes,
+        extents,
+        targets,
+    }
+}
+
+fn node_status(state: &ClusterState, seen: &Seen, id: NodeId) -> NodeStatus {
+    let member = &state.nodes[&id];
+    let heard = id == seen.me || seen.heard.contains(&id);
+    let node_state = match (heard, member.is_suspect()) {
+        (true, false) => NodeState::Up,
+        (true, true) => NodeState::Starting,
+        (false, _) => NodeState::Down,
+    };
+    NodeStatus {
+        name: member.name.clone(),
+        role: match member.role {
+            ModelRole::Data => Role::Data,
+            ModelRole::Witness => Role::Witness,
+        },
+        state: node_state,
+        lease: if id == seen.me { seen.lease } else { node_state == NodeState::Up },
+        voter: state.voters.members.contains(&id),
+    }
+}
+
+fn extent_status(
+    state: &ClusterState,
+    seen: &Seen,
+    id: ExtentId,
+    extent: &Extent,
+    name: &impl Fn(NodeId) -> String,
+) -> ExtentStatus {
+    let core = seen.cores.get(&id);
+    let here = extent.primary == Some(seen.me);
+    let served = match extent.primary {
+        None => false,
+        Some(_) if here => seen.lease && core.is_some_and(|core| matches!(core.role, RoleName::Primary | RoleName::Draining)),
+        Some(primary) => {
+            let run = state.node(primary).and_then(|member| member.incarnation);
+            seen.heard.contains(&primary) && !state.is_suspect(primary) && run == extent.primary_incarnation
+        }
+    };
+    let replicas = extent.replicas.iter().map(|node| replica_status(seen, id, extent, *node, name)).collect();
+    ExtentStatus {
+        name: extent.name.clone(),
+        id,
+        naa: Naa::of(id).to_string(),
+        size_bytes: extent.size_bytes,
+        block_size: extent.block_size.bytes(),
+        epoch: extent.epoch.value(),
+        primary: extent.primary.map(name),
+        served,
+        in_sync: extent.in_sync.iter().map(|node| name(*node)).collect(),
+        replicas,
+    }
+}
+
+fn replica_status(
+    seen: &Seen,
+    id: ExtentId,
+    extent: &Extent,
+    node: NodeId,
+    name: &impl Fn(NodeId) -> String,
+) -> ReplicaStatus {
+    let core = seen.cores.get(&id);
+    let peer = core.and_then(|core| core.replicas.iter().find(|replica| replica.node == node));
+    let mine = core.filter(|_| node == seen.me);
+    let fenced = mine.is_some_and(|core| core.role == RoleName::Fenced) || peer.is_some_and(|peer| peer.fenced);
+    let heard = node == seen.me || seen.heard.contains(&node);
+    let state = match (fenced, extent.in_sync.contains(&node), heard) {
+        (true, _, _) => ReplicaState::Fenced,
+        (false, true, true) => ReplicaState::InSync,
+        (false, false, true) => ReplicaState::Resyncing,
+        (false, _, false) => ReplicaState::Offline,
+    };
+    let resync = peer.and_then(|peer| peer.resync).filter(|_| state == ReplicaState::Resyncing).map(|resync| ResyncStatus {
+        done: share(resync.bytes_total.saturating_sub(resync.bytes_left), resync.bytes_total),
+        bytes_left: resync.bytes_left,
+        rate: seen.resync_rates.get(&(id, node)).copied().unwrap_or(0),
+    });
+    let applied_lsn = mine.map(|core| core.applied.value()).or_else(|| peer.map(|peer| peer.applied.value()));
+    ReplicaStatus { node: name(node), state, applied_lsn, resync }
+}
+
+/// A share of 0 to 1, to a ten-thousandth.
+fn share(part: u64, of: u64) -> f64 {
+    if of == 0 {
+        return 1.0;
+    }
+    let tenthousandths = u128::from(part) * 10_000 / u128::from(of);
+    f64::from(u32::try_from(tenthousandths).unwrap_or(10_000)) / 10_000.0
+}
+
+fn lun_status(state: &ClusterState, lun: u16, extent: ExtentId, name: &impl Fn(NodeId) -> String) -> LunStatus {
+    let groups = state.lu(extent).map(|lu| lu.groups).unwrap_or_default();
+    LunStatus {
+        lun,
+        extent: state.extents.get(&extent).map(|extent| extent.name.clone()).unwrap_or_default(),
+        groups: groups
+            .iter()
+            .map(|group| GroupStatus {
+                node: name(group.node),
+                id: group.id.value(),
+                state: group.state.to_string(),
+                preferred: group.preferred,
+            })
+            .collect(),
+    }
+}
+
+/// Health, and every reason why it is not ok, worst first.
+fn judge(state: &ClusterState, seen: &Seen, nodes: &[NodeStatus], extents: &[ExtentStatus]) -> (Health, Vec<String>) {
+    let mut found: Vec<(Health, String)> = Vec::new();
+    if !state.is_initialized() {
+        found.push((Health::Down, "this node belongs to no cluster yet; see 'holdfast cluster init'".to_owned()));
+    } else if !seen.quorum {
+        found.push((Health::Down, format!("{} hears no majority of voters; this is the last known state", seen.my_name)));
+    }
+    for extent in extents.iter().filter(|extent| !extent.served) {
+        let primary = extent.primary.as_deref().unwrap_or("nobody");
+        found.push((Health::Down, format!("extent {} is not served (primary: {primary})", extent.name)));
+    }
+    for extent in extents {
+        let missing: Vec<&str> = extent
+            .replicas
+            .iter()
+            .filter(|replica| replica.state != ReplicaState::InSync)
+            .map(|replica| replica.node.as_str())
+            .collect();
+        let in_sync = extent.replicas.len() - missing.len();
+        if in_sync < 2 && extent.replicas.len() > 1 {
+            let copies = if in_sync == 1 { "one copy" } else { "no copy that is up" };
+            found.push((Health::AtRisk, format!("extent {} has {copies}: {} is not in sync", extent.name, missing.join(", "))));
+        } else if !missing.is_empty() {
+            found.push((Health::Degraded, format!("extent {}: {} is not in sync", extent.name, missing.join(", "))));
+        }
+    }
+    for node in nodes.iter().filter(|node| node.state != NodeState::Up) {
+        let word = if node.state == NodeState::Down { "is down" } else { "is coming back" };
+        found.push((Health::Degraded, format!("{} {word}", node.name)));
+    }
+    found.sort_by_key(|(health, _)| std::cmp::Reverse(*health));
+    let health = found.first().map_or(Health::Ok, |(health, _)| *health);
+    (health, found.into_iter().map(|(_, reason)| reason).collect())
+}

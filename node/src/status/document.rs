@@ -1,0 +1,154 @@
+//! Status as JSON. Scripts rely on these fields; more may come, none goes.
+
+use holdfast_types::{ExtentId, IscsiName};
+use serde::{Deserialize, Serialize};
+
+/// How the cluster is, worst of all extents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Health {
+    /// Every block is on every replica, every node is up, and any node may be lost.
+    Ok,
+    /// Everything is served, but a node or a replica is missing.
+    Degraded,
+    /// Everything is served, but the next loss stops something.
+    AtRisk,
+    /// Something is not served.
+    Down,
+}
+
+impl Health {
+    /// Exit status of `status --check`, as monitoring plugins have it: 0 fine, 1 warning, 2 critical.
+    pub(crate) const fn exit_status(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Degraded => 1,
+            Self::AtRisk | Self::Down => 2,
+        }
+    }
+}
+
+/// What `holdfast status --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StatusDocument {
+    pub(crate) cluster: String,
+    pub(crate) health: Health,
+    /// Why health is not ok, for people.
+    pub(crate) reasons: Vec<String>,
+    pub(crate) alarms: Vec<String>,
+    pub(crate) sessions: Vec<SessionStatus>,
+    pub(crate) quorum: bool,
+    pub(crate) leader: Option<String>,
+    pub(crate) revision: u64,
+    /// The node that answered.
+    pub(crate) answered_by: String,
+    pub(crate) nodes: Vec<NodeStatus>,
+    pub(crate) extents: Vec<ExtentStatus>,
+    pub(crate) targets: Vec<TargetStatus>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    pub(crate) name: String,
+    pub(crate) role: crate::config::Role,
+    pub(crate) state: NodeState,
+    /// Whether it holds its quorum lease; known of the node that answers, and of others by what they say.
+    pub(crate) lease: bool,
+    pub(crate) voter: bool,
+}
+
+/// Whether a node is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NodeState {
+    Up,
+    Down,
+    Starting,
+    Draining,
+}
+
+/// An extent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ExtentStatus {
+    pub(crate) name: String,
+    pub(crate) id: ExtentId,
+    pub(crate) naa: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) block_size: u32,
+    pub(crate) epoch: u64,
+    pub(crate) primary: Option<String>,
+    /// Whether the primary serves: it is up, its log's tail is settled.
+    pub(crate) served: bool,
+    pub(crate) in_sync: Vec<String>,
+    pub(crate) replicas: Vec<ReplicaStatus>,
+}
+
+/// A replica of an extent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReplicaStatus {
+    pub(crate) node: String,
+    pub(crate) state: ReplicaState,
+    /// As far as the answering node knows.
+    pub(crate) applied_lsn: Option<u64>,
+    pub(crate) resync: Option<ResyncStatus>,
+}
+
+/// Where a replica stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplicaState {
+    InSync,
+    Resyncing,
+    Offline,
+    Fenced,
+}
+
+/// A resync's progress.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ResyncStatus {
+    /// 0 to 1.
+    pub(crate) done: f64,
+    pub(crate) bytes_left: u64,
+    /// Bytes a second, compared or copied.
+    pub(crate) rate: u64,
+}
+
+/// An initiator's session on the answering node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SessionStatus {
+    pub(crate) initiator: String,
+    pub(crate) target: Option<String>,
+    pub(crate) portal: String,
+    pub(crate) peer: String,
+    pub(crate) node: String,
+}
+
+/// A target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TargetStatus {
+    pub(crate) iqn: IscsiName,
+    pub(crate) luns: Vec<LunStatus>,
+}
+
+/// A LUN of a target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LunStatus {
+    pub(crate) lun: u16,
+    pub(crate) extent: String,
+    pub(crate) groups: Vec<GroupStatus>,
+}
+
+/// A target port group of a LUN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GroupStatus {
+    pub(crate) node: String,
+    pub(crate) id: u16,
+    /// As SPC prints it: `active/optimized`, `active/non-optimized`, `standby`, `transitioning`, …
+    pub(crate) state: String,
+    pub(crate) preferred: bool,
+}
+
+#[cfg(test)]
+#[path = "document_test.rs"]
+mod tests;

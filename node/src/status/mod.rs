@@ -1,0 +1,12 @@
+//! The cluster at a glance: one document, derived on a node, printed by commands.
+
+mod derive;
+mod document;
+mod text;
+
+pub(crate) use derive::{Seen, derive};
+pub(crate) use document::{
+    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, ResyncStatus, SessionStatus,
+    StatusDocument, TargetStatus,
+};
+pub(crate) use text::{changes, extents_text, summary, targets_text, text};
