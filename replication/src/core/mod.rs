@@ -30,7 +30,11 @@ mod role;
 #[cfg(test)]
 mod core_test;
 #[cfg(test)]
+mod sim_check;
+#[cfg(test)]
 mod sim_test;
+#[cfg(test)]
+mod sim_world;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(names.look_up(&name(3), at(1500)), Known::Never);
         names.logged(name(4), Lsn(3), at(60_000));
         assert_eq!(
-            names.look_up(&name(2), at(1500)),
+            names.look_up(&name(2), at(1190)),
             Known::Unknown,
             "forgotten by age"
         );
