@@ -258,12 +258,15 @@ impl GroupHeader {
     }
 
     /// Whether a block that is no good group header at `address` was once meant to be one: its address is right, or wrong in one
-    /// bit. (An old group's header names an address at least one segment lower.)
-    pub(crate) fn resembles(bytes: &[u8], address: u64) -> bool {
+    /// bit; but not if it is a good header elsewhere, left over in a recycled segment.
+    pub(crate) fn resembles(bytes: &[u8], seed: u32, address: u64) -> bool {
         if bytes.len() < GROUP_HEADER_LEN {
             return false;
         }
         let found = u64_at(bytes, 8);
+        if GroupHeader::decode(bytes, seed, found).is_some() {
+            return false;
+        }
         found == address || (u32_at(bytes, 0) == GROUP_MAGIC && (found ^ address).count_ones() == 1)
     }
 }

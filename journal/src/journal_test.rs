@@ -119,6 +119,21 @@ fn a_log_is_open_once() {
 }
 
 #[test]
+fn old_bytes_behind_the_end_of_a_recycled_segment_are_nothing() {
+    let device = SimDevice::new(1);
+    let mut rig = open(&device);
+    for round in 0..80_u64 {
+        let position = rig.put(vec![1; 3000]);
+        rig.journal.release_before(position);
+        rig.drain();
+        let again = open(&device.fork(round));
+        assert_eq!(again.recovery.verdict, Verdict::Clean, "round {round}");
+        assert_eq!(again.found.last().unwrap().record.position, position);
+    }
+    assert!(rig.journal.first_position() > Position::new(5 << 16));
+}
+
+#[test]
 fn a_handle_goes_anywhere() {
     fn shared<X: Clone + Send + Sync + 'static>() {}
     // A tag need only be `Send`.

@@ -69,7 +69,7 @@ impl Segment<'_> {
             Err(error) => return Found::Unreadable(error),
         };
         let Some((header, _)) = GroupHeader::decode(&block, self.seed, address) else {
-            return if GroupHeader::resembles(&block, address) {
+            return if GroupHeader::resembles(&block, self.seed, address) {
                 Found::Broken(block)
             } else {
                 Found::Nothing(block)
