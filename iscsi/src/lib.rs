@@ -21,3 +21,6 @@ pub mod serial;
 pub mod session;
 pub mod target;
 pub mod text;
+
+#[cfg(test)]
+mod pair;

@@ -14,3 +14,12 @@ mod window;
 pub use config::{DigestPolicy, Limits, Offer, PortalConfig};
 pub use connection::Connection;
 pub use event::{Answer, Command, Event, ReferencedTask, TaskError, TaskId, TaskManagement, TmfId};
+
+#[cfg(test)]
+mod data_test;
+#[cfg(test)]
+mod login_test;
+#[cfg(test)]
+mod order_test;
+#[cfg(test)]
+mod session_test;
