@@ -90,6 +90,7 @@ pub struct Governor {
     records: BTreeMap<NodeId, Record>,
     proposed: BTreeMap<Matter, Mono>,
     ready_since: BTreeMap<SuspicionId, Mono>,
+    turns: usize,
 }
 
 impl Governor {
@@ -107,13 +108,33 @@ impl Governor {
         let heard = input.view.peers.values().filter(|peer| peer.is_heard()).count();
         if heard + 1 < input.state.voters.majority() {
             // Nothing could be committed now, and what lay in the log until the others are back would come too late to be true.
-            return Vec::new();
+            return self.give_up(now, input);
         }
         let mut wanted = self.new_epochs(now, input);
         wanted.extend(self.clearings(input));
         wanted.extend(absent(input));
         let fresh = wanted.into_iter().filter(|(matter, _)| self.is_due(now, *matter));
         fresh.map(|(_, proposal)| proposal).collect()
+    }
+
+    /// A leader that hears no majority while Raft still has it lead (only heartbeats are lost) can decide nothing about anybody. Somebody else
+    /// may see more; whoever is tried in vain now is tried again after the others.
+    fn give_up(&mut self, now: Mono, input: &GovernorInput<'_>) -> Vec<Proposal> {
+        let lately = input
+            .view
+            .peers
+            .values()
+            .filter(|peer| peer.silent_both < SILENT_AFTER);
+        if lately.count() + 1 >= input.state.voters.majority() {
+            return Vec::new();
+        }
+        let fit = |node: &&NodeId| !input.state.is_suspect(**node) && has_caught_up(input, **node);
+        let others: Vec<NodeId> = input.view.peers.keys().filter(fit).copied().collect();
+        if others.is_empty() || !self.is_due(now, Matter::Transfer) {
+            return Vec::new();
+        }
+        self.turns += 1;
+        vec![Proposal::TransferLeader(others[self.turns % others.len()])]
     }
 
     fn is_due(&mut self, now: Mono, matter: Matter) -> bool {
@@ -286,16 +307,11 @@ fn absent(input: &GovernorInput<'_>) -> Vec<(Matter, Proposal)> {
     let mut out = Vec::new();
     for (node, _) in missing {
         match better_placed(input, *node) {
-            Some(to) => {
-                let caught_up = input
-                    .raft
-                    .matched
-                    .get(&to)
-                    .is_some_and(|m| *m >= input.raft.committed);
-                if caught_up {
-                    return vec![(Matter::Transfer, Proposal::TransferLeader(to))];
-                }
+            Some(to) if has_caught_up(input, to) => {
+                return vec![(Matter::Transfer, Proposal::TransferLeader(to))];
             }
+            // It will have, in a moment; nobody is suspected meanwhile.
+            Some(_) => {}
             None if !input.state.is_suspect(*node) => {
                 let generation = input
                     .state
@@ -313,6 +329,15 @@ fn absent(input: &GovernorInput<'_>) -> Vec<(Matter, Proposal)> {
         }
     }
     out
+}
+
+/// L6: whether that voter's log has all that is committed.
+fn has_caught_up(input: &GovernorInput<'_>, node: NodeId) -> bool {
+    input
+        .raft
+        .matched
+        .get(&node)
+        .is_some_and(|matched| *matched >= input.raft.committed)
 }
 
 /// A voter that hears `missed` and everybody whom this node hears: it sees strictly more. Leadership that only ever moves to who sees

@@ -163,7 +163,27 @@ fn l6_without_a_majority_nobody_is_suspected() {
     let mut seat = Seat::new(fixture::led_by_a(1));
     seat.loses(A);
     seat.loses(W);
+    let wanted = seat.tick(0);
+    assert!(
+        !wanted.iter().any(|p| matches!(p, Proposal::Command(_))),
+        "{wanted:?}"
+    );
+}
+
+#[test]
+fn l6_a_leader_that_hears_nobody_lets_others_lead_in_turn() {
+    let mut seat = Seat::new(fixture::led_by_a(1));
+    seat.sees(A, silent(600));
+    seat.sees(W, silent(499));
     assert_eq!(seat.tick(0), []);
+    seat.sees(W, silent(500));
+    let first = seat.tick(20);
+    let second = seat.tick(1020);
+    let all = [first, second].concat();
+    assert!(
+        all.contains(&Proposal::TransferLeader(A)) && all.contains(&Proposal::TransferLeader(W)),
+        "{all:?}"
+    );
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Keeper {
         });
         self.members = members.collect();
         for node in state.voters.members.iter().filter(|node| **node != self.me) {
-            self.peers.entry(*node).or_default();
+            self.peers.entry(*node).or_insert_with(|| Peer::new(now));
         }
         self.peers.retain(|node, _| state.voters.members.contains(node));
         let stands = |report: &RunOut| state.suspicion(report.node) == Some(report.suspicion);
@@ -301,8 +301,8 @@ impl Keeper {
         })
     }
 
-    /// Whether `node`, which has applied `generation` of its own lease, gets a promise now (L1, L2, L3, L5); if so it is given. It lasts for
-    /// the longer of the two lease times, should the two nodes not have applied the same one.
+    /// Whether `node`, which has applied `generation` of its own lease, gets a promise now (L1, L2, L3, L5); if so it is given. It lasts
+    /// for the longer of the two lease times, should the two nodes not have applied the same one.
     fn give(&mut self, node: NodeId, generation: LeaseGeneration, lease: Duration, now: Mono) -> bool {
         let Some(member) = self.members.get(&node) else {
             return false;
@@ -354,9 +354,11 @@ impl Keeper {
     }
 
     /// Until when this node holds the quorum lease (L2); `None` if it does not. A voter set that others know and this node does not
-    /// is one it cannot count a majority of (L8).
+    /// is one it cannot count a majority of (L8). Before it has caught up it holds none either: what it has applied may be older than what it
+    /// had applied before its restart, and nothing should be answered from that with authority.
     pub fn lease_until(&self, now: Mono) -> Option<Mono> {
-        if self.newest_voter_set > self.voters.id {
+        let caught_up = self.caught_up || fault::on(Fault::PromiseBeforeCaughtUp);
+        if !caught_up || self.newest_voter_set > self.voters.id {
             return None;
         }
         let until = |node: &NodeId| {

@@ -130,6 +130,33 @@ fn l1_l5_promises_begin_when_the_voter_has_caught_up() {
 }
 
 #[test]
+fn l5_no_lease_before_the_node_has_caught_up() {
+    let mut rig = Rig::new();
+    rig.restart(A, 1);
+    rig.go(1000);
+    assert!(!rig.lease(A), "promised to, but what it has applied may be old");
+    rig.caught_up(A);
+    rig.go(100);
+    assert!(rig.lease(A));
+}
+
+#[test]
+fn a_voter_is_not_silent_from_before_it_was_known() {
+    let mut keeper = Keeper::new(B, Incarnation(20), at(0));
+    for ms in 0..100 {
+        let _ = keeper.tick(at(ms * 100));
+    }
+    let _ = keeper.applied(&fixture::trio(1), at(9_900));
+    let view = keeper.view(at(10_000));
+    assert_eq!(view.peers.len(), 2);
+    assert!(
+        view.peers
+            .values()
+            .all(|p| p.silent_both == Duration::from_millis(100))
+    );
+}
+
+#[test]
 fn strangers_are_not_answered() {
     let (mut keeper, _) = keeper();
     keeper.caught_up();

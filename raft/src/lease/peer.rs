@@ -20,6 +20,8 @@ struct Sent {
 
 #[derive(Debug, Default)]
 pub(super) struct Peer {
+    /// Since when it is known; it cannot have been silent before.
+    since: Mono,
     sent: VecDeque<Sent>,
     /// Until when its promise counts here (L2).
     pub(super) counted: Option<Mono>,
@@ -32,6 +34,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    pub(super) fn new(now: Mono) -> Self {
+        Self {
+            since: now,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn sent(&mut self, seq: u64, at: Mono, generation: LeaseGeneration) {
         if self.sent.len() == SENT_KEPT {
             self.sent.pop_front();
@@ -85,6 +94,7 @@ impl Peer {
     }
 
     pub(super) fn view(&self, now: Mono, listening_since: Mono) -> PeerView {
+        let listening_since = listening_since.max(self.since);
         let silent = |at: Option<Mono>| now.since(at.map_or(listening_since, |at| at.max(listening_since)));
         let unbroken = self.both.is_some_and(|both| now.since(both) <= HEARS_WITHIN);
         PeerView {

@@ -206,6 +206,17 @@ fn e1_an_extent_without_primary_is_opened_by_a_member_of_its_set() {
     );
 }
 
+#[test]
+fn an_extent_without_primary_is_the_preferred_nodes_first_and_anybodys_later() {
+    let mut state = trio(1);
+    assert_eq!(state.reopening(B, run(20)), None);
+    assert!(state.reopening(A, run(10)).is_some());
+    assert_eq!(state.reopening_late(W, run(30)), None);
+    let late = state.reopening_late(B, run(20)).unwrap();
+    must(&late, &mut state);
+    assert_eq!(extent(&state, 1).primary, Some(B));
+}
+
 /// A7, M4: a, which has not yet applied its own shrink of b, hands over to b.
 fn hand_over_passes_a_shrink() -> bool {
     let mut state = led_by_a(1);

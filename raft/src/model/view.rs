@@ -94,8 +94,8 @@ impl ClusterState {
         self.lu(*self.targets.get(target)?.luns.get(&lun)?)
     }
 
-    /// P4. A suspicion alone shows nothing: a group is served by its home node until a commit has put that node out of the in-sync set while
-    /// it is suspect. Portals are not taken over by peers yet. A member of the in-sync set has, by commit, a working link to the primary
+    /// P4. A suspicion alone shows nothing: a group is served by its home node until a commit has put that node out of the in-sync set
+    /// while it is suspect. Portals are not taken over by peers yet. A member of the in-sync set has, by commit, a working link to the primary
     /// (it would be shrunk away otherwise), so it can forward; any other node is standby at most.
     fn groups(&self, extent: &Extent) -> Vec<PortGroup> {
         let data = self.nodes.iter().filter(|(_, node)| node.role == Role::Data);
@@ -145,6 +145,21 @@ impl ClusterState {
     ///
     /// Extents that the node itself has handed back (E6) are its own to add.
     pub fn reopening(&self, node: NodeId, incarnation: Incarnation) -> Option<Command> {
+        self.reopening_where(node, incarnation, |extent| self.opener(extent) == Some(node))
+    }
+
+    /// As [`Self::reopening`], but with every extent without primary that `node` is in sync with, whoever should be first. For when nobody
+    /// opened them for a while: the first one may be up and unable to serve (its replica is fenced).
+    pub fn reopening_late(&self, node: NodeId, incarnation: Incarnation) -> Option<Command> {
+        self.reopening_where(node, incarnation, |_| true)
+    }
+
+    fn reopening_where(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        unclaimed: impl Fn(&Extent) -> bool,
+    ) -> Option<Command> {
         if self.is_suspect(node) {
             return None;
         }
@@ -152,7 +167,7 @@ impl ClusterState {
             .shares(node, incarnation)
             .filter(|(_, extent, share)| match share {
                 Share::PrimaryBefore => true,
-                Share::InSync => extent.primary.is_none() && self.opener(extent) == Some(node),
+                Share::InSync => extent.primary.is_none() && unclaimed(extent),
                 _ => false,
             })
             .map(|(id, extent, _)| extent.stamp(id))
