@@ -27,7 +27,8 @@ pub trait LogDevice: Send + Sync + 'static {
     /// The files that are there, with their lengths in bytes, in no particular order. Foreign files are not listed.
     fn list(&self) -> io::Result<Vec<(FileName, u64)>>;
 
-    /// Creates a file, fills it with zeros that are really written, and makes its contents durable (its name: [`sync_dir`](LogDevice::sync_dir)).
+    /// Creates a file, fills it with zeros that are really written, and makes its contents durable (its name:
+    /// [`sync_dir`](LogDevice::sync_dir)).
     /// A full disk is `ErrorKind::StorageFull` or `QuotaExceeded`.
     fn create(&self, name: FileName, len: u64) -> io::Result<()>;
 

@@ -4,7 +4,8 @@
 //! border and is what one `pwritev2` wrote: a group header, then records, back to back, then padding to the next border. So no
 //! sector that holds acknowledged bytes is ever written again, whatever a later write tears.
 //!
-//! An address (a [`Position`](crate::Position)) is `segment sequence * segment size + offset`. Every header names its own address, every checksum starts
+//! An address (a [`Position`](crate::Position)) is `segment sequence * segment size + offset`. Every header names its own address,
+//! every checksum starts
 //! from the log's identity, and every group and record names the checksum before it. So the old bytes of a recycled segment, or
 //! of another log, are never taken for records: there is no need to clear them.
 //!
@@ -70,7 +71,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 /// | 16-31 | identity of the log | no file of another log is taken for a part of this one |
 /// | 32-39 | sequence | which segment this is; a recycled file gets a new one |
 /// | 40-47 | segment size | the log keeps the size it was made with |
-/// | 48-55 | durable | address where the log ended when this segment was begun: the one before must be whole up to there and what lies behind is cut |
+/// | 48-55 | durable | where the log ended when this was begun: the one before must be whole up to there, the rest is cut |
 /// | 56-63 | first | no record below this address is kept: lower segments may be gone |
 /// | 64-71 | accepted | damage below this address was accepted by the owner |
 /// | 72-79 | number of the last group before | the chain over the border |
@@ -185,7 +186,7 @@ impl SegmentHeader {
 /// | 4-7 | CRC-32C of bytes 8-63, from the log's identity | |
 /// | 8-15 | its own address | old bytes of a recycled segment name another one |
 /// | 16-23 | number | grows by one from group to group |
-/// | 24-31 | durable | where the group before ended: a group is begun only when the one before is stable, so its header proves that (J1) |
+/// | 24-31 | durable | where the group before ended: begun only when that one was stable, so this header proves it (J1) |
 /// | 32-39 | first | no record below this address is kept; segments below are recycled only once this is durable |
 /// | 40-43 | checksum of the last record (or empty group) before | the chain |
 /// | 44-47 | incarnation | |
@@ -193,7 +194,8 @@ impl SegmentHeader {
 /// | 52-55 | records | |
 /// | 56-63 | zero | |
 ///
-/// The first group of an incarnation in a segment that was already begun is empty. Being one sector, it replaces the header of a torn group at the same
+/// The first group of an incarnation in a segment that was already begun is empty. Being one sector, it replaces the header of a torn
+/// group at the same
 /// place as a whole, before anything else is written: a torn group can never become whole later, not even by equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupHeader {

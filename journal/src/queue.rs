@@ -167,12 +167,14 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Locks the queue. No code panics between related changes, so a poisoned lock (a panicking clone or drop of a tag) holds a sound state.
+    /// Locks the queue. No code panics between related changes, so a poisoned lock (a panicking clone or drop of a tag) holds a sound
+    /// state.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Queue<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of the queue, and wakes the writer if it sleeps: a system call only then, and outside the lock, which the writer takes first.
+    /// Lets go of the queue, and wakes the writer if it sleeps: a system call only then, and outside the lock, which the writer takes
+    /// first.
     fn wake(&self, mut queue: MutexGuard<'_, Queue<T>>) {
         let parked = std::mem::take(&mut queue.parked);
         drop(queue);

@@ -11,7 +11,8 @@ const SECTOR: usize = 512;
 
 /// A simulated disk below one log. Clones are the same disk.
 ///
-/// Every change (a write, a creation, a rename, a removal, a directory flush) counts as one operation. Power can be cut in the middle of any: a write
+/// Every change (a write, a creation, a rename, a removal, a directory flush) counts as one operation. Power can be cut in the middle
+/// of any: a write
 /// then leaves any of its sectors, a creation any of its length, and of the names that were changed since the last directory
 /// flush the oldest changes are kept, as many as the seed says. Until [`restart`](SimDevice::restart) every call fails.
 #[derive(Clone, Debug)]
