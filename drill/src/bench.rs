@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::bench_guard::SIGNATURE;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::histogram::Histogram;
@@ -174,9 +175,12 @@ impl Work {
                 plan.block_bytes
             ));
         }
-        // One buffer for all writes: it does not compress, and it is never copied here.
+        // One buffer for all writes: it does not compress, and it is never copied here. Every block says where it comes from.
         let mut payload = BytesMut::zeroed(plan.block_bytes);
         StdRng::seed_from_u64(plan.seed).fill_bytes(&mut payload);
+        for start in payload.chunks_mut(block) {
+            start[..SIGNATURE.len()].copy_from_slice(SIGNATURE);
+        }
         Ok(Self {
             plan: *plan,
             slots,

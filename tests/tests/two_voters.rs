@@ -33,7 +33,11 @@ fn node(name: &str, dir: &Path, port: u16) -> Result<Child> {
     let log = std::fs::File::create(dir.join(format!("{name}.log")))?;
     let mut command = Command::new(tools::holdfast()?);
     command.arg("node").arg("--config").arg(&file);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true);
     Ok(command.spawn()?)
 }
 
@@ -51,7 +55,11 @@ async fn cluster_init_of_two_voters_says_that_nothing_fails_over_by_itself() -> 
             break done;
         }
         let log = std::fs::read_to_string(dir.path().join("a.log"))?;
-        ensure!(start.elapsed() < Duration::from_secs(30), "init: {}\na: {log}", done.err);
+        ensure!(
+            start.elapsed() < Duration::from_secs(30),
+            "init: {}\na: {log}",
+            done.err
+        );
         sleep(Duration::from_millis(200)).await;
     };
     let said = format!("{}{}", done.out, done.err);

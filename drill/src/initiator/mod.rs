@@ -466,5 +466,7 @@ impl Connect for Dial {
 }
 
 #[cfg(test)]
+mod target_test;
+#[cfg(test)]
 #[path = "initiator_test.rs"]
 mod tests;
