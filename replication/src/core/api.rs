@@ -623,6 +623,8 @@ pub enum Message {
     Forwarded {
         /// The forwarder's handle.
         op: OpId,
+        /// The epoch that it was forwarded under: an answer to an earlier try must not end a later one.
+        epoch: Epoch,
         /// Answer, or why not.
         answer: ForwardAnswer,
     },
@@ -639,6 +641,8 @@ pub enum Message {
     FateIs {
         /// The forwarder's handle.
         op: OpId,
+        /// The epoch asked under.
+        epoch: Epoch,
         /// What became of it.
         fate: Fate,
     },

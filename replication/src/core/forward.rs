@@ -8,7 +8,8 @@ use super::ExtentCore;
 use super::api::{Command, Ctx, Fate, ForwardAnswer, LinkId, Message, OpId};
 use super::front::{Op, OpKey, OpState};
 use super::names::Known;
-use super::role::Role;
+use super::replica::{Sender, session};
+use super::role::{Role, Session};
 
 impl ExtentCore {
     /// Sends a command of this node to the primary, or holds it. One that is to be aborted is asked for instead.
@@ -27,12 +28,17 @@ impl ExtentCore {
             return self.hold(key);
         };
         let (to, link) = (primary.node, link.link);
+        let at = Session {
+            node: to,
+            link,
+            epoch,
+        };
         let Some(op) = self.ops.get_mut(&key) else { return };
         if op.abort {
             let left = op.deadline.since(ctx.now);
-            return self.ask_fate(ctx, key, to, link, left, out);
+            return self.ask_fate(ctx, key, at, left, out);
         }
-        op.state = OpState::Forwarded { to, link };
+        op.state = OpState::Forwarded { at };
         let message = Message::Forward {
             op: id,
             epoch,
@@ -50,22 +56,19 @@ impl ExtentCore {
         &mut self,
         ctx: &Ctx,
         key: OpKey,
-        to: NodeId,
-        link: LinkId,
+        at: Session,
         limit: Duration,
         out: &mut Vec<Command>,
     ) {
-        let epoch = self.view.as_ref().map_or(Epoch(0), |view| view.epoch);
         let (OpKey::Local(id), Some(op)) = (key, self.ops.get_mut(&key)) else {
             return;
         };
-        op.state = OpState::Asked {
-            to,
-            link,
-            answered: false,
-        };
+        let answered = false;
+        op.state = OpState::Asked { at, answered };
         op.deadline = ctx.now + limit;
         let (op, name) = (id, op.name);
+        let Session { node, link, epoch } = at;
+        let to = node;
         let message = Message::Fate { op, epoch, name };
         out.push(Command::Send { to, link, message });
     }
@@ -97,7 +100,7 @@ impl ExtentCore {
         };
         let key = OpKey::Remote { node: from, link, op };
         let mut say = |answer| {
-            let message = Message::Forwarded { op, answer };
+            let message = Message::Forwarded { op, epoch, answer };
             let to = from;
             out.push(Command::Send { to, link, message });
         };
@@ -135,20 +138,17 @@ impl ExtentCore {
 
     pub(crate) fn on_forwarded(
         &mut self,
-        from: NodeId,
-        link: LinkId,
+        sender: Sender,
         op: OpId,
         answer: ForwardAnswer,
         out: &mut Vec<Command>,
     ) {
+        let from = sender.0;
         let key = OpKey::Local(op);
         let Some(open) = self.ops.get(&key) else { return };
-        let there = match open.state {
-            OpState::Forwarded { to, link } | OpState::Asked { to, link, .. } => (to, link),
+        match open.state {
+            OpState::Forwarded { at } | OpState::Asked { at, .. } if at == session(sender) => {}
             _ => return,
-        };
-        if there != (from, link) {
-            return;
         }
         match answer {
             ForwardAnswer::Outcome(outcome) if fits(&open.request, &outcome, self.block_bytes()) => {
@@ -173,9 +173,8 @@ impl ExtentCore {
     pub(crate) fn on_fate(
         &mut self,
         ctx: &Ctx,
-        (from, link): (NodeId, LinkId),
+        (from, link, epoch): Sender,
         op: OpId,
-        epoch: Epoch,
         name: CommandName,
         out: &mut Vec<Command>,
     ) {
@@ -202,7 +201,7 @@ impl ExtentCore {
         } else {
             self.fate_by_name(ctx, key, name)
         };
-        let message = Message::FateIs { op, fate };
+        let message = Message::FateIs { op, epoch, fate };
         let to = from;
         out.push(Command::Send { to, link, message });
     }
@@ -242,29 +241,16 @@ impl ExtentCore {
         }
     }
 
-    pub(crate) fn on_fate_is(
-        &mut self,
-        _ctx: &Ctx,
-        from: NodeId,
-        link: LinkId,
-        op: OpId,
-        fate: Fate,
-        out: &mut Vec<Command>,
-    ) {
+    pub(crate) fn on_fate_is(&mut self, sender: Sender, op: OpId, fate: Fate, out: &mut Vec<Command>) {
         let key = OpKey::Local(op);
         let bytes = self.block_bytes();
         let Some(open) = self.ops.get_mut(&key) else {
             return;
         };
-        let OpState::Asked {
-            to,
-            link: over,
-            answered,
-        } = &mut open.state
-        else {
+        let OpState::Asked { at, answered } = &mut open.state else {
             return;
         };
-        if (*to, *over) != (from, link) {
+        if *at != session(sender) {
             return;
         }
         match fate {

@@ -11,7 +11,7 @@ use super::api::{
 };
 use super::names::Known;
 use super::ranges::{Blocks, Want};
-use super::role::Role;
+use super::role::{Role, Session};
 use super::{ExtentCore, Owner};
 
 /// An open command: of this node, or forwarded by another one.
@@ -33,13 +33,9 @@ pub(crate) enum OpState {
     /// A flush behind records that are not committed.
     Flushing,
     /// At the primary.
-    Forwarded { to: NodeId, link: LinkId },
+    Forwarded { at: Session },
     /// The primary was asked what became of it (F2); `answered`: it is under way there.
-    Asked {
-        to: NodeId,
-        link: LinkId,
-        answered: bool,
-    },
+    Asked { at: Session, answered: bool },
 }
 
 /// An open command.
@@ -109,7 +105,9 @@ impl ExtentCore {
                 out.push(Command::Complete { op, outcome });
             }
             OpKey::Remote { node, link, op } => {
-                let message = Message::Forwarded { op, answer };
+                // Forwarded commands are open only under the epoch that they were forwarded under.
+                let epoch = self.role.primary().map_or(self.seen, |primary| primary.epoch);
+                let message = Message::Forwarded { op, epoch, answer };
                 let to = node;
                 out.push(Command::Send { to, link, message });
             }
@@ -413,15 +411,16 @@ impl ExtentCore {
                     op.deadline = ctx.now + LOOK_AGAIN;
                 }
             }
-            OpState::Forwarded { to, link } => {
+            OpState::Forwarded { at } => {
                 let limit = self.config.fate_limit;
-                self.ask_fate(ctx, key, to, link, limit, out);
+                self.ask_fate(ctx, key, at, limit, out);
             }
-            OpState::Asked { to, link, answered } => {
+            OpState::Asked { at, answered } => {
                 self.refuse_op(key, out);
                 if !answered {
                     // It may still lie in a buffer on the way: it must not arrive any more (I11).
-                    out.push(Command::ResetLink { node: to, link });
+                    let (node, link) = (at.node, at.link);
+                    out.push(Command::ResetLink { node, link });
                 }
             }
         }
@@ -491,9 +490,9 @@ impl ExtentCore {
                 op.deadline = op.deadline.max(ctx.now + ABORT_LIMIT);
                 self.pump = true;
             }
-            OpState::Forwarded { to, link } => {
+            OpState::Forwarded { at } => {
                 op.abort = true;
-                self.ask_fate(ctx, key, to, link, ABORT_LIMIT, out);
+                self.ask_fate(ctx, key, at, ABORT_LIMIT, out);
             }
         }
     }
@@ -503,12 +502,12 @@ impl ExtentCore {
         if old.is_some_and(|old| old.epoch == new.epoch) {
             return;
         }
-        self.recall(|_, _| true);
+        self.recall(|_| true);
     }
 
     /// A link is gone: what was forwarded over it is asked for again; what came over it and has no lsn is dropped (F1).
     pub(crate) fn front_link_lost(&mut self, node: NodeId, link: LinkId) {
-        self.recall(|to, over| (to, over) == (node, link));
+        self.recall(|at| (at.node, at.link) == (node, link));
         let mut gone: Vec<OpKey> = self
             .ops
             .keys()
@@ -525,12 +524,12 @@ impl ExtentCore {
         }
     }
 
-    fn recall(&mut self, from: impl Fn(NodeId, LinkId) -> bool) {
+    fn recall(&mut self, from: impl Fn(Session) -> bool) {
         let mut keys: Vec<OpKey> = self
             .ops
             .iter()
             .filter(|(_, op)| match op.state {
-                OpState::Forwarded { to, link } | OpState::Asked { to, link, .. } => from(to, link),
+                OpState::Forwarded { at } | OpState::Asked { at, .. } => from(at),
                 _ => false,
             })
             .map(|(key, _)| *key)

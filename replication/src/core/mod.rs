@@ -424,9 +424,11 @@ impl ExtentCore {
             Message::Refused { newest } => self.on_refused(ctx, from, link, newest, out),
             Message::HashReply { epoch, id, hash } => self.on_hash_reply(ctx, (from, epoch), id, hash, out),
             Message::Forward { .. } => self.on_forward(ctx, from, link, message, out),
-            Message::Forwarded { op, answer } => self.on_forwarded(from, link, op, answer, out),
-            Message::Fate { op, epoch, name } => self.on_fate(ctx, (from, link), op, epoch, name, out),
-            Message::FateIs { op, fate } => self.on_fate_is(ctx, from, link, op, fate, out),
+            Message::Forwarded { op, epoch, answer } => {
+                self.on_forwarded((from, link, epoch), op, answer, out)
+            }
+            Message::Fate { op, epoch, name } => self.on_fate(ctx, (from, link, epoch), op, name, out),
+            Message::FateIs { op, epoch, fate } => self.on_fate_is((from, link, epoch), op, fate, out),
         }
     }
 

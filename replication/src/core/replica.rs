@@ -13,7 +13,7 @@ use super::{ExtentCore, Owner};
 /// Who speaks, over what, and for which epoch.
 pub(crate) type Sender = (NodeId, LinkId, Epoch);
 
-const fn session((node, link, epoch): Sender) -> Session {
+pub(crate) const fn session((node, link, epoch): Sender) -> Session {
     Session { node, link, epoch }
 }
 
