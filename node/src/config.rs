@@ -64,15 +64,22 @@ pub(crate) struct AdminConfig {
 impl NodeConfig {
     /// Reads and checks a file.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let config: Self = toml::from_str(&text).with_context(|| format!("{} is not a node configuration", path.display()))?;
-        config.check().with_context(|| format!("{} cannot be used", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let config: Self = toml::from_str(&text)
+            .with_context(|| format!("{} is not a node configuration", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("{} cannot be used", path.display()))?;
         Ok(config)
     }
 
     /// Where the admin socket is.
     pub(crate) fn admin_socket(&self) -> PathBuf {
-        self.admin.socket.clone().unwrap_or_else(|| self.dir.join("admin.sock"))
+        self.admin
+            .socket
+            .clone()
+            .unwrap_or_else(|| self.dir.join("admin.sock"))
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -89,12 +96,24 @@ impl NodeConfig {
         }
         match self.role {
             Role::Data => {
-                ensure!(listen.replication.is_some(), "a data node needs listen.replication");
-                ensure!(!listen.portals.is_empty(), "a data node needs at least one address in listen.portals");
+                ensure!(
+                    listen.replication.is_some(),
+                    "a data node needs listen.replication"
+                );
+                ensure!(
+                    !listen.portals.is_empty(),
+                    "a data node needs at least one address in listen.portals"
+                );
             }
             Role::Witness => {
-                ensure!(listen.replication.is_none(), "a witness holds no data: leave listen.replication out");
-                ensure!(listen.portals.is_empty(), "a witness has no portals: leave listen.portals out");
+                ensure!(
+                    listen.replication.is_none(),
+                    "a witness holds no data: leave listen.replication out"
+                );
+                ensure!(
+                    listen.portals.is_empty(),
+                    "a witness has no portals: leave listen.portals out"
+                );
             }
         }
         if let Some(tcp) = self.admin.tcp {
@@ -113,10 +132,15 @@ impl NodeConfig {
 
 /// A node's name: 1 to 63 letters, digits, `-` and `.`, first and last a letter or digit.
 pub(crate) fn check_node_name(name: &str) -> anyhow::Result<()> {
-    let edges = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric());
-    let inner = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+    let edges = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    let inner = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
     if name.len() > 63 || !edges || !inner {
-        bail!("'{name}' is not a node name: 1 to 63 letters, digits, '-' and '.', first and last a letter or digit");
+        bail!(
+            "'{name}' is not a node name: 1 to 63 letters, digits, '-' and '.', first and last a letter or digit"
+        );
     }
     Ok(())
 }
@@ -151,12 +175,18 @@ mod tests {
         let cases = [
             (DATA.replace("\"a\"", "\"-a\""), "-a"),
             (DATA.replace("127.0.0.1:2", "0.0.0.0:2"), "listen.replication"),
-            (DATA.replace("replication = \"127.0.0.1:2\"", ""), "listen.replication"),
+            (
+                DATA.replace("replication = \"127.0.0.1:2\"", ""),
+                "listen.replication",
+            ),
             (DATA.replace("[\"127.0.0.1:3\"]", "[]"), "listen.portals"),
             (DATA.replace("\"data\"", "\"witness\""), "listen.replication"),
             (DATA.replace("dir =", "dri ="), "dri"),
             (format!("{DATA}\n[admin]\ntcp = \"127.0.0.1:4\""), "open_loopback"),
-            (format!("{DATA}\n[admin]\ntcp = \"10.0.0.1:4\"\nopen_loopback = true"), "loopback only"),
+            (
+                format!("{DATA}\n[admin]\ntcp = \"10.0.0.1:4\"\nopen_loopback = true"),
+                "loopback only",
+            ),
         ];
         for (text, word) in cases {
             let error = check(&text).unwrap_err();

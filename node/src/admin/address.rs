@@ -24,7 +24,9 @@ impl FromStr for AdminAddress {
         if text.contains('/') {
             return Ok(Self::Unix(text.into()));
         }
-        text.parse().map(Self::Tcp).map_err(|_| format!("'{text}' is neither ADDRESS:PORT nor the path of a socket"))
+        text.parse()
+            .map(Self::Tcp)
+            .map_err(|_| format!("'{text}' is neither ADDRESS:PORT nor the path of a socket"))
     }
 }
 
@@ -43,7 +45,12 @@ mod tests {
 
     #[test]
     fn addresses_and_paths_are_told_apart() {
-        for text in ["127.0.0.1:3262", "[::1]:3262", "/run/holdfast/admin.sock", "./admin.sock"] {
+        for text in [
+            "127.0.0.1:3262",
+            "[::1]:3262",
+            "/run/holdfast/admin.sock",
+            "./admin.sock",
+        ] {
             assert_eq!(text.parse::<AdminAddress>().unwrap().to_string(), text);
         }
         assert_eq!("unix:a.sock".parse(), Ok(AdminAddress::Unix("a.sock".into())));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
-    StatusRequest, SwitchoverRequest,
+    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity,
+    InitializeRequest, MapLunRequest, StatusRequest, SwitchoverRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -39,28 +39,47 @@ impl AdminClient {
             .connect_timeout(Duration::from_secs(2))
             .timeout(Duration::from_secs(30))
             .tcp_nodelay(true);
-        let channel = endpoint
-            .connect()
-            .await
-            .with_context(|| format!("no node answers on {address}; is it running, and is --admin its address?"))?;
-        Ok(Self { rpc: Rpc::new(channel), address: address.clone() })
+        let channel = endpoint.connect().await.with_context(|| {
+            format!("no node answers on {address}; is it running, and is --admin its address?")
+        })?;
+        Ok(Self {
+            rpc: Rpc::new(channel),
+            address: address.clone(),
+        })
     }
 
     /// The cluster as the node knows it.
     pub(crate) async fn status(&mut self) -> anyhow::Result<StatusDocument> {
-        let reply = self.rpc.status(StatusRequest {}).await.map_err(refused)?.into_inner();
-        serde_json::from_str(&reply.json)
-            .with_context(|| format!("{} answers a status that this release does not understand", self.address))
+        let reply = self
+            .rpc
+            .status(StatusRequest {})
+            .await
+            .map_err(refused)?
+            .into_inner();
+        serde_json::from_str(&reply.json).with_context(|| {
+            format!(
+                "{} answers a status that this release does not understand",
+                self.address
+            )
+        })
     }
 
     /// Who the node is.
     pub(crate) async fn identify(&mut self) -> anyhow::Result<Identity> {
-        Ok(self.rpc.identify(IdentifyRequest {}).await.map_err(refused)?.into_inner())
+        Ok(self
+            .rpc
+            .identify(IdentifyRequest {})
+            .await
+            .map_err(refused)?
+            .into_inner())
     }
 
     /// Tells the node its cluster and id.
     pub(crate) async fn adopt(&mut self, cluster_id: &str, node_id: u64) -> anyhow::Result<Identity> {
-        let request = AdoptRequest { cluster_id: cluster_id.to_owned(), node_id };
+        let request = AdoptRequest {
+            cluster_id: cluster_id.to_owned(),
+            node_id,
+        };
         Ok(self.rpc.adopt(request).await.map_err(refused)?.into_inner())
     }
 
@@ -71,12 +90,22 @@ impl AdminClient {
 
     /// Creates an extent.
     pub(crate) async fn create_extent(&mut self, request: CreateExtentRequest) -> anyhow::Result<Done> {
-        Ok(self.rpc.create_extent(request).await.map_err(refused)?.into_inner())
+        Ok(self
+            .rpc
+            .create_extent(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
     }
 
     /// Creates a target.
     pub(crate) async fn create_target(&mut self, request: CreateTargetRequest) -> anyhow::Result<Done> {
-        Ok(self.rpc.create_target(request).await.map_err(refused)?.into_inner())
+        Ok(self
+            .rpc
+            .create_target(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
     }
 
     /// Maps an extent as a LUN of a target.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
-    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest,
-    MapLunRequest, StatusRequest, SwitchoverRequest,
+    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, IdentifyRequest, Identity,
+    InitializeRequest, MapLunRequest, StatusRequest, SwitchoverRequest,
 };
-use holdfast_raft::model::{ClusterId, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role, SecondaryAccess};
+use holdfast_raft::model::{
+    ClusterId, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role, SecondaryAccess,
+};
 use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId};
 use tonic::{Request, Response, Status};
 
@@ -38,7 +40,10 @@ fn failed(error: impl std::fmt::Display) -> Status {
 impl Service {
     /// The running node, once it belongs to a cluster.
     async fn running(&self) -> Result<Arc<Running>, Status> {
-        self.node.running().await.ok_or_else(|| failed("this node belongs to no cluster yet; see 'holdfast cluster init'"))
+        self.node
+            .running()
+            .await
+            .ok_or_else(|| failed("this node belongs to no cluster yet; see 'holdfast cluster init'"))
     }
 
     async fn propose(&self, command: Command, message: String) -> Answer<Done> {
@@ -50,30 +55,43 @@ impl Service {
 fn done(reply: Reply, message: String) -> Answer<Done> {
     match reply {
         Reply::Done { warnings } => Ok(Response::new(Done { message, warnings })),
-        Reply::Refused { reason } => Err(failed(reason)),
-        other => Err(Status::internal(format!("the cluster gave an answer that does not belong to the request: {other:?}"))),
+        Reply::Refused { refusal } => Err(failed(refusal)),
+        other => Err(Status::internal(format!(
+            "the cluster gave an answer that does not belong to the request: {other:?}"
+        ))),
     }
 }
 
 fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Status> {
     state.node_named(name).ok_or_else(|| {
         let names: Vec<&str> = state.nodes.values().map(|node| node.name.as_str()).collect();
-        invalid(format!("there is no node '{name}'; the nodes are {}", names.join(", ")))
+        invalid(format!(
+            "there is no node '{name}'; the nodes are {}",
+            names.join(", ")
+        ))
     })
 }
 
 fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
-    state.extent_named(name).ok_or_else(|| invalid(format!("there is no extent '{name}'; see 'holdfast extent list'")))
+    state
+        .extent_named(name)
+        .ok_or_else(|| invalid(format!("there is no extent '{name}'; see 'holdfast extent list'")))
 }
 
 fn target_name(text: &str) -> Result<IscsiName, Status> {
-    text.parse().map_err(|error| invalid(format!("'{text}' is no target name: {error}")))
+    text.parse()
+        .map_err(|error| invalid(format!("'{text}' is no target name: {error}")))
 }
 
 /// A data node's word about itself as the member that it becomes.
 fn member(identity: &Identity) -> Result<NewNode, Status> {
     let address = |field: &str, text: &str| -> Result<SocketAddr, Status> {
-        text.parse().map_err(|_| invalid(format!("node '{}': {field} '{text}' is not ADDRESS:PORT", identity.name)))
+        text.parse().map_err(|_| {
+            invalid(format!(
+                "node '{}': {field} '{text}' is not ADDRESS:PORT",
+                identity.name
+            ))
+        })
     };
     let optional = |field: &str, text: &str| match text {
         "" => Ok(None),
@@ -82,7 +100,12 @@ fn member(identity: &Identity) -> Result<NewNode, Status> {
     let role = match identity.role.as_str() {
         "data" => Role::Data,
         "witness" => Role::Witness,
-        other => return Err(invalid(format!("node '{}': '{other}' is not a role", identity.name))),
+        other => {
+            return Err(invalid(format!(
+                "node '{}': '{other}' is not a role",
+                identity.name
+            )));
+        }
     };
     Ok(NewNode {
         id: NodeId(identity.node_id),
@@ -93,18 +116,31 @@ fn member(identity: &Identity) -> Result<NewNode, Status> {
             replication: optional("replication", &identity.replication)?,
             admin: optional("admin", &identity.admin)?,
             heartbeat: address("heartbeat", &identity.heartbeat)?,
-            portals: identity.portals.iter().map(|text| address("portals", text)).collect::<Result<_, _>>()?,
+            portals: identity
+                .portals
+                .iter()
+                .map(|text| address("portals", text))
+                .collect::<Result<_, _>>()?,
         },
     })
 }
 
 fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> Result<NewExtent, Status> {
-    let block_size =
-        BlockSize::try_from(request.block_size).map_err(|error| invalid(format!("extent '{}': {error}", request.name)))?;
+    let block_size = BlockSize::try_from(request.block_size)
+        .map_err(|error| invalid(format!("extent '{}': {error}", request.name)))?;
     let replicas: Vec<NodeId> = if request.replicas.is_empty() {
-        state.nodes.iter().filter(|(_, node)| node.role == Role::Data).map(|(id, _)| *id).collect()
+        state
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.role == Role::Data)
+            .map(|(id, _)| *id)
+            .collect()
     } else {
-        request.replicas.iter().map(|name| node_named(state, name)).collect::<Result<_, _>>()?
+        request
+            .replicas
+            .iter()
+            .map(|name| node_named(state, name))
+            .collect::<Result<_, _>>()?
     };
     let preferred = match request.preferred.as_str() {
         "" => replicas.first().copied(),
@@ -140,7 +176,10 @@ impl Admin for Service {
         if request.node_id == 0 {
             return Err(invalid("node id 0 is nobody's"));
         }
-        self.node.adopt(cluster, NodeId(request.node_id)).await.map_err(failed)?;
+        self.node
+            .adopt(cluster, NodeId(request.node_id))
+            .await
+            .map_err(failed)?;
         Ok(Response::new(self.node.identify()))
     }
 
@@ -148,9 +187,20 @@ impl Admin for Service {
         let request = request.into_inner();
         let running = self.running().await?;
         let id: ClusterId = request.cluster_id.clone().try_into().map_err(invalid)?;
-        let nodes = request.members.iter().map(member).collect::<Result<Vec<_>, _>>()?;
-        let init = Init { name: request.cluster_name, id, nodes };
-        done(running.initialize(init).await.map_err(failed)?, "The cluster is made.".to_owned())
+        let nodes = request
+            .members
+            .iter()
+            .map(member)
+            .collect::<Result<Vec<_>, _>>()?;
+        let init = Init {
+            name: request.cluster_name,
+            id,
+            nodes,
+        };
+        done(
+            running.initialize(init).await.map_err(failed)?,
+            "The cluster is made.".to_owned(),
+        )
     }
 
     async fn create_extent(&self, request: Request<CreateExtentRequest>) -> Answer<Done> {
@@ -170,11 +220,14 @@ impl Admin for Service {
         let request = request.into_inner();
         let running = self.running().await?;
         let target = target_name(&request.iqn)?;
-        let lun = u16::try_from(request.lun).ok().and_then(|number| Lun::try_from(number).ok());
+        let lun = u16::try_from(request.lun)
+            .ok()
+            .and_then(|number| Lun::try_from(number).ok());
         let lun = lun.ok_or_else(|| invalid(format!("LUN {} is not between 0 and 16383", request.lun)))?;
         let extent = extent_named(&running.state(), &request.extent)?;
         let message = format!("LUN {lun} of {target} is extent {}.", request.extent);
-        self.propose(Command::MapLun { target, lun, extent }, message).await
+        self.propose(Command::MapLun { target, lun, extent }, message)
+            .await
     }
 
     async fn switchover(&self, request: Request<SwitchoverRequest>) -> Answer<Done> {
@@ -185,10 +238,20 @@ impl Admin for Service {
         let extents = if request.extents.is_empty() {
             state.extents.keys().copied().collect()
         } else {
-            request.extents.iter().map(|name| extent_named(&state, name)).collect::<Result<Vec<_>, _>>()?
+            request
+                .extents
+                .iter()
+                .map(|name| extent_named(&state, name))
+                .collect::<Result<Vec<_>, _>>()?
         };
         let moved = running.switchover(extents, to).await.map_err(failed)?;
-        let message = format!("{moved} of the extents moved; {} is primary of all of them.", request.to);
-        Ok(Response::new(Done { message, warnings: Vec::new() }))
+        let message = format!(
+            "{moved} of the extents moved; {} is primary of all of them.",
+            request.to
+        );
+        Ok(Response::new(Done {
+            message,
+            warnings: Vec::new(),
+        }))
     }
 }

@@ -64,7 +64,10 @@ enum Op {
 
 /// `holdfast bench`
 pub(super) fn run(args: BenchArgs, out: Out) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     let reports = runtime.block_on(bench(&args))?;
     let mut text = Report::HEADING.to_owned();
     for report in &reports {
@@ -77,17 +80,27 @@ pub(super) fn run(args: BenchArgs, out: Out) -> anyhow::Result<()> {
 async fn bench(args: &BenchArgs) -> anyhow::Result<Vec<Report>> {
     let mut sessions = Vec::new();
     for (number, url) in args.urls.iter().enumerate() {
-        let mut dial = Dial::new(url.clone(), args.initiator.clone(), u16::try_from(number).context("too many URLs")?);
+        let mut dial = Dial::new(
+            url.clone(),
+            args.initiator.clone(),
+            u16::try_from(number).context("too many URLs")?,
+        );
         dial.digests = args.digests;
         dial.command_timeout = Duration::from_secs(30);
-        let session = Session::connect(&dial).await.with_context(|| format!("cannot log in to {url}"))?;
+        let session = Session::connect(&dial)
+            .await
+            .with_context(|| format!("cannot log in to {url}"))?;
         sessions.push(Arc::new(session));
     }
     if args.op != Op::Read && !args.overwrite {
         guard(args, &sessions).await?;
     }
     let block_bytes = usize::try_from(args.block_size.0).context("--block-size is too large")?;
-    ensure!(block_bytes > 0 && block_bytes <= 4 << 20, "--block-size {}: up to 4 MiB", args.block_size);
+    ensure!(
+        block_bytes > 0 && block_bytes <= 4 << 20,
+        "--block-size {}: up to 4 MiB",
+        args.block_size
+    );
     let mut reports = Vec::new();
     for depth in &args.depth {
         let plan = Plan {
@@ -96,7 +109,11 @@ async fn bench(args: &BenchArgs) -> anyhow::Result<Vec<Report>> {
                 Op::Write => Direction::Write,
                 Op::Mixed => Direction::Mixed,
             },
-            order: if args.sequential { Order::Sequential } else { Order::Random },
+            order: if args.sequential {
+                Order::Sequential
+            } else {
+                Order::Random
+            },
             block_bytes,
             depth: usize::from(*depth),
             warm_up: Duration::from_secs(args.warm_up),
@@ -114,7 +131,9 @@ async fn bench(args: &BenchArgs) -> anyhow::Result<Vec<Report>> {
 
 /// Refuses to overwrite what no measurement has written.
 async fn guard(args: &BenchArgs, sessions: &[Arc<Session>]) -> anyhow::Result<()> {
-    let Some(first) = sessions.first() else { return Ok(()) };
+    let Some(first) = sessions.first() else {
+        return Ok(());
+    };
     if let Some(lba) = find_foreign_data(first, args.seed).await? {
         bail!(
             "{} holds data (at block {}), which writes would destroy: measure reads (--op read), or give it up with --overwrite",

@@ -48,22 +48,41 @@ pub(crate) async fn init(name: &str, addresses: &[AdminAddress]) -> anyhow::Resu
         identities.push(identity);
     }
     let cluster_id = cluster_id(&identities)?;
-    let mut next_id = identities.iter().map(|identity| identity.node_id).max().unwrap_or(0) + 1;
+    let mut next_id = identities
+        .iter()
+        .map(|identity| identity.node_id)
+        .max()
+        .unwrap_or(0)
+        + 1;
     let mut members = Vec::new();
     for (client, identity) in clients.iter_mut().zip(&identities) {
-        let id = if identity.node_id == 0 { next_id } else { identity.node_id };
+        let id = if identity.node_id == 0 {
+            next_id
+        } else {
+            identity.node_id
+        };
         next_id += u64::from(identity.node_id == 0);
-        let adopted = client.adopt(&cluster_id, id).await.with_context(|| format!("node '{}'", identity.name))?;
+        let adopted = client
+            .adopt(&cluster_id, id)
+            .await
+            .with_context(|| format!("node '{}'", identity.name))?;
         members.push(adopted);
     }
-    let request = InitializeRequest { cluster_name: name.to_owned(), cluster_id, members };
+    let request = InitializeRequest {
+        cluster_name: name.to_owned(),
+        cluster_id,
+        members,
+    };
     let first = clients.first_mut().context("a cluster needs at least one node")?;
     first.initialize(request).await
 }
 
 /// The cluster that some of the nodes belong to already (a repeated init), or a new one.
 fn cluster_id(identities: &[Identity]) -> anyhow::Result<String> {
-    let mut known: Vec<&Identity> = identities.iter().filter(|identity| !identity.cluster_id.is_empty()).collect();
+    let mut known: Vec<&Identity> = identities
+        .iter()
+        .filter(|identity| !identity.cluster_id.is_empty())
+        .collect();
     known.dedup_by(|a, b| a.cluster_id == b.cluster_id);
     match known.as_slice() {
         [] => Ok(holdfast_types::ExtentId::from_u128(rand::random()).to_string()),

@@ -6,7 +6,6 @@ mod objects;
 mod out;
 mod status;
 
-
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,7 +20,12 @@ use crate::admin::AdminAddress;
 #[command(name = "holdfast", version, about, propagate_version = true)]
 pub(crate) struct Cli {
     /// Admin address of a node: host:port, or the path of its Unix socket.
-    #[arg(long, global = true, value_name = "ADDRESS", default_value = "/run/holdfast/admin.sock")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        default_value = "/run/holdfast/admin.sock"
+    )]
     admin: AdminAddress,
     /// Print one JSON document on standard output, and nothing else there.
     #[arg(long, global = true)]
@@ -123,7 +127,10 @@ pub(crate) fn main() -> std::process::ExitCode {
 
 /// Runs a future of a short command on a runtime of its own.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
 }
 
 #[cfg(test)]
@@ -146,7 +153,11 @@ mod tests {
     #[test]
     fn demo_restart_takes_a_directory() {
         let cli = Cli::try_parse_from(["holdfast", "demo", "restart", "a", "--dir", "/tmp/x"]).unwrap();
-        let Command::Demo(DemoArgs { command: Some(DemoCommand::Restart { node, dir }), .. }) = cli.command else {
+        let Command::Demo(DemoArgs {
+            command: Some(DemoCommand::Restart { node, dir }),
+            ..
+        }) = cli.command
+        else {
             panic!("another command");
         };
         assert_eq!((node.as_str(), dir), ("a", PathBuf::from("/tmp/x")));

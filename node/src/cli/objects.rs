@@ -2,7 +2,9 @@
 
 use anyhow::ensure;
 use clap::{ArgGroup, Args, Subcommand};
-use holdfast_proto::admin::{CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, SwitchoverRequest};
+use holdfast_proto::admin::{
+    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, SwitchoverRequest,
+};
 use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
 
@@ -89,16 +91,38 @@ pub(super) fn print_done(done: &Done, out: Out) -> anyhow::Result<()> {
         text.push_str("\nWarning: ");
         text.push_str(warning);
     }
-    out.answer(&Answer { done: true, message: &done.message, warnings: &done.warnings }, &text)
+    out.answer(
+        &Answer {
+            done: true,
+            message: &done.message,
+            warnings: &done.warnings,
+        },
+        &text,
+    )
 }
 
 /// `holdfast extent …`
 pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     match command {
-        ExtentCommand::Create { name, size, block_size, replicas, preferred } => {
-            ensure!(block_size == 512 || block_size == 4096, "--block-size {block_size}: a logical block has 512 or 4096 bytes");
+        ExtentCommand::Create {
+            name,
+            size,
+            block_size,
+            replicas,
+            preferred,
+        } => {
+            ensure!(
+                block_size == 512 || block_size == 4096,
+                "--block-size {block_size}: a logical block has 512 or 4096 bytes"
+            );
             let preferred = preferred.unwrap_or_default();
-            let request = CreateExtentRequest { name, size_bytes: size.0, block_size, replicas, preferred };
+            let request = CreateExtentRequest {
+                name,
+                size_bytes: size.0,
+                block_size,
+                replicas,
+                preferred,
+            };
             let done = block_on(async { AdminClient::connect(admin).await?.create_extent(request).await })?;
             print_done(&done, out)
         }
@@ -129,7 +153,11 @@ pub(super) fn target(command: TargetCommand, admin: &AdminAddress, out: Out) -> 
 /// `holdfast lun …`
 pub(super) fn lun(command: LunCommand, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     let LunCommand::Create { iqn, extent, lun } = command;
-    let request = MapLunRequest { iqn: iqn.to_string(), lun, extent };
+    let request = MapLunRequest {
+        iqn: iqn.to_string(),
+        lun,
+        extent,
+    };
     let done = block_on(async { AdminClient::connect(admin).await?.map_lun(request).await })?;
     print_done(&done, out)
 }

@@ -23,7 +23,11 @@ impl Out {
 
     /// Prints the answer: `document` as JSON, or else `text`.
     pub(crate) fn answer(self, document: &impl Serialize, text: &str) -> anyhow::Result<()> {
-        if self.json { self.document(document) } else { self.text(text) }
+        if self.json {
+            self.document(document)
+        } else {
+            self.text(text)
+        }
     }
 
     /// Prints one JSON document on a line of its own.
@@ -41,12 +45,20 @@ impl Out {
     /// Tells what is going on: on standard output for people, on standard error beside a JSON document.
     pub(crate) fn narrate(self, text: &str) {
         // Nobody to tell is no reason to stop.
-        let _ = if self.json { writeln!(io::stderr(), "{text}").map_err(Into::into) } else { self.text(text) };
+        let _ = if self.json {
+            writeln!(io::stderr(), "{text}").map_err(Into::into)
+        } else {
+            self.text(text)
+        };
     }
 
     /// One line on standard error that says what failed and why.
     pub(crate) fn failed(self, error: &anyhow::Error) {
-        let _ = writeln!(io::stderr(), "holdfast: {}", format!("{error:#}").replace('\n', " "));
+        let _ = writeln!(
+            io::stderr(),
+            "holdfast: {}",
+            format!("{error:#}").replace('\n', " ")
+        );
     }
 }
 

@@ -22,7 +22,11 @@ pub(super) struct StatusArgs {
 
 /// `holdfast status`
 pub(super) fn run(args: StatusArgs, admin: &AdminAddress, out: Out) -> ExitCode {
-    let result = if args.watch { block_on(watch(admin, out)).map(|()| 0) } else { once(admin, args.check, out) };
+    let result = if args.watch {
+        block_on(watch(admin, out)).map(|()| 0)
+    } else {
+        once(admin, args.check, out)
+    };
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -41,7 +41,9 @@ impl Layout {
 
     fn address(&self, offset: usize) -> SocketAddr {
         // The command line leaves room for ten ports above the base.
-        let port = self.base_port.saturating_add(u16::try_from(offset).unwrap_or(u16::MAX));
+        let port = self
+            .base_port
+            .saturating_add(u16::try_from(offset).unwrap_or(u16::MAX));
         (Ipv4Addr::LOCALHOST, port).into()
     }
 
@@ -82,9 +84,17 @@ impl Layout {
                 raft: self.address(5 + index),
                 heartbeat: self.address(2 + index),
                 replication: data.then(|| self.address(8 + index)),
-                portals: if data { vec![self.portal(index)] } else { Vec::new() },
+                portals: if data {
+                    vec![self.portal(index)]
+                } else {
+                    Vec::new()
+                },
             },
-            admin: AdminConfig { socket: None, tcp: Some(self.admin(index)), open_loopback: true },
+            admin: AdminConfig {
+                socket: None,
+                tcp: Some(self.admin(index)),
+                open_loopback: true,
+            },
         }
     }
 
@@ -110,7 +120,9 @@ impl Layout {
 }
 
 fn first_portal(path: &Path) -> String {
-    let portal = NodeConfig::load(path).ok().and_then(|config| config.listen.portals.first().copied());
+    let portal = NodeConfig::load(path)
+        .ok()
+        .and_then(|config| config.listen.portals.first().copied());
     portal.map_or_else(|| "unknown".to_owned(), |portal| portal.to_string())
 }
 
@@ -140,15 +152,27 @@ mod tests {
         let layout = Layout::new(dir.path().to_owned(), 4000, ByteSize(1 << 30)).unwrap();
         layout.write_configs().unwrap();
         layout.write_configs().unwrap();
-        assert_eq!(NodeConfig::load(&layout.config_path("b")).unwrap(), layout.config(1));
+        assert_eq!(
+            NodeConfig::load(&layout.config_path("b")).unwrap(),
+            layout.config(1)
+        );
         let other = Layout::new(dir.path().to_owned(), 5000, ByteSize(1 << 30)).unwrap();
-        assert!(other.write_configs().unwrap_err().to_string().contains("127.0.0.1:4000"));
+        assert!(
+            other
+                .write_configs()
+                .unwrap_err()
+                .to_string()
+                .contains("127.0.0.1:4000")
+        );
     }
 
     #[test]
     fn odd_sizes_are_refused() {
         for size in [0, 4096, (1 << 30) + 512, u64::MAX] {
-            assert!(Layout::new("/tmp/x".into(), 3260, ByteSize(size)).is_err(), "{size}");
+            assert!(
+                Layout::new("/tmp/x".into(), 3260, ByteSize(size)).is_err(),
+                "{size}"
+            );
         }
     }
 }

@@ -15,7 +15,9 @@ use supervisor::Supervisor;
 /// `holdfast demo …`
 pub(crate) fn run(args: DemoArgs, out: Out) -> anyhow::Result<()> {
     // One thread: node processes are tied to the thread that started them (they end when it does).
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match args.command {
             Some(DemoCommand::Restart { node, dir }) => {
@@ -35,7 +37,10 @@ async fn start(args: DemoArgs, out: Out) -> anyhow::Result<()> {
             std::path::absolute(dir)?
         }
         None => {
-            fresh = tempfile::Builder::new().prefix("holdfast-demo-").tempdir().context("cannot make a directory")?;
+            fresh = tempfile::Builder::new()
+                .prefix("holdfast-demo-")
+                .tempdir()
+                .context("cannot make a directory")?;
             fresh.path().to_owned()
         }
     };

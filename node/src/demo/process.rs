@@ -41,7 +41,10 @@ impl NodeProcess {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start node {name}"))?;
-        Ok(Self { name, child: Some(child) })
+        Ok(Self {
+            name,
+            child: Some(child),
+        })
     }
 
     /// Its name.

@@ -49,9 +49,16 @@ pub(super) async fn serve(listener: UnixListener, requests: mpsc::Sender<Request
 
 async fn serve_one(stream: UnixStream, requests: mpsc::Sender<Request>) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
-    let Some(line) = read_line(&mut BufReader::new(read)).await? else { return Ok(()) };
+    let Some(line) = read_line(&mut BufReader::new(read)).await? else {
+        return Ok(());
+    };
     let (answer, answered) = oneshot::channel();
-    requests.send(Request { line, answer: Some(answer) }).await?;
+    requests
+        .send(Request {
+            line,
+            answer: Some(answer),
+        })
+        .await?;
     let reply = match answered.await? {
         Ok(text) => format!("ok {text}\n"),
         Err(text) => format!("failed {text}\n"),
@@ -86,7 +93,9 @@ pub(super) async fn ask(dir: &Path, line: &str) -> anyhow::Result<String> {
         .with_context(|| format!("no demo runs in {}", dir.display()))?;
     let (read, mut write) = stream.into_split();
     write.write_all(format!("{line}\n").as_bytes()).await?;
-    let answer = read_line(&mut BufReader::new(read)).await?.context("the demo ended before it answered")?;
+    let answer = read_line(&mut BufReader::new(read))
+        .await?
+        .context("the demo ended before it answered")?;
     match answer.split_once(' ') {
         Some(("ok", text)) => Ok(text.to_owned()),
         Some((_, text)) => bail!("{text}"),

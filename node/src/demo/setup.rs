@@ -18,12 +18,17 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 pub(super) async fn until_ready(layout: &Layout) -> anyhow::Result<StatusDocument> {
     match tokio::time::timeout(READY_WITHIN, set_up(layout)).await {
         Ok(result) => result,
-        Err(_) => bail!("the nodes are not ready after {} s; their node.log say why", READY_WITHIN.as_secs()),
+        Err(_) => bail!(
+            "the nodes are not ready after {} s; their node.log say why",
+            READY_WITHIN.as_secs()
+        ),
     }
 }
 
 async fn set_up(layout: &Layout) -> anyhow::Result<StatusDocument> {
-    let addresses: Vec<AdminAddress> = (0..NODES.len()).map(|index| AdminAddress::Tcp(layout.admin(index))).collect();
+    let addresses: Vec<AdminAddress> = (0..NODES.len())
+        .map(|index| AdminAddress::Tcp(layout.admin(index)))
+        .collect();
     for address in &addresses {
         connect_when_up(address).await;
     }
@@ -35,10 +40,16 @@ async fn set_up(layout: &Layout) -> anyhow::Result<StatusDocument> {
     match status.extents.iter().find(|extent| extent.name == EXTENT) {
         None => create_lun(layout, &mut client).await?,
         Some(kept) if kept.size_bytes != layout.size.0 => {
-            bail!("{} holds an extent of {} bytes: give the same --size, or another --dir", layout.dir.display(), kept.size_bytes)
+            bail!(
+                "{} holds an extent of {} bytes: give the same --size, or another --dir",
+                layout.dir.display(),
+                kept.size_bytes
+            )
         }
         // A run that ended between the steps left some of them undone; each is harmless when done already.
-        Some(_) if status.targets.iter().all(|target| target.luns.is_empty()) => create_lun(layout, &mut client).await?,
+        Some(_) if status.targets.iter().all(|target| target.luns.is_empty()) => {
+            create_lun(layout, &mut client).await?
+        }
         Some(_) => {}
     }
     loop {
@@ -82,9 +93,21 @@ async fn create_lun(layout: &Layout, client: &mut AdminClient) -> anyhow::Result
         replicas: vec!["a".to_owned(), "b".to_owned()],
         preferred: "a".to_owned(),
     };
-    client.create_extent(extent).await.context("cannot create the extent")?;
-    client.create_target(CreateTargetRequest { iqn: TARGET.to_owned() }).await.context("cannot create the target")?;
-    let lun = MapLunRequest { iqn: TARGET.to_owned(), lun: 0, extent: EXTENT.to_owned() };
+    client
+        .create_extent(extent)
+        .await
+        .context("cannot create the extent")?;
+    client
+        .create_target(CreateTargetRequest {
+            iqn: TARGET.to_owned(),
+        })
+        .await
+        .context("cannot create the target")?;
+    let lun = MapLunRequest {
+        iqn: TARGET.to_owned(),
+        lun: 0,
+        extent: EXTENT.to_owned(),
+    };
     client.map_lun(lun).await.context("cannot map the LUN")?;
     Ok(())
 }
@@ -97,13 +120,20 @@ fn ready(status: &StatusDocument) -> bool {
         && status.nodes.iter().all(|node| node.state == NodeState::Up)
         && !status.extents.is_empty()
         && status.extents.iter().all(|extent| {
-            extent.served && extent.replicas.iter().all(|replica| replica.state == ReplicaState::InSync)
+            extent.served
+                && extent
+                    .replicas
+                    .iter()
+                    .all(|replica| replica.state == ReplicaState::InSync)
         })
 }
 
 async fn portals_listen(layout: &Layout) -> bool {
     for index in 0..2 {
-        if tokio::net::TcpStream::connect(layout.portal(index)).await.is_err() {
+        if tokio::net::TcpStream::connect(layout.portal(index))
+            .await
+            .is_err()
+        {
             return false;
         }
     }

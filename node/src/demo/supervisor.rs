@@ -45,8 +45,18 @@ impl Supervisor {
         let (sender, requests) = mpsc::channel(16);
         tokio::spawn(requests::serve(listener, sender.clone()));
         requests::read_typed(sender);
-        let processes = NODES.iter().map(|(name, _)| NodeProcess::start(name, &layout)).collect::<Result<_, _>>()?;
-        Ok(Self { layout, out, processes, requests, seen: None, ready: false })
+        let processes = NODES
+            .iter()
+            .map(|(name, _)| NodeProcess::start(name, &layout))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            layout,
+            out,
+            processes,
+            requests,
+            seen: None,
+            ready: false,
+        })
     }
 
     /// Runs until SIGINT or SIGTERM, then ends every process.
@@ -68,7 +78,10 @@ impl Supervisor {
         tokio::pin!(setup);
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.out.narrate(&format!("Starting data nodes a and b and witness w in {} …", self.layout.dir.display()));
+        self.out.narrate(&format!(
+            "Starting data nodes a and b and witness w in {} …",
+            self.layout.dir.display()
+        ));
         self.write_document()?;
         loop {
             let ended = ended(&mut self.processes);
@@ -99,12 +112,16 @@ impl Supervisor {
     fn node_ended(&mut self, index: usize, status: std::process::ExitStatus) -> anyhow::Result<()> {
         let name = self.processes[index].name();
         if !self.ready && status.code().is_some() {
-            let log = std::fs::read_to_string(self.layout.node_dir(name).join("node.log")).unwrap_or_default();
+            let log =
+                std::fs::read_to_string(self.layout.node_dir(name).join("node.log")).unwrap_or_default();
             let last = log.lines().last().unwrap_or("its log is empty");
             anyhow::bail!("node {name} did not start: {last}");
         }
         self.write_document()?;
-        self.out.narrate(&format!("Node {name} is gone: {}. Type 'restart {name}' to ask it back.", how(status)));
+        self.out.narrate(&format!(
+            "Node {name} is gone: {}. Type 'restart {name}' to ask it back.",
+            how(status)
+        ));
         Ok(())
     }
 
@@ -122,7 +139,10 @@ impl Supervisor {
     }
 
     async fn answer(&mut self, request: Request) {
-        let result = self.carry_out(&request.line).await.map_err(|error| format!("{error:#}"));
+        let result = self
+            .carry_out(&request.line)
+            .await
+            .map_err(|error| format!("{error:#}"));
         match request.answer {
             Some(answer) => drop(answer.send(result)),
             None => self.out.narrate(&result.unwrap_or_else(|error| error)),
@@ -133,8 +153,13 @@ impl Supervisor {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["restart", name] => self.restart(name),
-            ["status"] => Ok(self.status().await.map_or_else(|| "no node answers".to_owned(), |status| text(&status))),
-            _ => anyhow::bail!("'{line}' is not a request; type 'restart a', 'restart b', 'restart w' or 'status'"),
+            ["status"] => Ok(self
+                .status()
+                .await
+                .map_or_else(|| "no node answers".to_owned(), |status| text(&status))),
+            _ => anyhow::bail!(
+                "'{line}' is not a request; type 'restart a', 'restart b', 'restart w' or 'status'"
+            ),
         }
     }
 

@@ -11,9 +11,9 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::Front;
 use super::registry::Inbound;
 use super::session::{MustReset, Session};
-use super::Front;
 
 /// Read buffers grow by this much.
 const READ_BYTES: usize = 256 << 10;
@@ -31,16 +31,29 @@ enum End {
 }
 
 /// Serves an accepted connection until it ends.
-pub(super) async fn serve(front: Arc<Front>, config: Arc<PortalConfig>, mut stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(
+    front: Arc<Front>,
+    config: Arc<PortalConfig>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let local = stream.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+    let local = stream
+        .local_addr()
+        .map_or_else(|_| "?".to_owned(), |address| address.to_string());
     let (id, mut inbound) = front.registry.connect();
     let now = front.now();
     let directory = front.state.borrow().directory(front.lease.holds(now));
     let iscsi = Connection::new(Arc::clone(&config), directory, now);
-    let mut session = Session::new(Arc::clone(&front), id, iscsi, config.tpg, (local, peer.to_string()));
+    let mut session = Session::new(
+        Arc::clone(&front),
+        id,
+        iscsi,
+        config.tpg,
+        (local, peer.to_string()),
+    );
     let end = run(&mut session, &mut stream, &mut inbound).await;
     session.abort_all();
     match end {
@@ -65,7 +78,11 @@ pub(super) async fn serve(front: Arc<Front>, config: Arc<PortalConfig>, mut stre
 }
 
 /// The connection's loop: read, act, write, wait.
-async fn run(session: &mut Session, stream: &mut TcpStream, inbound: &mut mpsc::UnboundedReceiver<Inbound>) -> End {
+async fn run(
+    session: &mut Session,
+    stream: &mut TcpStream,
+    inbound: &mut mpsc::UnboundedReceiver<Inbound>,
+) -> End {
     let front = Arc::clone(&session.front);
     let mut state = front.state.clone();
     let mut buffer = BytesMut::with_capacity(READ_BYTES);

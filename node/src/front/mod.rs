@@ -13,12 +13,12 @@ mod tmf;
 use std::sync::Arc;
 
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
-use holdfast_replication::core::{AbortScope, OpId, Request};
+use holdfast_replication::core::api::{AbortScope, OpId, Request};
 use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId};
 use tokio::sync::watch;
 
 pub(crate) use portals::Portals;
-pub(crate) use registry::{Inbound, Registry};
+pub(crate) use registry::Registry;
 pub(crate) use state::FrontState;
 
 /// Where storage operations go.

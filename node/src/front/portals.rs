@@ -31,8 +31,17 @@ pub(crate) struct Portals {
 
 impl Portals {
     /// Closed portals on these addresses.
-    pub(crate) fn new(front: Arc<Front>, addresses: Vec<SocketAddr>, port: watch::Receiver<Option<TpgId>>) -> Self {
-        Self { front, addresses, port, leased_at: None }
+    pub(crate) fn new(
+        front: Arc<Front>,
+        addresses: Vec<SocketAddr>,
+        port: watch::Receiver<Option<TpgId>>,
+    ) -> Self {
+        Self {
+            front,
+            addresses,
+            port,
+            leased_at: None,
+        }
     }
 
     /// Runs until the task is dropped.
@@ -87,7 +96,11 @@ impl Portals {
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -113,5 +126,10 @@ fn accepted(front: &Arc<Front>, stream: TcpStream, peer: SocketAddr, config: &Ar
         return;
     }
     // Not part of the listener's set: a connection outlives a portal that closes, and is reset by its own rules.
-    tokio::spawn(super::connection::serve(Arc::clone(front), Arc::clone(config), stream, peer));
+    tokio::spawn(super::connection::serve(
+        Arc::clone(front),
+        Arc::clone(config),
+        stream,
+        peer,
+    ));
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionSerial, SessionTable};
 use holdfast_iscsi::target::TmfId;
-use holdfast_replication::core::OpId;
+use holdfast_replication::core::api::OpId;
 use holdfast_types::{ExtentId, OpOutcome};
 use tokio::sync::mpsc;
 
@@ -80,7 +80,10 @@ impl Registry {
             let id = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
             // Only after a wrap can a number be taken.
             if let std::collections::hash_map::Entry::Vacant(entry) = connections.entry(id) {
-                entry.insert(Connection { inbound, session: None });
+                entry.insert(Connection {
+                    inbound,
+                    session: None,
+                });
                 return (ConnectionId(id), receiver);
             }
         }
@@ -88,17 +91,37 @@ impl Registry {
 
     /// The connection is gone, and its session with it.
     pub(crate) fn disconnect(&self, id: ConnectionId) {
-        let gone = self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
+        let gone = self
+            .connections
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id.0);
         if let Some((session, _)) = gone.and_then(|connection| connection.session) {
-            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).end(session);
+            self.sessions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .end(session);
         }
     }
 
     /// Admits a login of a connection; `status` describes the session to people.
-    pub(crate) fn log_in(&self, id: ConnectionId, login: &LoginRequested, status: SessionStatus) -> Admission {
-        let admission = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).begin(login);
+    pub(crate) fn log_in(
+        &self,
+        id: ConnectionId,
+        login: &LoginRequested,
+        status: SessionStatus,
+    ) -> Admission {
+        let admission = self
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .begin(login);
         if let Admission::New { session, .. } | Admission::Reinstate { session, .. } = admission
-            && let Some(connection) = self.connections.write().unwrap_or_else(PoisonError::into_inner).get_mut(&id.0)
+            && let Some(connection) = self
+                .connections
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_mut(&id.0)
         {
             connection.session = Some((session, status));
         }
@@ -108,14 +131,29 @@ impl Registry {
     /// Ends the connection of a session that is reinstated. False if it is gone already.
     pub(crate) fn reset_session(&self, old: SessionSerial) -> bool {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        let found = connections.values().find(|connection| connection.session.as_ref().is_some_and(|(serial, _)| *serial == old));
-        found.is_some_and(|connection| connection.inbound.send(Inbound::Reset("the session is reinstated")).is_ok())
+        let found = connections.values().find(|connection| {
+            connection
+                .session
+                .as_ref()
+                .is_some_and(|(serial, _)| *serial == old)
+        });
+        found.is_some_and(|connection| {
+            connection
+                .inbound
+                .send(Inbound::Reset("the session is reinstated"))
+                .is_ok()
+        })
     }
 
     /// Whether a session is still there.
     pub(crate) fn has_session(&self, serial: SessionSerial) -> bool {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        connections.values().any(|connection| connection.session.as_ref().is_some_and(|(known, _)| *known == serial))
+        connections.values().any(|connection| {
+            connection
+                .session
+                .as_ref()
+                .is_some_and(|(known, _)| *known == serial)
+        })
     }
 
     /// Ends every connection at once.
@@ -131,22 +169,45 @@ impl Registry {
     /// LOGICAL UNIT RESET or CLEAR TASK SET, asked of `from`: every other connection drops its tasks on the unit; then `from` hears
     /// [`Inbound::OthersReset`].
     pub(crate) fn reset_unit(&self, from: ConnectionId, extent: ExtentId, id: TmfId) {
-        *self.resets.write().unwrap_or_else(PoisonError::into_inner).entry(extent).or_default() += 1;
+        *self
+            .resets
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(extent)
+            .or_default() += 1;
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(asking) = connections.get(&from.0) else { return };
-        let token = Arc::new(ResetToken { asked_by: asking.inbound.clone(), id });
+        let Some(asking) = connections.get(&from.0) else {
+            return;
+        };
+        let token = Arc::new(ResetToken {
+            asked_by: asking.inbound.clone(),
+            id,
+        });
         for (_, connection) in connections.iter().filter(|(id, _)| **id != from.0) {
-            let _ = connection.inbound.send(Inbound::ResetUnit { extent, token: Arc::clone(&token) });
+            let _ = connection.inbound.send(Inbound::ResetUnit {
+                extent,
+                token: Arc::clone(&token),
+            });
         }
     }
 
     /// How often the unit was reset on this node: what 06/29/03 is raised from.
     pub(crate) fn resets(&self, extent: ExtentId) -> u64 {
-        self.resets.read().unwrap_or_else(PoisonError::into_inner).get(&extent).copied().unwrap_or(0)
+        self.resets
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&extent)
+            .copied()
+            .unwrap_or(0)
     }
 
     fn tell_all(&self, message: impl Fn() -> Inbound) {
-        for connection in self.connections.read().unwrap_or_else(PoisonError::into_inner).values() {
+        for connection in self
+            .connections
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
             // A connection that is ending hears nothing any more, and need not.
             let _ = connection.inbound.send(message());
         }
@@ -164,11 +225,17 @@ impl Registry {
     /// The sessions, for people.
     pub(crate) fn sessions(&self) -> Vec<SessionStatus> {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        connections.values().filter_map(|connection| connection.session.as_ref().map(|(_, status)| status.clone())).collect()
+        connections
+            .values()
+            .filter_map(|connection| connection.session.as_ref().map(|(_, status)| status.clone()))
+            .collect()
     }
 
     /// How many connections there are.
     pub(crate) fn len(&self) -> usize {
-        self.connections.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.connections
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 }

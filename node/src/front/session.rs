@@ -7,21 +7,25 @@ use std::time::Duration;
 use holdfast_iscsi::pdu::{Direction, LoginStatus, ScsiStatus};
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionKind, SessionSerial, Tsih};
 use holdfast_iscsi::target::{Answer, Command, Connection, Event, TaskId};
-use holdfast_replication::core::{AbortScope, OpId, Request};
-use holdfast_scsi::{Finished, NexusLu, Response, Step, finish, start, start_absent};
+use holdfast_replication::core::api::{AbortScope, OpId, Request};
+use holdfast_scsi::{Finished, NexusLu, Response, Status, Step, finish, start, start_absent};
 use holdfast_types::{
-    CommandName, ExtentId, HOLD_LIMIT, IscsiName, LeaseGeneration, Lun, Mono, OpOutcome, SessionInstance, TpgId,
+    CommandName, ExtentId, HOLD_LIMIT, IscsiName, LeaseGeneration, Lun, Mono, OpOutcome, SessionInstance,
+    TpgId,
 };
 
+use super::Front;
 use super::registry::{ConnectionId, Inbound};
 use super::state::FrontState;
 use super::tasks::{Stage, Tasks};
 use super::tmf::Tmfs;
-use super::Front;
 use crate::status::SessionStatus;
 
 /// Most operations of one connection that storage has at a time; more wait here, in order.
 const IN_STORAGE_MAX: usize = 256;
+
+/// Operation code of REPORT LUNS (SPC-4).
+const REPORT_LUNS: u8 = 0xa0;
 
 /// The connection is to be reset, without another answer; for the log, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +66,13 @@ pub(super) struct Session {
 
 impl Session {
     /// A connection that was just accepted, by a portal of group `port`.
-    pub(super) fn new(front: Arc<Front>, id: ConnectionId, iscsi: Connection, port: TpgId, ends: (String, String)) -> Self {
+    pub(super) fn new(
+        front: Arc<Front>,
+        id: ConnectionId,
+        iscsi: Connection,
+        port: TpgId,
+        ends: (String, String),
+    ) -> Self {
         let generation = front.lease.generation();
         Self {
             front,
@@ -85,7 +95,9 @@ impl Session {
         if self.front.connection_stands(self.generation, now) {
             Ok(())
         } else {
-            Err(MustReset("its lease generation is over, or this node was stopped for a while"))
+            Err(MustReset(
+                "its lease generation is over, or this node was stopped for a while",
+            ))
         }
     }
 
@@ -93,7 +105,7 @@ impl Session {
     pub(super) fn act(&mut self, now: Mono) -> Result<(), MustReset> {
         while let Some(event) = self.iscsi.poll_event() {
             match event {
-                Event::Login(login) => self.log_in(&login),
+                Event::Login(login) => self.log_in(&login, now),
                 Event::Command(command) => {
                     let state = Arc::clone(&self.front.state.borrow());
                     self.start(&state, command, now)?;
@@ -132,8 +144,14 @@ impl Session {
     /// When something is to be done though nothing comes in.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let held = self.tasks.oldest_held().map(|received| received + HOLD_LIMIT);
-        let reinstating = self.reinstating.is_some().then(|| self.front.now() + Duration::from_millis(5));
-        [self.iscsi.poll_timeout(), held, self.tmfs.deadline(), reinstating].into_iter().flatten().min()
+        let reinstating = self
+            .reinstating
+            .is_some()
+            .then(|| self.front.now() + Duration::from_millis(5));
+        [self.iscsi.poll_timeout(), held, self.tmfs.deadline(), reinstating]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Time has passed, or committed state has changed.
@@ -142,16 +160,18 @@ impl Session {
             && !self.front.registry.has_session(old)
         {
             self.reinstating = None;
-            self.iscsi.accept_login(tsih);
+            self.iscsi.accept_login(tsih, now);
         }
         if self.tmfs.overdue(now) {
             // F2: what cannot be confirmed is not answered.
-            return Err(MustReset("a task management function could not be confirmed in time"));
+            return Err(MustReset(
+                "a task management function could not be confirmed in time",
+            ));
         }
         self.start_held(now)
     }
 
-    fn log_in(&mut self, login: &LoginRequested) {
+    fn log_in(&mut self, login: &LoginRequested, now: Mono) {
         let target = match &login.kind {
             SessionKind::Normal { target } => Some(target.clone()),
             SessionKind::Discovery => None,
@@ -167,7 +187,7 @@ impl Session {
         match registry.log_in(self.id, login, status) {
             Admission::New { session, tsih } => {
                 self.begin_session(session, target);
-                self.iscsi.accept_login(tsih);
+                self.iscsi.accept_login(tsih, now);
             }
             Admission::Reinstate { old, session, tsih } => {
                 self.begin_session(session, target);
@@ -175,41 +195,70 @@ impl Session {
                 registry.reset_session(old);
                 self.reinstating = Some(Reinstating { old, tsih });
             }
-            Admission::Refuse(status) => self.iscsi.refuse_login(status),
+            Admission::Refuse(status) => drop(self.iscsi.refuse_login(status)),
             // Every TSIH is taken: the initiator is one too many here, as with a limit on sessions.
-            Admission::Full => self.iscsi.refuse_login(LoginStatus::TOO_MANY_CONNECTIONS),
+            Admission::Full => drop(self.iscsi.refuse_login(LoginStatus::TOO_MANY_CONNECTIONS)),
         }
     }
 
     fn begin_session(&mut self, session: SessionSerial, target: Option<IscsiName>) {
-        let instance =
-            SessionInstance { node: self.front.node, incarnation: self.front.incarnation, serial: session.0 };
-        self.logged_in = Some(LoggedIn { instance, target, units: HashMap::new() });
+        let instance = SessionInstance {
+            node: self.front.node,
+            incarnation: self.front.incarnation,
+            serial: session.0,
+        };
+        self.logged_in = Some(LoggedIn {
+            instance,
+            target,
+            units: HashMap::new(),
+        });
     }
 
     /// Starts a command, for the first time or again after it was held.
     fn start(&mut self, state: &FrontState, command: Command, now: Mono) -> Result<(), MustReset> {
-        let Some(LoggedIn { instance, target: Some(target), units }) = &mut self.logged_in else {
+        let Some(LoggedIn {
+            instance,
+            target: Some(target),
+            units,
+        }) = &mut self.logged_in
+        else {
             // The protocol engine lets no command through in a discovery session.
             return Err(MustReset("a command without a session"));
         };
-        let data_out = if matches!(command.direction, Direction::Write | Direction::Both) { command.expected_length } else { 0 };
+        let data_out = if matches!(command.direction, Direction::Write | Direction::Both) {
+            command.expected_length
+        } else {
+            0
+        };
         let registry = &self.front.registry;
         let lun = Lun::from_field(command.lun).ok();
         let view = lun.and_then(|lun| state.view(target, lun, self.port, |extent| registry.resets(extent)));
         let Some(view) = view else {
-            let step = start_absent(command.cdb.bytes(), command.lun, state.luns(target));
-            return self.next(command.task, step, None, now);
+            let response = start_absent(command.cdb.as_bytes(), state.luns(target));
+            self.respond(command.task, response);
+            return Ok(());
         };
-        let nexus = units.entry(view.lun).or_insert_with(|| NexusLu::new(view.counters));
+        let nexus = units
+            .entry(view.lun)
+            .or_insert_with(|| NexusLu::new(view.counters));
         if self.tasks.in_storage() >= IN_STORAGE_MAX {
             self.tasks.put(command.task, Stage::Held(Box::new(command)));
             return Ok(());
         }
-        let name = CommandName { session: *instance, cmd_sn: command.cmd_sn };
-        let context = Context { lun: view.lun, extent: view.extent, resets: view.counters.resets, name, received: command.received };
+        let name = CommandName {
+            session: *instance,
+            cmd_sn: command.cmd_sn,
+        };
+        let context = Context {
+            lun: view.lun,
+            extent: view.extent,
+            resets: view.counters.resets,
+            name,
+            received: command.received,
+        };
+        let reports_luns = command.cdb.as_bytes().first() == Some(&REPORT_LUNS);
         let (task, data, expected) = (command.task, command.data.clone(), command.expected_length);
-        let step = match start(command.cdb.bytes(), &view, nexus, data_out) {
+        let step = match start(command.cdb.as_bytes(), &view, nexus, data_out) {
             Step::Hold => {
                 if now.since(command.received) >= HOLD_LIMIT {
                     return self.held_too_long(task, now);
@@ -218,49 +267,88 @@ impl Session {
                 return Ok(());
             }
             // All of it came with the command.
-            Step::NeedData { bytes, then } if data.len() == expected as usize && bytes as usize <= data.len() => {
+            Step::NeedData { bytes, then }
+                if data.len() == expected as usize && bytes as usize <= data.len() =>
+            {
                 then.with_data(&view, data.slice(..bytes as usize))
             }
             step => step,
         };
-        self.next(task, step, Some(context), now)
+        if reports_luns && matches!(&step, Step::Done(response) if response.status == Status::Good) {
+            // The list is the target's: who has read it through one unit need not hear of it through another.
+            let counters = view.counters;
+            units.values_mut().for_each(|unit| unit.luns_reported(counters));
+        }
+        self.next(task, step, context, now)
     }
 
     /// Goes on with a command's next step.
-    fn next(&mut self, task: TaskId, step: Step, context: Option<Context>, now: Mono) -> Result<(), MustReset> {
-        match (step, context) {
-            (Step::Done(response), _) => self.respond(task, response),
-            (Step::NeedData { bytes, then }, Some(context)) => {
-                let Context { lun, extent, resets, name, received } = context;
-                let stage = Stage::AwaitingData { lun, extent, pending: then, name, received, resets };
-                self.tasks.put(task, stage);
+    fn next(&mut self, task: TaskId, step: Step, context: Context, now: Mono) -> Result<(), MustReset> {
+        let Context {
+            lun,
+            extent,
+            resets,
+            name,
+            received,
+        } = context;
+        match step {
+            Step::Done(response) => self.respond(task, response),
+            Step::NeedData { bytes, then } => {
+                self.tasks.put(
+                    task,
+                    Stage::AwaitingData {
+                        lun,
+                        extent,
+                        pending: then,
+                        name,
+                        received,
+                        resets,
+                    },
+                );
                 if self.iscsi.request_data(task, bytes).is_err() {
                     self.tasks.take(task);
                 }
             }
-            (Step::Storage(storage), Some(context)) => {
+            Step::Storage(storage) => {
                 let op = self.id.op(self.next_op);
                 self.next_op = self.next_op.wrapping_add(1);
-                self.tasks.put(task, Stage::Storage { op, extent: context.extent, finish: storage.finish });
+                self.tasks.put(
+                    task,
+                    Stage::Storage {
+                        op,
+                        extent,
+                        finish: storage.finish,
+                    },
+                );
                 let request = Request {
-                    name: context.name,
-                    received: context.received,
+                    name,
+                    received,
                     generation: self.generation,
                     op: storage.op,
                 };
-                self.front.backend.submit(context.extent, op, request);
+                self.front.backend.submit(extent, op, request);
             }
-            (Step::Hold, _) => return self.held_too_long(task, now),
-            // A unit that is not there asks for no data and has no storage.
-            (Step::NeedData { .. } | Step::Storage(_), None) => return Err(MustReset("a command without a unit")),
+            Step::Hold => return self.held_too_long(task, now),
         }
         Ok(())
     }
 
     /// All data of a write is there.
     fn data_out(&mut self, task: TaskId, data: bytes::Bytes, now: Mono) {
-        let Some(Stage::AwaitingData { lun, extent, pending, name, received, resets }) = self.tasks.take(task) else { return };
-        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else { return };
+        let Some(Stage::AwaitingData {
+            lun,
+            extent,
+            pending,
+            name,
+            received,
+            resets,
+        }) = self.tasks.take(task)
+        else {
+            return;
+        };
+        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else {
+            return;
+        };
         let state = Arc::clone(&self.front.state.borrow());
         let registry = Arc::clone(&self.front.registry);
         let view = state.view(&target, lun, self.port, |extent| registry.resets(extent));
@@ -270,17 +358,32 @@ impl Session {
             return;
         };
         let step = pending.with_data(&view, data);
-        let context = Context { lun, extent, resets, name, received };
-        // With a context and without a hold there is no way to fail.
-        let _ = self.next(task, step, Some(context), now);
+        let context = Context {
+            lun,
+            extent,
+            resets,
+            name,
+            received,
+        };
+        // Only a hold can fail, and data is taken only after it.
+        let _ = self.next(task, step, context, now);
     }
 
     fn respond(&mut self, task: TaskId, response: Response) {
         let status = ScsiStatus(response.status.code());
-        let sense = response.sense.map(|sense| sense.to_bytes().into()).unwrap_or_default();
+        let sense = response
+            .sense
+            .map(|sense| sense.to_bytes().into())
+            .unwrap_or_default();
         let moved = (response.data_out_wanted > 0).then_some(response.data_out_wanted);
-        let moved = moved.or_else(|| (status == ScsiStatus::CHECK_CONDITION && response.data.is_empty()).then_some(0));
-        let answer = Answer { status, sense, data: response.data.into(), moved };
+        let moved = moved
+            .or_else(|| (status == ScsiStatus::CHECK_CONDITION && response.data.is_empty()).then_some(0));
+        let answer = Answer {
+            status,
+            sense,
+            data: response.data.into(),
+            moved,
+        };
         // An aborted task needs no answer.
         let _ = self.iscsi.respond(task, answer);
     }
@@ -290,7 +393,9 @@ impl Session {
         if let Some((task, _, finish_as)) = ended {
             match finish(finish_as, outcome) {
                 Finished::Response(response) => self.respond(task, response),
-                Finished::ResetConnection => return Err(MustReset("a command could not be carried out in time")),
+                Finished::ResetConnection => {
+                    return Err(MustReset("a command could not be carried out in time"));
+                }
                 Finished::NoResponse => drop(self.iscsi.abort(task)),
             }
         }
@@ -329,7 +434,9 @@ impl Session {
     pub(super) fn abort_all(&mut self) {
         if let Some(session) = &self.logged_in {
             for extent in self.tasks.busy_extents() {
-                self.front.backend.abort(extent, AbortScope::Session(session.instance));
+                self.front
+                    .backend
+                    .abort(extent, AbortScope::Session(session.instance));
             }
         }
     }
@@ -337,8 +444,10 @@ impl Session {
     /// Drops this connection's tasks on a unit that storage does not have; what it has, ends there.
     pub(super) fn abort_unit(&mut self, extent: ExtentId) {
         let state = Arc::clone(&self.front.state.borrow());
-        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else { return };
-        let all: Vec<(TaskId, u64)> = self.iscsi.tasks().collect();
+        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else {
+            return;
+        };
+        let all: Vec<(TaskId, u64)> = self.iscsi.tasks().map(|(task, lun, _)| (task, lun)).collect();
         for (task, lun) in all {
             let on_unit = Lun::from_field(lun)
                 .ok()
@@ -355,7 +464,9 @@ impl Session {
     pub(super) fn extent_of(&self, lun: u64) -> Option<ExtentId> {
         let target = self.logged_in.as_ref()?.target.as_ref()?;
         let state = self.front.state.borrow();
-        state.view(target, Lun::from_field(lun).ok()?, self.port, |_| 0).map(|view| view.extent)
+        state
+            .view(target, Lun::from_field(lun).ok()?, self.port, |_| 0)
+            .map(|view| view.extent)
     }
 }
 

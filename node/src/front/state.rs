@@ -43,21 +43,44 @@ impl FrontState {
             .nodes
             .values()
             .filter(|node| node.role == Role::Data)
-            .flat_map(|node| node.addresses.portals.iter().map(|address| Portal { address: *address, tpg: node.tpg }))
+            .flat_map(|node| {
+                node.addresses.portals.iter().map(|address| Portal {
+                    address: *address,
+                    tpg: node.tpg,
+                })
+            })
             .collect();
-        let entry = || TargetEntry { alias: None, portals: portals.clone(), access: Access::Everyone };
+        let entry = || TargetEntry {
+            alias: None,
+            portals: portals.clone(),
+            access: Access::Everyone,
+        };
         let known: BTreeMap<_, _> = state.targets.keys().map(|name| (name.clone(), entry())).collect();
         Self {
-            directory: Arc::new(Directory { targets: known.clone(), authoritative: false }),
-            directory_with_authority: Arc::new(Directory { targets: known, authoritative: true }),
-            targets: state.targets.keys().map(|name| (name.clone(), TargetFront::derive(state, name))).collect(),
+            directory: Arc::new(Directory {
+                targets: known.clone(),
+                authoritative: false,
+            }),
+            directory_with_authority: Arc::new(Directory {
+                targets: known,
+                authoritative: true,
+            }),
+            targets: state
+                .targets
+                .keys()
+                .map(|name| (name.clone(), TargetFront::derive(state, name)))
+                .collect(),
         }
     }
 
     /// For discovery and logins. Only a node that holds its lease says with authority that a target does not exist: another one may be
     /// behind, and a wrong "not found" is final for initiators (I8).
     pub(crate) fn directory(&self, authority: bool) -> Arc<Directory> {
-        Arc::clone(if authority { &self.directory_with_authority } else { &self.directory })
+        Arc::clone(if authority {
+            &self.directory_with_authority
+        } else {
+            &self.directory
+        })
     }
 
     /// The LUNs of a target.
@@ -101,7 +124,9 @@ impl FrontState {
 
 impl TargetFront {
     fn derive(state: &ClusterState, name: &IscsiName) -> Self {
-        let Some(target) = state.targets.get(name) else { return Self::default() };
+        let Some(target) = state.targets.get(name) else {
+            return Self::default();
+        };
         let units: BTreeMap<Lun, UnitFront> = target
             .luns
             .iter()
@@ -121,6 +146,10 @@ impl TargetFront {
                 Some((*lun, front))
             })
             .collect();
-        Self { luns: units.keys().copied().collect(), units, lun_changes: target.lun_changes }
+        Self {
+            luns: units.keys().copied().collect(),
+            units,
+            lun_changes: target.lun_changes,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use holdfast_iscsi::target::{Command, TaskId};
-use holdfast_replication::core::OpId;
+use holdfast_replication::core::api::OpId;
 use holdfast_scsi::{Finish, Pending};
 use holdfast_types::{CommandName, ExtentId, Lun, Mono};
 
@@ -23,7 +23,11 @@ pub(super) enum Stage {
         resets: u64,
     },
     /// Storage has it.
-    Storage { op: OpId, extent: ExtentId, finish: Finish },
+    Storage {
+        op: OpId,
+        extent: ExtentId,
+        finish: Finish,
+    },
 }
 
 /// The open tasks of a session.
@@ -84,10 +88,13 @@ impl Tasks {
 
     /// When the oldest held command was received.
     pub(super) fn oldest_held(&self) -> Option<Mono> {
-        self.held.iter().filter_map(|task| match self.stages.get(task) {
-            Some(Stage::Held(command)) => Some(command.received),
-            _ => None,
-        }).min()
+        self.held
+            .iter()
+            .filter_map(|task| match self.stages.get(task) {
+                Some(Stage::Held(command)) => Some(command.received),
+                _ => None,
+            })
+            .min()
     }
 
     /// Operations on an extent that storage has.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_iscsi::pdu::{TaskFunction, TaskResult};
 use holdfast_iscsi::target::{ReferencedTask, TaskId, TaskManagement, TmfId};
-use holdfast_replication::core::{AbortScope, OpId};
+use holdfast_replication::core::api::{AbortScope, OpId};
 use holdfast_types::{ExtentId, HOLD_LIMIT, Mono};
 
 use super::registry::ResetToken;
@@ -86,14 +86,22 @@ impl Tmfs {
 
     /// Whether one could not be confirmed in time.
     pub(super) fn overdue(&self, now: Mono) -> bool {
-        self.waiting.iter().any(|one| now.since(one.since) >= CONFIRMED_WITHIN)
+        self.waiting
+            .iter()
+            .any(|one| now.since(one.since) >= CONFIRMED_WITHIN)
     }
 }
 
 impl Session {
     /// A task management request (RFC 7143, 11.5).
     pub(super) fn task_management(&mut self, request: TaskManagement, now: Mono) {
-        let TaskManagement { id, function, lun, referenced, .. } = request;
+        let TaskManagement {
+            id,
+            function,
+            lun,
+            referenced,
+            ..
+        } = request;
         let result = match function {
             TaskFunction::ABORT_TASK => match referenced {
                 Some(ReferencedTask::Known(task)) => return self.abort_task(id, task, now),
@@ -118,7 +126,12 @@ impl Session {
     fn abort_task(&mut self, id: TmfId, task: TaskId, now: Mono) {
         if let Some(Stage::Storage { op, extent, .. }) = self.tasks.stage(task) {
             let (op, extent) = (*op, *extent);
-            self.tmfs.waiting.push(Waiting { id, ops: HashSet::from([op]), others: false, since: now });
+            self.tmfs.waiting.push(Waiting {
+                id,
+                ops: HashSet::from([op]),
+                others: false,
+                since: now,
+            });
             self.front.backend.abort(extent, AbortScope::Op(op));
             return;
         }
@@ -130,7 +143,12 @@ impl Session {
     fn abort_task_set(&mut self, id: TmfId, extent: ExtentId, now: Mono) {
         self.abort_unit(extent);
         let ops: HashSet<OpId> = self.tasks.ops_on(extent).collect();
-        self.tmfs.waiting.push(Waiting { id, ops: ops.clone(), others: false, since: now });
+        self.tmfs.waiting.push(Waiting {
+            id,
+            ops: ops.clone(),
+            others: false,
+            since: now,
+        });
         for op in ops {
             self.front.backend.abort(extent, AbortScope::Op(op));
         }
@@ -141,7 +159,12 @@ impl Session {
     fn reset_unit(&mut self, id: TmfId, extent: ExtentId, now: Mono) {
         self.abort_unit(extent);
         let ops = self.tasks.ops_on(extent).collect();
-        self.tmfs.waiting.push(Waiting { id, ops, others: true, since: now });
+        self.tmfs.waiting.push(Waiting {
+            id,
+            ops,
+            others: true,
+            since: now,
+        });
         self.front.registry.reset_unit(self.id, extent, id);
         self.front.backend.abort(extent, AbortScope::All);
     }

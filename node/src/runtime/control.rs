@@ -41,11 +41,17 @@ impl Parts {
     pub(super) async fn announce(self) {
         let mut state = self.control.watch();
         loop {
-            let member = state.borrow_and_update().node(self.me).map(|node| node.incarnation);
+            let member = state
+                .borrow_and_update()
+                .node(self.me)
+                .map(|node| node.incarnation);
             match member {
                 Some(known) if known == Some(self.incarnation) => return,
                 Some(_) => {
-                    let command = Command::NodeStarted { node: self.me, incarnation: self.incarnation };
+                    let command = Command::NodeStarted {
+                        node: self.me,
+                        incarnation: self.incarnation,
+                    };
                     // Lost proposals are made again.
                     let _ = self.control.propose(command).await;
                     tokio::time::sleep(AGAIN_AFTER).await;
@@ -71,12 +77,22 @@ impl Parts {
             let raft = RaftView {
                 am_leader: metrics.am_leader,
                 leader: metrics.leader,
-                committed: metrics.committed.value(),
-                matched: metrics.peers.iter().map(|(node, peer)| (*node, peer.matched.value())).collect(),
+                committed: metrics.committed.unwrap_or(0),
+                matched: metrics
+                    .peers
+                    .iter()
+                    .map(|(node, peer)| (*node, peer.matched.unwrap_or(0)))
+                    .collect(),
             };
             let state = self.control.state();
             let view = self.lease.view();
-            let input = GovernorInput { state: &state, me: self.me, incarnation: self.incarnation, view: &view, raft: &raft };
+            let input = GovernorInput {
+                state: &state,
+                me: self.me,
+                incarnation: self.incarnation,
+                view: &view,
+                raft: &raft,
+            };
             for proposal in governor.tick((self.clock)(), &input) {
                 // Each on its own: one that waits for a lost follower must not hold up the others.
                 tokio::spawn(carry_out(self.control.clone(), proposal));
@@ -90,9 +106,13 @@ async fn carry_out(control: Control, proposal: Proposal) {
         Proposal::Command(command) => {
             tracing::info!(?command, "governor proposes");
             match control.propose(command).await {
-                Ok(Reply::Refused { reason }) => tracing::info!(%reason, "the governor's proposal came too late"),
+                Ok(Reply::Refused { refusal }) => {
+                    tracing::info!(%refusal, "the governor's proposal came too late")
+                }
                 Ok(_) => {}
-                Err(error) => tracing::info!(%error, "the governor's proposal is lost; it is made again while it is wanted"),
+                Err(error) => {
+                    tracing::info!(%error, "the governor's proposal is lost; it is made again while it is wanted")
+                }
             }
         }
         Proposal::TransferLeader(to) => {

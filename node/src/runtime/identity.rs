@@ -25,7 +25,11 @@ pub(crate) struct Identity {
 impl Identity {
     /// This node in that cluster.
     pub(crate) const fn new(cluster: ClusterId, node: NodeId) -> Self {
-        Self { format: FORMAT, cluster, node }
+        Self {
+            format: FORMAT,
+            cluster,
+            node,
+        }
     }
 
     fn path(dir: &Path) -> PathBuf {
@@ -56,9 +60,17 @@ impl Identity {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let broken = || format!("{} is damaged: restore it, or remove this node and add it as a new one", path.display());
+        let broken = || {
+            format!(
+                "{} is damaged: restore it, or remove this node and add it as a new one",
+                path.display()
+            )
+        };
         let value: serde_json::Value = serde_json::from_slice(&bytes).with_context(broken)?;
-        if value["format"].as_u64().is_some_and(|format| format > u64::from(FORMAT)) {
+        if value["format"]
+            .as_u64()
+            .is_some_and(|format| format > u64::from(FORMAT))
+        {
             bail!("{} was written by a newer release", path.display());
         }
         let identity: Self = serde_json::from_value(value).with_context(broken)?;
@@ -83,7 +95,9 @@ impl Identity {
         file.write_all(&serde_json::to_vec(&self)?)?;
         file.sync_all()?;
         std::fs::rename(&fresh, &path)?;
-        File::open(dir)?.sync_all().with_context(|| format!("cannot write {}", path.display()))
+        File::open(dir)?
+            .sync_all()
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -99,7 +113,10 @@ mod tests {
         one.store(dir.path()).unwrap();
         one.store(dir.path()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), Some(one));
-        let error = Identity::new(ClusterId(6), NodeId(1)).store(dir.path()).unwrap_err().to_string();
+        let error = Identity::new(ClusterId(6), NodeId(1))
+            .store(dir.path())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("already"), "{error}");
     }
 
@@ -107,7 +124,11 @@ mod tests {
     fn a_damaged_or_newer_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("identity.json");
-        for (bytes, word) in [("{", "damaged"), ("{\"format\":2}", "newer"), ("{\"format\":1}", "damaged")] {
+        for (bytes, word) in [
+            ("{", "damaged"),
+            ("{\"format\":2}", "newer"),
+            ("{\"format\":1}", "damaged"),
+        ] {
             std::fs::write(&path, bytes).unwrap();
             let error = format!("{:#}", Identity::load(dir.path()).unwrap_err());
             assert!(error.contains(word), "{error}");

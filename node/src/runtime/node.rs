@@ -30,14 +30,22 @@ impl Node {
     pub(super) async fn run(config: NodeConfig) -> anyhow::Result<()> {
         let kept = Identity::load(&config.dir)?;
         let (fatal, mut failed) = mpsc::channel(1);
-        let node = Arc::new(Self { config, identity: watch::channel(kept).0, running: Mutex::new(None), fatal });
+        let node = Arc::new(Self {
+            config,
+            identity: watch::channel(kept).0,
+            running: Mutex::new(None),
+            fatal,
+        });
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         node.serve_admin()?;
         if let Some(identity) = kept {
             node.start(identity).await?;
         } else {
-            tracing::info!(name = node.config.name, "waiting to be made a member of a cluster");
+            tracing::info!(
+                name = node.config.name,
+                "waiting to be made a member of a cluster"
+            );
         }
         let result = tokio::select! {
             _ = interrupt.recv() => Ok(()),
@@ -90,20 +98,33 @@ impl Node {
                 Role::Witness => "witness",
             }
             .to_owned(),
-            cluster_id: identity.map(|identity| identity.cluster.to_string()).unwrap_or_default(),
+            cluster_id: identity
+                .map(|identity| identity.cluster.to_string())
+                .unwrap_or_default(),
             node_id: identity.map_or(0, |identity| identity.node.value()),
             raft: listen.raft.to_string(),
             heartbeat: listen.heartbeat.to_string(),
-            replication: listen.replication.map(|address| address.to_string()).unwrap_or_default(),
+            replication: listen
+                .replication
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
             portals: listen.portals.iter().map(ToString::to_string).collect(),
-            admin: self.config.admin.tcp.map(|address| address.to_string()).unwrap_or_default(),
+            admin: self
+                .config
+                .admin
+                .tcp
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 
     /// The cluster as this node sees it.
     pub(crate) async fn status(&self) -> StatusDocument {
-        let seen = Seen { my_name: self.config.name.clone(), ..Seen::default() };
+        let seen = Seen {
+            my_name: self.config.name.clone(),
+            ..Seen::default()
+        };
         match self.running().await {
             Some(running) => running.status(seen),
             None => derive(&ClusterState::default(), seen),
@@ -123,7 +144,10 @@ impl Node {
                 .with_context(|| format!("cannot listen on {address} (admin.tcp)"))?;
             tracing::warn!(%address, "the admin port is open to every user of this machine");
             let server = tonic::transport::Server::builder().add_service(service);
-            tokio::spawn(report("admin service", server.serve_with_incoming(TcpListenerStream::new(listener))));
+            tokio::spawn(report(
+                "admin service",
+                server.serve_with_incoming(TcpListenerStream::new(listener)),
+            ));
         }
         Ok(())
     }
@@ -137,14 +161,18 @@ fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
         }
         _ => {}
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
     std::fs::set_permissions(path, mode).with_context(|| format!("cannot protect {}", path.display()))?;
     Ok(listener)
 }
 
 /// Runs a server; that it ends is worth a line.
-pub(super) async fn report(what: &'static str, server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+pub(super) async fn report(
+    what: &'static str,
+    server: impl Future<Output = Result<(), tonic::transport::Error>>,
+) {
     if let Err(error) = server.await {
         tracing::error!(what, %error, "a server ended");
     }

@@ -71,7 +71,13 @@ impl Running {
         let socket = std::net::UdpSocket::bind(config.listen.heartbeat)
             .with_context(|| format!("cannot listen on {} (listen.heartbeat)", config.listen.heartbeat))?;
         let heartbeat = lease.spawn(socket).context("cannot start the heartbeat thread")?;
-        let parts = Parts { me, incarnation, control: control.clone(), lease: lease.clone(), clock: Arc::clone(&clock) };
+        let parts = Parts {
+            me,
+            incarnation,
+            control: control.clone(),
+            lease: lease.clone(),
+            clock: Arc::clone(&clock),
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.clone().catch_up());
         tasks.spawn(parts.clone().announce());
@@ -80,7 +86,17 @@ impl Running {
         tasks.spawn(watch_for_the_end(control.clone(), fatal.clone()));
         let data = match config.role {
             Role::Witness => None,
-            Role::Data => Some(Data::start(config, &identity, &parts, Arc::clone(&registry), &mut tasks, fatal).await?),
+            Role::Data => Some(
+                Data::start(
+                    config,
+                    &identity,
+                    &parts,
+                    Arc::clone(&registry),
+                    &mut tasks,
+                    fatal,
+                )
+                .await?,
+            ),
         };
         if let Some(data) = &data {
             start_front(config, &parts, data, &registry, &mut tasks);
@@ -107,7 +123,12 @@ impl Running {
             data.stop().await;
         }
         self.control.shutdown().await;
-        drop(self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(
+            self.heartbeat
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
     }
 
     /// The committed state as applied here.
@@ -122,14 +143,21 @@ impl Running {
 
     /// Makes a cluster of the members; this node is one of them. Done again, it changes nothing.
     pub(crate) async fn initialize(&self, init: Init) -> anyhow::Result<Reply> {
-        let members: BTreeMap<NodeId, SocketAddr> =
-            init.nodes.iter().map(|node| (node.id, node.addresses.raft)).collect();
+        let members: BTreeMap<NodeId, SocketAddr> = init
+            .nodes
+            .iter()
+            .map(|node| (node.id, node.addresses.raft))
+            .collect();
         match self.control.initialize(members).await {
             Ok(()) | Err(InitializeError::AlreadyInitialized) => {}
             Err(error) => return Err(error.into()),
         }
         let state = self.control.state();
-        if state.cluster.as_ref().is_some_and(|cluster| cluster.id == init.id) {
+        if state
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.id == init.id)
+        {
             let known: Vec<NodeId> = state.nodes.keys().copied().collect();
             if !known.iter().copied().eq(init.nodes.iter().map(|node| node.id)) {
                 bail!("the cluster is made already, of other nodes");
@@ -142,16 +170,28 @@ impl Running {
     /// Moves extents to a node, planned; how many moved. Their primaries do it: those on other nodes are asked to.
     pub(crate) async fn switchover(&self, extents: Vec<ExtentId>, to: NodeId) -> anyhow::Result<usize> {
         let state = self.control.state();
-        let moving: Vec<ExtentId> =
-            extents.into_iter().filter(|id| state.extents.get(id).is_some_and(|extent| extent.primary != Some(to))).collect();
+        let moving: Vec<ExtentId> = extents
+            .into_iter()
+            .filter(|id| {
+                state
+                    .extents
+                    .get(id)
+                    .is_some_and(|extent| extent.primary != Some(to))
+            })
+            .collect();
         let mut elsewhere: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
         for id in &moving {
             let extent = &state.extents[id];
             if !extent.in_sync.contains(&to) {
-                bail!("extent {} cannot move: its replica there is not in sync", extent.name);
+                bail!(
+                    "extent {} cannot move: its replica there is not in sync",
+                    extent.name
+                );
             }
             match extent.primary {
-                Some(primary) if primary != self.me => elsewhere.entry(primary).or_default().push(extent.name.clone()),
+                Some(primary) if primary != self.me => {
+                    elsewhere.entry(primary).or_default().push(extent.name.clone())
+                }
                 Some(_) => {}
                 None => bail!("extent {} has no primary at present", extent.name),
             }
@@ -160,17 +200,27 @@ impl Running {
             ask_to_switch(&state, primary, extents, to).await?;
         }
         if let Some(data) = &self.data {
-            let mine = moving.iter().filter(|id| state.extents[id].primary == Some(self.me));
+            let mine = moving
+                .iter()
+                .filter(|id| state.extents[id].primary == Some(self.me));
             mine.for_each(|id| data.switchover(*id, to));
         }
         let mut watch = self.control.watch();
         let arrived = watch.wait_for(|state| {
-            moving.iter().all(|id| state.extents.get(id).is_none_or(|extent| extent.primary == Some(to)))
+            moving.iter().all(|id| {
+                state
+                    .extents
+                    .get(id)
+                    .is_none_or(|extent| extent.primary == Some(to))
+            })
         });
         match tokio::time::timeout(SWITCHOVER_WITHIN, arrived).await {
             Ok(Ok(_)) => Ok(moving.len()),
             Ok(Err(_)) => bail!("the node stops"),
-            Err(_) => bail!("no switchover within {} s; the extents stay where they are", SWITCHOVER_WITHIN.as_secs()),
+            Err(_) => bail!(
+                "no switchover within {} s; the extents stay where they are",
+                SWITCHOVER_WITHIN.as_secs()
+            ),
         }
     }
 
@@ -179,16 +229,27 @@ impl Running {
         let state = self.control.state();
         let metrics = self.control.metrics();
         let view = self.lease.view();
-        let heard = view.peers.iter().filter(|(_, peer)| peer.is_heard()).map(|(node, _)| *node);
+        let heard = view
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.is_heard())
+            .map(|(node, _)| *node);
         seen.me = self.me;
         seen.heard = heard.chain([self.me]).collect();
         seen.leader = metrics.leader;
-        let voters = seen.heard.iter().filter(|node| state.voters.members.contains(node)).count();
+        let voters = seen
+            .heard
+            .iter()
+            .filter(|node| state.voters.members.contains(node))
+            .count();
         seen.quorum = state.is_initialized() && voters >= state.voters.majority() && metrics.leader.is_some();
         seen.lease = self.lease.cell().holds(boot_clock()());
         seen.sessions = self.registry.sessions();
         if let Some(reason) = &metrics.stopped {
-            seen.alarms.push(format!("the control plane of {} has stopped: {reason}", seen.my_name));
+            seen.alarms.push(format!(
+                "the control plane of {} has stopped: {reason}",
+                seen.my_name
+            ));
         }
         if let Some(data) = &self.data {
             data.describe(&mut seen);
@@ -197,17 +258,38 @@ impl Running {
     }
 }
 
-async fn ask_to_switch(state: &ClusterState, primary: NodeId, extents: Vec<String>, to: NodeId) -> anyhow::Result<()> {
+async fn ask_to_switch(
+    state: &ClusterState,
+    primary: NodeId,
+    extents: Vec<String>,
+    to: NodeId,
+) -> anyhow::Result<()> {
     let member = state.node(primary).context("the primary is no member")?;
     let Some(address) = member.addresses.admin else {
-        bail!("extent {}: ask its primary, {}, whose admin service is not reached from here", extents.join(", "), member.name);
+        bail!(
+            "extent {}: ask its primary, {}, whose admin service is not reached from here",
+            extents.join(", "),
+            member.name
+        );
     };
-    let to = state.node(to).map(|node| node.name.clone()).context("the node to move to is no member")?;
+    let to = state
+        .node(to)
+        .map(|node| node.name.clone())
+        .context("the node to move to is no member")?;
     let mut client = AdminClient::connect(&AdminAddress::Tcp(address)).await?;
-    client.switchover(SwitchoverRequest { extents, to }).await.map(drop)
+    client
+        .switchover(SwitchoverRequest { extents, to })
+        .await
+        .map(drop)
 }
 
-fn start_front(config: &NodeConfig, parts: &Parts, data: &Data, registry: &Arc<Registry>, tasks: &mut JoinSet<()>) {
+fn start_front(
+    config: &NodeConfig,
+    parts: &Parts,
+    data: &Data,
+    registry: &Arc<Registry>,
+    tasks: &mut JoinSet<()>,
+) {
     let (state_to, state) = watch::channel(Arc::new(FrontState::default()));
     let (port_to, port) = watch::channel(None);
     let me = parts.me;
@@ -230,7 +312,10 @@ fn start_front(config: &NodeConfig, parts: &Parts, data: &Data, registry: &Arc<R
 /// From the moment that this node is a member by commit it never starts with an empty Raft log again (L8).
 async fn remember_membership(control: Control, identity: Identity, dir: std::path::PathBuf) {
     let mut state = control.watch();
-    let joined = state.wait_for(|state| state.node(identity.node).is_some()).await.is_ok();
+    let joined = state
+        .wait_for(|state| state.node(identity.node).is_some())
+        .await
+        .is_ok();
     if joined && let Err(error) = identity.note_member(&dir) {
         tracing::error!(%error, "cannot note in the node's directory that it is a member");
     }

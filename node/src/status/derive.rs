@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_raft::model::{ClusterState, Extent, Role as ModelRole};
-use holdfast_replication::core::{RoleName, Status as CoreStatus};
+use holdfast_replication::core::api::{RoleName, Status as CoreStatus};
 use holdfast_types::{ExtentId, Naa, NodeId};
 
 use super::document::{
-    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, ResyncStatus, SessionStatus,
-    StatusDocument, TargetStatus,
+    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus,
+    ResyncStatus, SessionStatus, StatusDocument, TargetStatus,
 };
 use crate::config::Role;
 
@@ -39,21 +39,40 @@ pub(crate) struct Seen {
 
 /// The status document.
 pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
-    let name = |node: NodeId| state.node(node).map_or_else(|| format!("node {node}"), |member| member.name.clone());
-    let nodes: Vec<NodeStatus> = state.nodes.iter().map(|(id, _)| node_status(state, &seen, *id)).collect();
-    let extents: Vec<ExtentStatus> =
-        state.extents.iter().map(|(id, extent)| extent_status(state, &seen, *id, extent, &name)).collect();
+    let name = |node: NodeId| {
+        state
+            .node(node)
+            .map_or_else(|| format!("node {node}"), |member| member.name.clone())
+    };
+    let nodes: Vec<NodeStatus> = state
+        .nodes
+        .iter()
+        .map(|(id, _)| node_status(state, &seen, *id))
+        .collect();
+    let extents: Vec<ExtentStatus> = state
+        .extents
+        .iter()
+        .map(|(id, extent)| extent_status(state, &seen, *id, extent, &name))
+        .collect();
     let targets = state
         .targets
         .iter()
         .map(|(iqn, target)| TargetStatus {
             iqn: iqn.clone(),
-            luns: target.luns.iter().map(|(lun, extent)| lun_status(state, lun.value(), *extent, &name)).collect(),
+            luns: target
+                .luns
+                .iter()
+                .map(|(lun, extent)| lun_status(state, lun.value(), *extent, &name))
+                .collect(),
         })
         .collect();
     let (health, reasons) = judge(state, &seen, &nodes, &extents);
     StatusDocument {
-        cluster: state.cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
+        cluster: state
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.name.clone())
+            .unwrap_or_default(),
         health,
         reasons,
         alarms: seen.alarms,
@@ -83,7 +102,11 @@ fn node_status(state: &ClusterState, seen: &Seen, id: NodeId) -> NodeStatus {
             ModelRole::Witness => Role::Witness,
         },
         state: node_state,
-        lease: if id == seen.me { seen.lease } else { node_state == NodeState::Up },
+        lease: if id == seen.me {
+            seen.lease
+        } else {
+            node_state == NodeState::Up
+        },
         voter: state.voters.members.contains(&id),
     }
 }
@@ -99,13 +122,19 @@ fn extent_status(
     let here = extent.primary == Some(seen.me);
     let served = match extent.primary {
         None => false,
-        Some(_) if here => seen.lease && core.is_some_and(|core| matches!(core.role, RoleName::Primary | RoleName::Draining)),
+        Some(_) if here => {
+            seen.lease && core.is_some_and(|core| matches!(core.role, RoleName::Primary | RoleName::Draining))
+        }
         Some(primary) => {
             let run = state.node(primary).and_then(|member| member.incarnation);
             seen.heard.contains(&primary) && !state.is_suspect(primary) && run == extent.primary_incarnation
         }
     };
-    let replicas = extent.replicas.iter().map(|node| replica_status(seen, id, extent, *node, name)).collect();
+    let replicas = extent
+        .replicas
+        .iter()
+        .map(|node| replica_status(seen, id, extent, *node, name))
+        .collect();
     ExtentStatus {
         name: extent.name.clone(),
         id,
@@ -130,7 +159,8 @@ fn replica_status(
     let core = seen.cores.get(&id);
     let peer = core.and_then(|core| core.replicas.iter().find(|replica| replica.node == node));
     let mine = core.filter(|_| node == seen.me);
-    let fenced = mine.is_some_and(|core| core.role == RoleName::Fenced) || peer.is_some_and(|peer| peer.fenced);
+    let fenced =
+        mine.is_some_and(|core| core.role == RoleName::Fenced) || peer.is_some_and(|peer| peer.fenced);
     let heard = node == seen.me || seen.heard.contains(&node);
     let state = match (fenced, extent.in_sync.contains(&node), heard) {
         (true, _, _) => ReplicaState::Fenced,
@@ -138,13 +168,26 @@ fn replica_status(
         (false, false, true) => ReplicaState::Resyncing,
         (false, _, false) => ReplicaState::Offline,
     };
-    let resync = peer.and_then(|peer| peer.resync).filter(|_| state == ReplicaState::Resyncing).map(|resync| ResyncStatus {
-        done: share(resync.bytes_total.saturating_sub(resync.bytes_left), resync.bytes_total),
-        bytes_left: resync.bytes_left,
-        rate: seen.resync_rates.get(&(id, node)).copied().unwrap_or(0),
-    });
-    let applied_lsn = mine.map(|core| core.applied.value()).or_else(|| peer.map(|peer| peer.applied.value()));
-    ReplicaStatus { node: name(node), state, applied_lsn, resync }
+    let resync = peer
+        .and_then(|peer| peer.resync)
+        .filter(|_| state == ReplicaState::Resyncing)
+        .map(|resync| ResyncStatus {
+            done: share(
+                resync.bytes_total.saturating_sub(resync.bytes_left),
+                resync.bytes_total,
+            ),
+            bytes_left: resync.bytes_left,
+            rate: seen.resync_rates.get(&(id, node)).copied().unwrap_or(0),
+        });
+    let applied_lsn = mine
+        .map(|core| core.applied.value())
+        .or_else(|| peer.map(|peer| peer.applied.value()));
+    ReplicaStatus {
+        node: name(node),
+        state,
+        applied_lsn,
+        resync,
+    }
 }
 
 /// A share of 0 to 1, to a ten-thousandth.
@@ -156,11 +199,20 @@ fn share(part: u64, of: u64) -> f64 {
     f64::from(u32::try_from(tenthousandths).unwrap_or(10_000)) / 10_000.0
 }
 
-fn lun_status(state: &ClusterState, lun: u16, extent: ExtentId, name: &impl Fn(NodeId) -> String) -> LunStatus {
+fn lun_status(
+    state: &ClusterState,
+    lun: u16,
+    extent: ExtentId,
+    name: &impl Fn(NodeId) -> String,
+) -> LunStatus {
     let groups = state.lu(extent).map(|lu| lu.groups).unwrap_or_default();
     LunStatus {
         lun,
-        extent: state.extents.get(&extent).map(|extent| extent.name.clone()).unwrap_or_default(),
+        extent: state
+            .extents
+            .get(&extent)
+            .map(|extent| extent.name.clone())
+            .unwrap_or_default(),
         groups: groups
             .iter()
             .map(|group| GroupStatus {
@@ -174,16 +226,33 @@ fn lun_status(state: &ClusterState, lun: u16, extent: ExtentId, name: &impl Fn(N
 }
 
 /// Health, and every reason why it is not ok, worst first.
-fn judge(state: &ClusterState, seen: &Seen, nodes: &[NodeStatus], extents: &[ExtentStatus]) -> (Health, Vec<String>) {
+fn judge(
+    state: &ClusterState,
+    seen: &Seen,
+    nodes: &[NodeStatus],
+    extents: &[ExtentStatus],
+) -> (Health, Vec<String>) {
     let mut found: Vec<(Health, String)> = Vec::new();
     if !state.is_initialized() {
-        found.push((Health::Down, "this node belongs to no cluster yet; see 'holdfast cluster init'".to_owned()));
+        found.push((
+            Health::Down,
+            "this node belongs to no cluster yet; see 'holdfast cluster init'".to_owned(),
+        ));
     } else if !seen.quorum {
-        found.push((Health::Down, format!("{} hears no majority of voters; this is the last known state", seen.my_name)));
+        found.push((
+            Health::Down,
+            format!(
+                "{} hears no majority of voters; this is the last known state",
+                seen.my_name
+            ),
+        ));
     }
     for extent in extents.iter().filter(|extent| !extent.served) {
         let primary = extent.primary.as_deref().unwrap_or("nobody");
-        found.push((Health::Down, format!("extent {} is not served (primary: {primary})", extent.name)));
+        found.push((
+            Health::Down,
+            format!("extent {} is not served (primary: {primary})", extent.name),
+        ));
     }
     for extent in extents {
         let missing: Vec<&str> = extent
@@ -194,14 +263,32 @@ fn judge(state: &ClusterState, seen: &Seen, nodes: &[NodeStatus], extents: &[Ext
             .collect();
         let in_sync = extent.replicas.len() - missing.len();
         if in_sync < 2 && extent.replicas.len() > 1 {
-            let copies = if in_sync == 1 { "one copy" } else { "no copy that is up" };
-            found.push((Health::AtRisk, format!("extent {} has {copies}: {} is not in sync", extent.name, missing.join(", "))));
+            let copies = if in_sync == 1 {
+                "one copy"
+            } else {
+                "no copy that is up"
+            };
+            found.push((
+                Health::AtRisk,
+                format!(
+                    "extent {} has {copies}: {} is not in sync",
+                    extent.name,
+                    missing.join(", ")
+                ),
+            ));
         } else if !missing.is_empty() {
-            found.push((Health::Degraded, format!("extent {}: {} is not in sync", extent.name, missing.join(", "))));
+            found.push((
+                Health::Degraded,
+                format!("extent {}: {} is not in sync", extent.name, missing.join(", ")),
+            ));
         }
     }
     for node in nodes.iter().filter(|node| node.state != NodeState::Up) {
-        let word = if node.state == NodeState::Down { "is down" } else { "is coming back" };
+        let word = if node.state == NodeState::Down {
+            "is down"
+        } else {
+            "is coming back"
+        };
         found.push((Health::Degraded, format!("{} {word}", node.name)));
     }
     found.sort_by_key(|(health, _)| std::cmp::Reverse(*health));

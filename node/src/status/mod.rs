@@ -6,7 +6,7 @@ mod text;
 
 pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{
-    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, ResyncStatus, SessionStatus,
-    StatusDocument, TargetStatus,
+    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus,
+    ResyncStatus, SessionStatus, StatusDocument, TargetStatus,
 };
 pub(crate) use text::{changes, extents_text, summary, targets_text, text};

@@ -15,7 +15,12 @@ pub(crate) fn summary(status: &StatusDocument) -> String {
         Health::Down => "Down",
     };
     if status.health == Health::Ok {
-        let mut places: Vec<&str> = status.extents.iter().flat_map(|extent| &extent.in_sync).map(String::as_str).collect();
+        let mut places: Vec<&str> = status
+            .extents
+            .iter()
+            .flat_map(|extent| &extent.in_sync)
+            .map(String::as_str)
+            .collect();
         places.sort_unstable();
         places.dedup();
         return match places.len() {
@@ -35,7 +40,11 @@ fn join(names: &[&str]) -> String {
 }
 
 fn join_with(parts: &[String], with: &str) -> String {
-    if parts.is_empty() { "no reason is known".to_owned() } else { parts.join(with) }
+    if parts.is_empty() {
+        "no reason is known".to_owned()
+    } else {
+        parts.join(with)
+    }
 }
 
 /// All of it: a sentence, nodes, extents, targets, sessions.
@@ -45,7 +54,11 @@ pub(crate) fn text(status: &StatusDocument) -> String {
         let _ = write!(text, "\nAlarm: {alarm}");
     }
     let leader = status.leader.as_deref().unwrap_or("nobody");
-    let quorum = if status.quorum { "" } else { "; no quorum: this is the last known state" };
+    let quorum = if status.quorum {
+        ""
+    } else {
+        "; no quorum: this is the last known state"
+    };
     let _ = write!(
         text,
         "\n\nCluster {}, revision {}, led by {leader} (answered by {}){quorum}\n",
@@ -60,14 +73,23 @@ pub(crate) fn text(status: &StatusDocument) -> String {
             NodeState::Starting => "starting",
             NodeState::Draining => "draining",
         };
-        let _ = writeln!(text, "{:<9} {role:<8} {state:<9} {}", node.name, if node.lease { "yes" } else { "no" });
+        let _ = writeln!(
+            text,
+            "{:<9} {role:<8} {state:<9} {}",
+            node.name,
+            if node.lease { "yes" } else { "no" }
+        );
     }
     let _ = write!(text, "\n{}\n{}", extents_text(status), targets_text(status));
     if !status.sessions.is_empty() {
         let _ = write!(text, "\nSESSIONS on {}\n", status.answered_by);
         for session in &status.sessions {
             let target = session.target.as_deref().unwrap_or("discovery");
-            let _ = writeln!(text, "  {} from {} at {} ({target})", session.initiator, session.peer, session.portal);
+            let _ = writeln!(
+                text,
+                "  {} from {} at {} ({target})",
+                session.initiator, session.peer, session.portal
+            );
         }
     }
     text
@@ -79,7 +101,11 @@ pub(crate) fn extents_text(status: &StatusDocument) -> String {
     for extent in &status.extents {
         let primary = extent.primary.as_deref().unwrap_or("none");
         let size = ByteSize(extent.size_bytes).to_string();
-        let _ = write!(text, "{:<9} {size:<10} {primary:<9} {:<6}", extent.name, extent.epoch);
+        let _ = write!(
+            text,
+            "{:<9} {size:<10} {primary:<9} {:<6}",
+            extent.name, extent.epoch
+        );
         for (i, replica) in extent.replicas.iter().enumerate() {
             let state = match replica.state {
                 ReplicaState::InSync => "in sync".to_owned(),
@@ -89,11 +115,20 @@ pub(crate) fn extents_text(status: &StatusDocument) -> String {
                     None => "resyncing".to_owned(),
                     Some(resync) => {
                         let left = ByteSize(resync.bytes_left);
-                        format!("resyncing {:.0} %, {left} left, {}/s", resync.done * 100.0, ByteSize(resync.rate))
+                        format!(
+                            "resyncing {:.0} %, {left} left, {}/s",
+                            resync.done * 100.0,
+                            ByteSize(resync.rate)
+                        )
                     }
                 },
             };
-            let _ = write!(text, "{}{}: {state}", if i == 0 { " " } else { ", " }, replica.node);
+            let _ = write!(
+                text,
+                "{}{}: {state}",
+                if i == 0 { " " } else { ", " },
+                replica.node
+            );
         }
         text.push('\n');
     }
@@ -109,7 +144,11 @@ pub(crate) fn targets_text(status: &StatusDocument) -> String {
             let _ = write!(text, "  LUN {} is {}:", lun.lun, lun.extent);
             for group in &lun.groups {
                 let preferred = if group.preferred { ", preferred" } else { "" };
-                let _ = write!(text, "  group {} ({}) {}{preferred}", group.id, group.node, group.state);
+                let _ = write!(
+                    text,
+                    "  group {} ({}) {}{preferred}",
+                    group.id, group.node, group.state
+                );
             }
             text.push('\n');
         }
@@ -121,10 +160,18 @@ pub(crate) fn targets_text(status: &StatusDocument) -> String {
 pub(crate) fn changes(before: &StatusDocument, after: &StatusDocument) -> Vec<String> {
     let mut lines = Vec::new();
     for node in &after.nodes {
-        let was = before.nodes.iter().find(|other| other.name == node.name).map(|other| other.state);
+        let was = before
+            .nodes
+            .iter()
+            .find(|other| other.name == node.name)
+            .map(|other| other.state);
         match (was, node.state) {
-            (Some(NodeState::Up), NodeState::Down) => lines.push(format!("{} is not heard any more", node.name)),
-            (Some(NodeState::Down | NodeState::Starting), NodeState::Up) => lines.push(format!("{} is up", node.name)),
+            (Some(NodeState::Up), NodeState::Down) => {
+                lines.push(format!("{} is not heard any more", node.name))
+            }
+            (Some(NodeState::Down | NodeState::Starting), NodeState::Up) => {
+                lines.push(format!("{} is up", node.name))
+            }
             _ => {}
         }
     }
@@ -148,7 +195,10 @@ fn extent_changes(was: &ExtentStatus, now: &ExtentStatus, lines: &mut Vec<String
     let name = &now.name;
     if was.epoch != now.epoch {
         let primary = now.primary.as_deref().unwrap_or("nobody");
-        lines.push(format!("{name}: epoch {} begins, {primary} is primary", now.epoch));
+        lines.push(format!(
+            "{name}: epoch {} begins, {primary} is primary",
+            now.epoch
+        ));
     }
     for node in was.in_sync.iter().filter(|node| !now.in_sync.contains(node)) {
         lines.push(format!("{name}: {node} is out of the in-sync set"));
@@ -158,10 +208,18 @@ fn extent_changes(was: &ExtentStatus, now: &ExtentStatus, lines: &mut Vec<String
     }
     for replica in &now.replicas {
         let Some(resync) = &replica.resync else { continue };
-        let before = was.replicas.iter().find(|other| other.node == replica.node).and_then(|other| other.resync);
+        let before = was
+            .replicas
+            .iter()
+            .find(|other| other.node == replica.node)
+            .and_then(|other| other.resync);
         if before.is_none_or(|before| (before.done * 10.0).floor() < (resync.done * 10.0).floor()) {
             let left = ByteSize(resync.bytes_left);
-            lines.push(format!("{name}: resync of {} at {:.0} %, {left} left", replica.node, resync.done * 100.0));
+            lines.push(format!(
+                "{name}: resync of {} at {:.0} %, {left} left",
+                replica.node,
+                resync.done * 100.0
+            ));
         }
     }
 }

@@ -5,11 +5,25 @@ use holdfast_types::{ExtentId, Naa};
 /// A healthy pair.
 pub(in crate::status) fn sample() -> StatusDocument {
     let id = ExtentId::from_u128(7);
-    let node = |name: &str, role| NodeStatus { name: name.into(), role, state: NodeState::Up, lease: true, voter: true };
-    let replica =
-        |node: &str| ReplicaStatus { node: node.into(), state: ReplicaState::InSync, applied_lsn: Some(9), resync: None };
-    let group =
-        |node: &str, id, state: &str| GroupStatus { node: node.into(), id, state: state.into(), preferred: node == "a" };
+    let node = |name: &str, role| NodeStatus {
+        name: name.into(),
+        role,
+        state: NodeState::Up,
+        lease: true,
+        voter: true,
+    };
+    let replica = |node: &str| ReplicaStatus {
+        node: node.into(),
+        state: ReplicaState::InSync,
+        applied_lsn: Some(9),
+        resync: None,
+    };
+    let group = |node: &str, id, state: &str| GroupStatus {
+        node: node.into(),
+        id,
+        state: state.into(),
+        preferred: node == "a",
+    };
     StatusDocument {
         cluster: "demo".into(),
         health: Health::Ok,
@@ -42,7 +56,10 @@ pub(in crate::status) fn sample() -> StatusDocument {
             luns: vec![LunStatus {
                 lun: 0,
                 extent: "disk".into(),
-                groups: vec![group("a", 1, "active/optimized"), group("b", 2, "active/non-optimized")],
+                groups: vec![
+                    group("a", 1, "active/optimized"),
+                    group("b", 2, "active/non-optimized"),
+                ],
             }],
         }],
     }
@@ -68,7 +85,11 @@ fn watchers_hear_what_changed() {
     after.extents[0].epoch = 4;
     after.extents[0].primary = Some("b".into());
     after.extents[0].in_sync = vec!["b".into()];
-    let resync = ResyncStatus { done: 0.25, bytes_left: 3 << 28, rate: 0 };
+    let resync = ResyncStatus {
+        done: 0.25,
+        bytes_left: 3 << 28,
+        rate: 0,
+    };
     after.extents[0].replicas[0].resync = Some(resync);
     assert_eq!(
         changes(&before, &after),
