@@ -46,8 +46,8 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
     };
     let nodes: Vec<NodeStatus> = state
         .nodes
-        .iter()
-        .map(|(id, _)| node_status(state, &seen, *id))
+        .keys()
+        .map(|id| node_status(state, &seen, *id))
         .collect();
     let extents: Vec<ExtentStatus> = state
         .extents

@@ -5,8 +5,5 @@ mod document;
 mod text;
 
 pub(crate) use derive::{Seen, derive};
-pub(crate) use document::{
-    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus,
-    ResyncStatus, SessionStatus, StatusDocument, TargetStatus,
-};
+pub(crate) use document::{ExtentStatus, Health, NodeState, ReplicaState, SessionStatus, StatusDocument};
 pub(crate) use text::{changes, extents_text, summary, targets_text, text};

@@ -1,4 +1,4 @@
-use super::super::*;
+use super::super::document::*;
 use super::*;
 use holdfast_types::{ExtentId, Naa};
 
