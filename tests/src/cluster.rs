@@ -447,7 +447,7 @@ pub async fn holdfast(arguments: &[&str]) -> Result<Finished> {
     tools::run(&tools::holdfast()?, arguments, COMMAND_LIMIT).await
 }
 
-/// A base port with [`PORTS`] free ports, below those that the system gives to outgoing connections. Test processes that run at
+/// A base port with ten free ports, below those that the system gives to outgoing connections. Test processes that run at
 /// the same time begin their search at different places.
 ///
 /// # Errors
