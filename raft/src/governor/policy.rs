@@ -75,12 +75,34 @@ enum Matter {
 struct Record {
     suspicion: Option<SuspicionId>,
     cleared_at: Option<Mono>,
+    cleared_run: Option<Incarnation>,
     relapses: u32,
 }
 
 impl Record {
-    fn wait(&self) -> Duration {
-        CLEAR_AFTER * (1 << self.relapses.min(DOUBLINGS_MAX))
+    /// How long the node has to be heard in its run `run` before it is cleared. A process that was started anew is no link that comes and goes:
+    /// it waits as for the first time.
+    fn wait(&self, run: Option<Incarnation>) -> Duration {
+        let doublings = if self.cleared_run == run {
+            self.relapses.min(DOUBLINGS_MAX)
+        } else {
+            0
+        };
+        CLEAR_AFTER * (1 << doublings)
+    }
+
+    fn cleared(&mut self, now: Mono, run: Option<Incarnation>) {
+        if self.cleared_run != run {
+            self.relapses = 0;
+        }
+        self.cleared_run = run;
+        self.cleared_at = Some(now);
+    }
+
+    fn suspected(&mut self, now: Mono) {
+        let Some(at) = self.cleared_at else { return };
+        let relapse = now.since(at) <= self.wait(self.cleared_run) * RELAPSE_WITHIN;
+        self.relapses = if relapse { self.relapses + 1 } else { 0 };
     }
 }
 
@@ -101,7 +123,7 @@ impl Governor {
 
     /// Looks at everything once.
     pub fn tick(&mut self, now: Mono, input: &GovernorInput<'_>) -> Vec<Proposal> {
-        self.watch(now, input.state);
+        self.watch(now, input);
         if !input.raft.am_leader || !input.state.voters.members.contains(&input.me) {
             return Vec::new();
         }
@@ -154,20 +176,18 @@ impl Governor {
     }
 
     /// Keeps count of relapses (L4), on every node, so that the next leader knows too.
-    fn watch(&mut self, now: Mono, state: &ClusterState) {
+    fn watch(&mut self, now: Mono, input: &GovernorInput<'_>) {
+        let state = input.state;
         for (id, node) in &state.nodes {
             let record = self.records.entry(*id).or_default();
             if node.suspicion == record.suspicion {
                 continue;
             }
             if record.suspicion.is_some() {
-                record.cleared_at = Some(now);
+                record.cleared(now, run_of(input, *id));
             }
-            if node.suspicion.is_some()
-                && let Some(at) = record.cleared_at
-            {
-                let relapse = now.since(at) <= record.wait() * RELAPSE_WITHIN;
-                record.relapses = if relapse { record.relapses + 1 } else { 0 };
+            if node.suspicion.is_some() {
+                record.suspected(now);
             }
             record.suspicion = node.suspicion;
         }
@@ -219,7 +239,8 @@ impl Governor {
         let mut out = Vec::new();
         for (id, node) in &input.state.nodes {
             let Some(suspicion) = node.suspicion else { continue };
-            let wait = self.records.get(id).copied().unwrap_or_default().wait();
+            let record = self.records.get(id).copied().unwrap_or_default();
+            let wait = record.wait(run_of(input, *id));
             let peers = &input.view.peers;
             let back = if *id == input.me {
                 // A leader that was suspected by its predecessor clears itself on the word of a majority.
@@ -237,6 +258,14 @@ impl Governor {
         }
         out
     }
+}
+
+/// The run that a node is in, as far as it is known here.
+fn run_of(input: &GovernorInput<'_>, node: NodeId) -> Option<Incarnation> {
+    if node == input.me {
+        return Some(input.incarnation);
+    }
+    input.view.peers.get(&node).and_then(|peer| peer.incarnation)
 }
 
 /// L3: a majority of the newest voter set says so.

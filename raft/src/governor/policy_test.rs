@@ -322,9 +322,9 @@ fn l3_with_nobody_to_promote_the_extents_are_left_without_primary() {
     assert_eq!(candidates(&seat.tick(0)), Some(vec![]));
 }
 
-fn clears(seat: &mut Seat, node: NodeId, suspicion: SuspicionId, from: u64) -> u64 {
+fn clears(seat: &mut Seat, (node, run): (NodeId, u64), suspicion: SuspicionId, from: u64) -> u64 {
     let wanted = Proposal::Command(Command::ClearSuspect { node, suspicion });
-    let mut peer = heard(10, suspicion.0, &[B, W]);
+    let mut peer = heard(run, suspicion.0, &[B, W]);
     for step in 0..10_000 {
         peer.both_for = ms(step * 10);
         seat.sees(node, peer.clone());
@@ -335,22 +335,49 @@ fn clears(seat: &mut Seat, node: NodeId, suspicion: SuspicionId, from: u64) -> u
     panic!("never cleared");
 }
 
-#[test]
-fn l4_the_wait_doubles_with_each_relapse_and_is_forgotten_in_time() {
+/// How long a has to be heard after each loss: the time that it held before, and the run in which it is back.
+fn waits(losses: &[(u64, u64)]) -> Vec<u64> {
     let mut seat = Seat::new(fixture::led_by_a(1));
     let (mut now, mut waits) = (0, Vec::new());
-    for pause in [0, 1000, 1000, 1000, 100_000, 1000] {
-        now += pause;
+    for (held, run) in losses {
+        now += held;
         let suspicion = seat.suspects(A);
-        seat.sees(A, silent(500));
+        seat.view.peers.get_mut(&A).unwrap().silent_both = ms(500);
         seat.tick(now);
-        let wait = clears(&mut seat, A, suspicion, now);
+        let wait = clears(&mut seat, (A, *run), suspicion, now);
         waits.push(wait);
         now += wait;
         fixture::must(&Command::ClearSuspect { node: A, suspicion }, &mut seat.state);
         seat.tick(now);
     }
-    assert_eq!(waits, [1000, 2000, 4000, 8000, 1000, 2000]);
+    waits
+}
+
+#[test]
+fn l4_the_wait_doubles_with_each_relapse_and_is_forgotten_in_time() {
+    let losses = [
+        (0, 10),
+        (1000, 10),
+        (1000, 10),
+        (1000, 10),
+        (100_000, 10),
+        (1000, 10),
+    ];
+    assert_eq!(waits(&losses), [1000, 2000, 4000, 8000, 1000, 2000]);
+}
+
+#[test]
+fn l4_a_process_that_was_started_anew_is_no_relapse() {
+    let losses = [
+        (0, 10),
+        (1000, 11),
+        (1000, 12),
+        (1000, 12),
+        (1000, 12),
+        (1000, 13),
+        (1000, 13),
+    ];
+    assert_eq!(waits(&losses), [1000, 1000, 1000, 2000, 4000, 1000, 2000]);
 }
 
 #[test]
