@@ -131,9 +131,7 @@ impl Net {
         }
         for peer in peers.iter().filter(|peer| peer.node > me) {
             if !dialers.iter().any(|dialer| dialer.peer == *peer) {
-                let task = self
-                    .runtime
-                    .spawn(dial(Arc::clone(&self.shared), peer.clone()));
+                let task = self.runtime.spawn(dial(Arc::clone(&self.shared), peer.clone()));
                 dialers.push(Dialer {
                     peer: peer.clone(),
                     task: task.abort_handle(),
@@ -196,7 +194,11 @@ impl Replication for Service {
         let first = first.map_err(|_| Status::deadline_exceeded("no hello came in time"))??;
         let hello = Hello::decode(first, links.cluster(), links.me().node).and_then(|hello| {
             // The lower id dials: nobody else does.
-            if hello.from.node < links.me().node { Ok(hello) } else { Err(Refusal::Stranger(hello.from.node)) }
+            if hello.from.node < links.me().node {
+                Ok(hello)
+            } else {
+                Err(Refusal::Stranger(hello.from.node))
+            }
         });
         let link = hello.and_then(|hello| links.up(&hello, Box::new(aborter)).map(|link| (hello, link)));
         let (hello, link) = link.map_err(|refusal| {
@@ -321,8 +323,13 @@ async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, Strin
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let handshake = async {
         let response = client.link(Requests(outgoing)).await;
-        let mut incoming = response.map_err(|status| status.message().to_owned())?.into_inner();
-        let first = incoming.message().await.map_err(|status| status.message().to_owned())?;
+        let mut incoming = response
+            .map_err(|status| status.message().to_owned())?
+            .into_inner();
+        let first = incoming
+            .message()
+            .await
+            .map_err(|status| status.message().to_owned())?;
         Ok::<_, String>((incoming, first))
     };
     let shaken = tokio::time::timeout(shared.config.connect_timeout, handshake).await;
@@ -351,7 +358,9 @@ async fn connect(shared: &Shared, peer: &PeerAddress) -> Result<(Channel, Aborte
     // Handed to tonic once: a link is one connection, and a new one is dialled here, not there.
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
+        let stream = stream
+            .take()
+            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
         std::future::ready(stream)
     });
     let channel = Endpoint::from_static("http://link")
@@ -388,7 +397,8 @@ async fn read(shared: &Shared, mut incoming: Streaming<pb::Frame>, link: &Arc<Li
         if batch.number != batches {
             return format!("batch {batches} is missing");
         }
-        let messages: Result<Vec<(ExtentId, Message)>, _> = batch.messages.into_iter().map(wire::decode).collect();
+        let messages: Result<Vec<(ExtentId, Message)>, _> =
+            batch.messages.into_iter().map(wire::decode).collect();
         let messages = match messages {
             Ok(messages) => messages,
             Err(error) => return error.to_string(),

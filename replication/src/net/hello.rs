@@ -29,7 +29,9 @@ pub enum Refusal {
     #[error("no hello came first")]
     Missing,
     /// Another release.
-    #[error("it speaks version {theirs} of the link protocol, this node {PROTOCOL}: run the same release on both")]
+    #[error(
+        "it speaks version {theirs} of the link protocol, this node {PROTOCOL}: run the same release on both"
+    )]
     Protocol {
         /// Its version.
         theirs: u32,
@@ -140,7 +142,10 @@ mod tests {
         let newer = pb::Hello { protocol: 2, ..good };
         assert_eq!(decode(newer), Err(Refusal::Protocol { theirs: 2 }));
         assert_eq!(
-            decode(pb::Hello { cluster_low: 8, ..good }),
+            decode(pb::Hello {
+                cluster_low: 8,
+                ..good
+            }),
             Err(Refusal::Cluster)
         );
         let other = Refusal::NotMe {

@@ -142,10 +142,7 @@ impl Links {
     }
 
     fn peers(&self) -> Vec<Arc<Peer>> {
-        self.peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
@@ -206,9 +203,14 @@ impl Links {
     /// The connection of a link has ended.
     pub fn down(&self, link: &Link) {
         link.end();
-        let Some(peer) = self.peer(link.peer.node) else { return };
+        let Some(peer) = self.peer(link.peer.node) else {
+            return;
+        };
         let _order = peer.order();
-        if peer.current().is_some_and(|current| std::ptr::eq(&*current, link)) {
+        if peer
+            .current()
+            .is_some_and(|current| std::ptr::eq(&*current, link))
+        {
             self.end_current(&peer);
         }
     }
@@ -226,7 +228,11 @@ impl Links {
         let node = link.peer.node;
         let Some(peer) = self.peer(node) else { return false };
         let _order = peer.order();
-        if link.ended() || !peer.current().is_some_and(|current| std::ptr::eq(&*current, link)) {
+        if link.ended()
+            || !peer
+                .current()
+                .is_some_and(|current| std::ptr::eq(&*current, link))
+        {
             return false;
         }
         self.events.receive(node, link.id, messages);
@@ -240,7 +246,9 @@ impl Links {
 
     /// Queues messages for a link; dropped if it is not the present one of that node.
     pub fn send(&self, to: NodeId, link: LinkId, messages: impl IntoIterator<Item = (ExtentId, Message)>) {
-        let Some(current) = self.peer(to).and_then(|peer| peer.current()) else { return };
+        let Some(current) = self.peer(to).and_then(|peer| peer.current()) else {
+            return;
+        };
         if current.id != link {
             return;
         }

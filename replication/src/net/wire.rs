@@ -7,11 +7,13 @@ use bytes::Bytes;
 use holdfast_proto::replication as pb;
 use holdfast_proto::replication::envelope::Message as Pb;
 use holdfast_types::{
-    BlockOp, BlockRange, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba, LeaseGeneration, LogPos,
-    Lsn, NodeId, OpOutcome, SessionInstance,
+    BlockOp, BlockRange, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba, LeaseGeneration,
+    LogPos, Lsn, NodeId, OpOutcome, SessionInstance,
 };
 
-use crate::core::api::{Base, EpochHistory, Fate, ForwardAnswer, LogSummary, Message, OpId, Record, RecordBody};
+use crate::core::api::{
+    Base, EpochHistory, Fate, ForwardAnswer, LogSummary, Message, OpId, Record, RecordBody,
+};
 
 /// Why bytes from a peer are no message of this protocol. Names the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +50,10 @@ pub(crate) fn encode(extent: ExtentId, message: Message) -> pb::Envelope {
 
 fn split(bits: [u8; 16]) -> (u64, u64) {
     let [a, b, c, d, e, f, g, h, rest @ ..] = bits;
-    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(rest))
+    (
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_be_bytes(rest),
+    )
 }
 
 /// The two halves of 128 bits, as messages carry them.
@@ -136,8 +141,9 @@ fn encode_forwarding(message: Message) -> Pb {
             again,
             request: Some(op_out(request)),
         }),
-        Message::Forwarded { op, answer } => Pb::Forwarded(pb::Forwarded {
+        Message::Forwarded { op, epoch, answer } => Pb::Forwarded(pb::Forwarded {
             op: op.0,
+            epoch: epoch.0,
             answer: Some(match answer {
                 ForwardAnswer::Outcome(outcome) => pb::forwarded::Answer::Outcome(outcome_out(outcome)),
                 ForwardAnswer::NotPrimary => pb::forwarded::Answer::NotPrimary(pb::Empty {}),
@@ -149,8 +155,9 @@ fn encode_forwarding(message: Message) -> Pb {
             epoch: epoch.0,
             name: Some(name_out(name)),
         }),
-        Message::FateIs { op, fate } => Pb::FateIs(pb::FateIs {
+        Message::FateIs { op, epoch, fate } => Pb::FateIs(pb::FateIs {
             op: op.0,
+            epoch: epoch.0,
             fate: Some(match fate {
                 Fate::Underway => pb::fate_is::Fate::Underway(pb::Empty {}),
                 Fate::Ended(outcome) => pb::fate_is::Fate::Ended(outcome_out(outcome)),
@@ -169,7 +176,9 @@ fn encode_forwarding(message: Message) -> Pb {
 pub(crate) fn decode(envelope: pb::Envelope) -> Result<(ExtentId, Message), WireError> {
     let extent = ExtentId::from_u128(join(envelope.extent_high, envelope.extent_low));
     let message = match envelope.message.ok_or(WireError("message"))? {
-        Pb::Probe(m) => Message::Probe { epoch: Epoch(m.epoch) },
+        Pb::Probe(m) => Message::Probe {
+            epoch: Epoch(m.epoch),
+        },
         Pb::Summary(m) => Message::Summary {
             epoch: Epoch(m.epoch),
             log: summary_in(m.log)?,
@@ -215,6 +224,7 @@ pub(crate) fn decode(envelope: pb::Envelope) -> Result<(ExtentId, Message), Wire
         Pb::Forward(m) => decode_forward(m)?,
         Pb::Forwarded(m) => Message::Forwarded {
             op: OpId(m.op),
+            epoch: Epoch(m.epoch),
             answer: answer_in(m.answer)?,
         },
         Pb::Fate(m) => Message::Fate {
@@ -224,6 +234,7 @@ pub(crate) fn decode(envelope: pb::Envelope) -> Result<(ExtentId, Message), Wire
         },
         Pb::FateIs(m) => Message::FateIs {
             op: OpId(m.op),
+            epoch: Epoch(m.epoch),
             fate: fate_in(m.fate)?,
         },
     };
@@ -291,7 +302,10 @@ fn ranges_out(ranges: &[BlockRange]) -> pb::Zero {
 }
 
 fn ranges_in(zero: pb::Zero) -> Result<Vec<BlockRange>, WireError> {
-    zero.ranges.into_iter().map(|range| range_in(Some(range))).collect()
+    zero.ranges
+        .into_iter()
+        .map(|range| range_in(Some(range)))
+        .collect()
 }
 
 fn name_out(name: CommandName) -> pb::CommandName {
@@ -333,7 +347,7 @@ fn history_in(history: Option<pb::EpochHistory>) -> Result<EpochHistory, WireErr
 fn summary_out(log: LogSummary) -> pb::LogSummary {
     pb::LogSummary {
         history: Some(history_out(&log.history)),
-        applied: Some(pos_out(log.applied)),
+        committed: Some(pos_out(log.committed)),
         base: log.base.map(|base| pb::Base {
             pos: Some(pos_out(base.pos)),
             version: base.version.0,
@@ -353,7 +367,7 @@ fn summary_in(log: Option<pb::LogSummary>) -> Result<LogSummary, WireError> {
     });
     Ok(LogSummary {
         history: history_in(log.history)?,
-        applied: pos_in(log.applied)?,
+        committed: pos_in(log.committed)?,
         base: base.transpose()?,
         damaged: log.damaged,
         fenced: log.fenced,

@@ -1,7 +1,7 @@
 //! Messages arrive as they were sent; nothing that a peer sends makes trouble here.
 
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 use crate::store::arbitrary::{base, data, history, name, pos, range, record};
@@ -44,9 +44,9 @@ fn log_message() -> impl Strategy<Value = Message> {
         any::<bool>(),
         any::<bool>(),
     );
-    let log = log.prop_map(|(history, applied, base, damaged, fenced)| LogSummary {
+    let log = log.prop_map(|(history, committed, base, damaged, fenced)| LogSummary {
         history,
-        applied,
+        committed,
         base,
         damaged,
         fenced,
@@ -55,13 +55,19 @@ fn log_message() -> impl Strategy<Value = Message> {
         epoch().prop_map(|epoch| Message::Probe { epoch }),
         (epoch(), log).prop_map(|(epoch, log)| Message::Summary { epoch, log }),
         (epoch(), pos()).prop_map(|(epoch, after)| Message::Adopt { epoch, after }),
-        (epoch(), any::<u64>(), pos(), history()).prop_map(|(epoch, version, from, history)| Message::Restart {
-            epoch,
-            version: InSyncVersion(version),
-            from,
-            history
+        (epoch(), any::<u64>(), pos(), history()).prop_map(|(epoch, version, from, history)| {
+            Message::Restart {
+                epoch,
+                version: InSyncVersion(version),
+                from,
+                history,
+            }
         }),
-        (epoch(), pos(), record()).prop_map(|(epoch, prev, record)| Message::Replicate { epoch, prev, record }),
+        (epoch(), pos(), record()).prop_map(|(epoch, prev, record)| Message::Replicate {
+            epoch,
+            prev,
+            record
+        }),
         (epoch(), lsn(), lsn()).prop_map(|(epoch, durable, applied)| Message::Ack {
             epoch,
             durable,
@@ -102,18 +108,20 @@ fn forward_message() -> impl Strategy<Value = Message> {
         Just(Fate::NotPrimary),
     ];
     prop_oneof![
-        forward.prop_map(|((op, epoch, name, generation), (ns, again, request))| Message::Forward {
-            op,
-            epoch,
-            name,
-            generation: LeaseGeneration(generation),
-            waited: Duration::from_nanos(ns),
-            again,
-            request
-        }),
-        (id(), answer).prop_map(|(op, answer)| Message::Forwarded { op, answer }),
+        forward.prop_map(
+            |((op, epoch, name, generation), (ns, again, request))| Message::Forward {
+                op,
+                epoch,
+                name,
+                generation: LeaseGeneration(generation),
+                waited: Duration::from_nanos(ns),
+                again,
+                request
+            }
+        ),
+        (id(), epoch(), answer).prop_map(|(op, epoch, answer)| Message::Forwarded { op, epoch, answer }),
         (id(), epoch(), name()).prop_map(|(op, epoch, name)| Message::Fate { op, epoch, name }),
-        (id(), fate).prop_map(|(op, fate)| Message::FateIs { op, fate }),
+        (id(), epoch(), fate).prop_map(|(op, epoch, fate)| Message::FateIs { op, epoch, fate }),
     ]
 }
 

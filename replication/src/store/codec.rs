@@ -84,6 +84,10 @@ impl Reader<'_> {
     }
 
     pub(super) fn end(&self) -> Result<(), DecodeError> {
-        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Long) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::Long)
+        }
     }
 }

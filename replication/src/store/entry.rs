@@ -210,7 +210,9 @@ pub(crate) fn record_payload(record: &Record) -> Bytes {
     match &record.body {
         RecordBody::Write { data, .. } | RecordBody::Resync { data: Some(data), .. } => data.clone(),
         RecordBody::WriteSame { block, .. } => block.clone(),
-        RecordBody::EpochStart | RecordBody::Zero { .. } | RecordBody::Resync { data: None, .. } => Bytes::new(),
+        RecordBody::EpochStart | RecordBody::Zero { .. } | RecordBody::Resync { data: None, .. } => {
+            Bytes::new()
+        }
     }
 }
 

@@ -3,16 +3,16 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use holdfast_types::{BlockRange, BlockSize, ExtentId, RESYNC_RANGE_BYTES};
+use holdfast_types::{BlockRange, BlockSize, ExtentId, RESYNC_RANGE_BYTES, Revision};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::extent_meta::sync_dir;
-use super::{ExtentMeta, StoreError};
+use super::{Damage, ExtentMeta, StoreError};
 
 /// Unit in which the file system frees space.
 const PUNCH_ALIGN: u64 = 4096;
@@ -29,6 +29,8 @@ pub struct ExtentFile {
     blocks: AtomicU64,
     dir: PathBuf,
     path: PathBuf,
+    created: Revision,
+    damaged: Mutex<Option<Damage>>,
     file: File,
     failed: AtomicBool,
     /// The file system cannot tell whether a read would wait: every read goes to an I/O thread.
@@ -111,6 +113,8 @@ impl ExtentFile {
             blocks: AtomicU64::new(meta.blocks()),
             dir: dir.to_owned(),
             path,
+            created: meta.created,
+            damaged: Mutex::new(meta.damaged),
             file,
             failed: AtomicBool::new(false),
             no_try: AtomicBool::new(false),
@@ -123,7 +127,33 @@ impl ExtentFile {
             id: self.id,
             bytes: self.blocks() << self.block_size.shift(),
             block_size: self.block_size,
+            created: self.created,
+            damaged: *self.damaged(),
         }
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, Option<Damage>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes, stable on return, that its contents cannot be trusted, or that a resync has begun whose own mark says so from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; what was noted before still stands on disk.
+    pub fn mark(&self, damage: Option<Damage>) -> Result<(), StoreError> {
+        let mut damaged = self.damaged();
+        if *damaged != damage {
+            let meta = ExtentMeta {
+                bytes: self.blocks() << self.block_size.shift(),
+                id: self.id,
+                block_size: self.block_size,
+                created: self.created,
+                damaged: damage,
+            };
+            meta.store(&self.dir)?;
+            *damaged = damage;
+        }
+        Ok(())
     }
 
     /// Size in blocks.

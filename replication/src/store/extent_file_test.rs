@@ -14,6 +14,8 @@ fn meta(block_size: BlockSize) -> ExtentMeta {
         id: ID,
         bytes: 1 << 20,
         block_size,
+        created: Revision(1),
+        damaged: None,
     }
 }
 

@@ -6,6 +6,8 @@
 //! id 01234567-89ab-cdef-0011-223344556677
 //! bytes 1073741824
 //! block 512
+//! created 17       (revision of the cluster's state in which this node first saw it)
+//! damaged extent   (only while it is: what failed, see [`Damage`])
 //! check 6d0c…      (first 16 hexadecimal digits of BLAKE3 over the lines above)
 //! ```
 //! It is replaced as a whole: written beside, flushed, renamed, and the directory flushed, so a power cut leaves the old or the new one.
@@ -15,7 +17,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use holdfast_types::{BlockSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, ExtentId};
+use holdfast_types::{BlockSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, ExtentId, Revision};
 
 use super::StoreError;
 
@@ -23,6 +25,41 @@ use super::StoreError;
 pub const EXTENT_FORMAT: u32 = 1;
 
 const MAGIC: &str = "holdfast-extent";
+
+/// Why an extent's contents here cannot be trusted until they are resynced from a peer (J1, J2). Kept beside the data, not in the journal, which
+/// may be what failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// The journal lost records that were stable, or may have.
+    Journal,
+    /// A read, write or flush of the data failed.
+    Extent,
+    /// The files were gone though the cluster counted on them.
+    Missing,
+}
+
+impl Damage {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Journal, "journal"),
+        (Self::Extent, "extent"),
+        (Self::Missing, "missing"),
+    ];
+
+    /// In one word.
+    pub fn word(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(damage, _)| *damage == self)
+            .map_or("", |(_, word)| word)
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == word)
+            .map(|(damage, _)| *damage)
+    }
+}
 
 /// What an extent's files hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +70,10 @@ pub struct ExtentMeta {
     pub bytes: u64,
     /// Size of a logical block; never changes.
     pub block_size: BlockSize,
+    /// Revision of the cluster's state in which this node first saw it: an older state that lacks it is no reason to remove it.
+    pub created: Revision,
+    /// Its contents cannot be trusted.
+    pub damaged: Option<Damage>,
 }
 
 impl ExtentMeta {
@@ -86,11 +127,15 @@ impl ExtentMeta {
 
     fn to_text(self) -> String {
         let mut text = format!(
-            "{MAGIC} {EXTENT_FORMAT}\nid {}\nbytes {}\nblock {}\n",
+            "{MAGIC} {EXTENT_FORMAT}\nid {}\nbytes {}\nblock {}\ncreated {}\n",
             self.id,
             self.bytes,
-            self.block_size.bytes()
+            self.block_size.bytes(),
+            self.created
         );
+        if let Some(damage) = self.damaged {
+            writeln!(text, "damaged {}", damage.word()).expect("writing to a String does not fail");
+        }
         let check = check_of(&text);
         writeln!(text, "check {check}").expect("writing to a String does not fail");
         text
@@ -125,7 +170,13 @@ impl ExtentMeta {
                 .ok_or_else(|| damaged("a line is missing"))
         };
         let block: u32 = field("block")?.parse().map_err(|_| damaged("no block size"))?;
+        let created: u64 = field("created")?.parse().map_err(|_| damaged("no revision"))?;
+        let word = field("damaged").ok();
         let meta = Self {
+            created: Revision(created),
+            damaged: word
+                .map(|word| Damage::parse(word).ok_or_else(|| damaged("an unknown kind of damage")))
+                .transpose()?,
             id: field("id")?.parse().map_err(|_| damaged("no extent id"))?,
             bytes: field("bytes")?.parse().map_err(|_| damaged("no size"))?,
             block_size: BlockSize::try_from(block).map_err(|_| damaged("no block size"))?,
@@ -173,6 +224,8 @@ mod tests {
             id: ExtentId::from_u128(7),
             bytes: 8 << 20,
             block_size: BlockSize::B512,
+            created: Revision(17),
+            damaged: None,
         }
     }
 
@@ -183,6 +236,7 @@ mod tests {
         assert_eq!(ExtentMeta::load(dir.path(), meta().id).unwrap(), meta());
         let bigger = ExtentMeta {
             bytes: 9 << 20,
+            damaged: Some(Damage::Journal),
             ..meta()
         };
         bigger.store(dir.path()).unwrap();

@@ -7,11 +7,13 @@ mod entry;
 mod error;
 mod extent_file;
 mod extent_meta;
+mod node_journal;
 mod replay;
 
 pub use codec::DecodeError;
 pub use entry::{Checkpoint, ENTRY_VERSION, Entry};
 pub use error::StoreError;
 pub use extent_file::ExtentFile;
-pub use extent_meta::{EXTENT_FORMAT, ExtentMeta};
+pub use extent_meta::{Damage, EXTENT_FORMAT, ExtentMeta};
+pub use node_journal::{NodeJournal, NodeStore, Opened, Place};
 pub use replay::Inconsistent;

@@ -148,7 +148,13 @@ impl<R> ExtentLog<R> {
     ///
     /// # Errors
     /// [`Inconsistent`] if it does not follow; nothing is changed then.
-    pub(crate) fn record(&mut self, at: Position, pos: LogPos, commit: Lsn, record: R) -> Result<(), Inconsistent> {
+    pub(crate) fn record(
+        &mut self,
+        at: Position,
+        pos: LogPos,
+        commit: Lsn,
+        record: R,
+    ) -> Result<(), Inconsistent> {
         let end = self.end();
         if self.anchor.is_some() && pos.lsn <= self.applied.lsn {
             return Ok(());

@@ -120,7 +120,8 @@ impl Written {
     fn recover(&self, from: usize) -> (Recovered, ExtentLog<()>, Result<(), Inconsistent>) {
         let mut log = ExtentLog::new();
         for (index, entry) in self.entries.iter().enumerate().skip(from) {
-            log.replay(Position::new(index as u64 + 1), entry.clone()).unwrap();
+            log.replay(Position::new(index as u64 + 1), entry.clone())
+                .unwrap();
         }
         log.finish()
     }

@@ -1,0 +1,189 @@
+//! The journal of a node with real files.
+
+use std::sync::mpsc;
+
+use holdfast_journal::Completion;
+use holdfast_types::{BlockRange, BlockSize, Epoch, Lba, Revision};
+
+use super::*;
+use crate::core::api::RecordBody;
+use crate::store::ExtentMeta;
+
+const ID: ExtentId = ExtentId::from_u128(9);
+
+fn config() -> Config {
+    Config {
+        segment_size: 64 << 10,
+        max_segments: 6,
+        ..Config::replication("test")
+    }
+}
+
+fn pos(lsn: u64) -> LogPos {
+    LogPos::new(Epoch(1), Lsn(lsn))
+}
+
+fn record(lsn: u64) -> Record {
+    Record {
+        pos: pos(lsn),
+        commit: Lsn(lsn - 1),
+        name: None,
+        body: RecordBody::Write {
+            range: BlockRange::new(Lba(lsn), 8).unwrap(),
+            data: Bytes::from(vec![lsn as u8; 4096]),
+        },
+    }
+}
+
+struct Rig {
+    _dir: tempfile::TempDir,
+    store: NodeStore,
+    files: Vec<(ExtentId, Arc<ExtentFile>)>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = NodeStore::new(dir.path()).unwrap();
+        let meta = ExtentMeta {
+            id: ID,
+            bytes: 1 << 20,
+            block_size: BlockSize::B512,
+            created: Revision(1),
+            damaged: None,
+        };
+        let file = ExtentFile::create(&store.extents(), meta).unwrap();
+        Self {
+            _dir: dir,
+            store,
+            files: vec![(ID, Arc::new(file))],
+        }
+    }
+
+    fn open(&self) -> Result<(NodeJournal<u64>, Recovered, Arc<Place>, mpsc::Receiver<u64>), StoreError> {
+        let (tell, told) = mpsc::channel();
+        let (journal, mut opened) = NodeJournal::open(&self.store, &config(), &self.files, || {
+            let tell = tell.clone();
+            Box::new(move |completion| {
+                if let Completion::Durable { tags, .. } = completion {
+                    tags.into_iter().for_each(|tag| drop(tell.send(tag)));
+                }
+            })
+        })?;
+        let (recovered, place) = opened.extents.remove(&ID).unwrap();
+        Ok((journal, recovered, place, told))
+    }
+}
+
+fn first_entry(journal: &NodeJournal<u64>, place: &Arc<Place>, told: &mpsc::Receiver<u64>) {
+    journal.append(place, Entry::Checkpoint(Checkpoint::default()), false, 0);
+    assert_eq!(told.recv().unwrap(), 0);
+}
+
+#[test]
+fn stable_records_are_recovered_and_checkpoints_shorten_recovery() {
+    let rig = Rig::new();
+    {
+        let (journal, recovered, place, told) = rig.open().unwrap();
+        assert!(
+            recovered.damaged,
+            "files without any journal entry are not trusted (J1)"
+        );
+        rig.files[0].1.mark(None).unwrap();
+        first_entry(&journal, &place, &told);
+        (1..=5).for_each(|lsn| journal.append(&place, Entry::Record(record(lsn)), false, lsn));
+        (1..=5).for_each(|lsn| assert_eq!(told.recv().unwrap(), lsn));
+    }
+    {
+        let (journal, recovered, place, told) = rig.open().unwrap();
+        assert!(!recovered.damaged);
+        assert_eq!(recovered.tail, (1..=5).map(record).collect::<Vec<_>>());
+        assert_eq!(recovered.commit, Lsn(4));
+        let history = EpochHistory::from_lasts(vec![LogPos::EMPTY, pos(3)]).unwrap();
+        let checkpoint = Checkpoint {
+            applied: pos(3),
+            end: pos(5),
+            commit: Lsn(4),
+            seen: Epoch(1),
+            base: None,
+            history,
+        };
+        journal.append(&place, Entry::Checkpoint(checkpoint), false, 77);
+        assert_eq!(told.recv().unwrap(), 77);
+    }
+    let (_, recovered, _, _) = rig.open().unwrap();
+    assert_eq!(recovered.applied, pos(3));
+    assert_eq!(recovered.tail, [record(4), record(5)]);
+}
+
+#[test]
+fn j3_a_full_journal_keeps_entries_waiting_until_there_is_room() {
+    let rig = Rig::new();
+    let (journal, _, place, told) = rig.open().unwrap();
+    rig.files[0].1.mark(None).unwrap();
+    first_entry(&journal, &place, &told);
+    // Far more than six segments of 64 KiB hold.
+    (1..=200).for_each(|lsn| journal.append(&place, Entry::Record(record(lsn)), false, lsn));
+    assert!(journal.fill_percent() > 100);
+    let mut stable = 0;
+    while stable < 200 {
+        while let Ok(lsn) = told.recv_timeout(std::time::Duration::from_millis(50)) {
+            if lsn > 0 {
+                assert_eq!(lsn, stable + 1);
+                stable = lsn;
+            }
+        }
+        let checkpoint = Checkpoint {
+            applied: pos(stable),
+            end: pos(stable),
+            history: EpochHistory::from_lasts(vec![pos(stable)]).unwrap(),
+            ..Checkpoint::default()
+        };
+        journal.append(&place, Entry::Checkpoint(checkpoint), true, 0);
+        while told.recv().unwrap() != 0 {}
+        journal.release_before(place.needed_from().unwrap());
+    }
+    drop(journal);
+    let (_, recovered, _, _) = rig.open().unwrap();
+    assert!(!recovered.damaged);
+    assert_eq!(recovered.applied, pos(200));
+}
+
+#[test]
+fn j1_a_damaged_journal_marks_every_extent_and_goes_on() {
+    let rig = Rig::new();
+    {
+        let (journal, _, place, told) = rig.open().unwrap();
+        rig.files[0].1.mark(None).unwrap();
+        first_entry(&journal, &place, &told);
+        for lsn in 1..=9 {
+            journal.append(&place, Entry::Record(record(lsn)), false, lsn);
+            assert_eq!(told.recv().unwrap(), lsn);
+        }
+    }
+    // A byte in the middle of what was acknowledged.
+    let segment = std::fs::read_dir(rig.store.journal())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("segment"))
+        .min()
+        .unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[24 << 10] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (journal, recovered, place, told) = rig.open().unwrap();
+    assert!(recovered.damaged);
+    assert_eq!(rig.files[0].1.meta().damaged, Some(Damage::Journal));
+    // The mark stays until a resync has begun, whatever else is written.
+    let checkpoint = Checkpoint {
+        applied: recovered.applied,
+        end: recovered.applied,
+        history: recovered.history,
+        ..Checkpoint::default()
+    };
+    journal.append(&place, Entry::Checkpoint(checkpoint), false, 1);
+    assert_eq!(told.recv().unwrap(), 1);
+    drop(journal);
+    let (_, recovered, _, _) = rig.open().unwrap();
+    assert!(recovered.damaged);
+}
