@@ -185,7 +185,10 @@ impl ExtentCore {
             // It may have an lsn of an earlier epoch that was not looked up yet.
             let again = open.again && open.request.writes();
             match open.state {
-                OpState::Logged => Fate::Underway,
+                OpState::Logged { lsn } => {
+                    self.overdue(lsn);
+                    Fate::Underway
+                }
                 state => {
                     if let OpState::Locked { lock, io } = state {
                         self.abandon(lock, io);
@@ -226,11 +229,12 @@ impl ExtentCore {
                         deadline: ctx.now + self.config.hold_limit,
                         generation: holdfast_types::LeaseGeneration(u64::MAX),
                         request: BlockOp::Flush,
-                        state: OpState::Logged,
+                        state: OpState::Logged { lsn },
                         again: true,
                         abort: false,
                     };
                     self.ops.insert(key, op);
+                    self.overdue(lsn);
                     Fate::Underway
                 }
                 None => Fate::Ended(OpOutcome::Done),

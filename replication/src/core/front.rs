@@ -29,7 +29,7 @@ pub(crate) enum OpState {
     /// Waits for its range, or holds it; `io`: its blocks are being read.
     Locked { lock: u64, io: bool },
     /// Has its lsn: it completes (W1).
-    Logged,
+    Logged { lsn: Lsn },
     /// A flush behind records that are not committed.
     Flushing,
     /// At the primary.
@@ -226,7 +226,7 @@ impl ExtentCore {
         match (self.log.get_mut(lsn), self.ops.get_mut(&key)) {
             (Some(entry), Some(op)) if !entry.applied => {
                 entry.op = Some(key);
-                op.state = OpState::Logged;
+                op.state = OpState::Logged { lsn };
             }
             (Some(_), _) => self.finish(key, OpOutcome::Done, out),
             (None, _) if applied => self.finish(key, OpOutcome::Done, out),
@@ -306,7 +306,7 @@ impl ExtentCore {
         let lsn = self.append(ctx, body, Some(name), Some(key), lock, None, out);
         self.table.order(lock, lsn, Owner::Record(lsn));
         if let Some(op) = self.ops.get_mut(&key) {
-            op.state = OpState::Logged;
+            op.state = OpState::Logged { lsn };
         }
         self.advance(ctx, out);
     }
@@ -361,7 +361,7 @@ impl ExtentCore {
                 continue;
             };
             let state = op.state;
-            op.again |= state == OpState::Logged;
+            op.again |= matches!(state, OpState::Logged { .. });
             if let OpState::Locked { lock, io } = state {
                 self.abandon(lock, io);
             }
@@ -405,8 +405,11 @@ impl ExtentCore {
             }
             OpState::Flushing => self.refuse_op(key, out),
             // It has its lsn: it completes, late if need be, and only our own trouble makes its sender look elsewhere.
-            OpState::Logged if local && self.in_trouble(ctx) => self.refuse_op(key, out),
-            OpState::Logged => {
+            OpState::Logged { lsn } if local && self.in_trouble(ctx) => {
+                self.overdue(lsn);
+                self.refuse_op(key, out);
+            }
+            OpState::Logged { .. } => {
                 if let Some(op) = self.ops.get_mut(&key) {
                     op.deadline = ctx.now + LOOK_AGAIN;
                 }
@@ -423,6 +426,13 @@ impl ExtentCore {
                     out.push(Command::ResetLink { node, link });
                 }
             }
+        }
+    }
+
+    /// The sender of a command with an lsn is told, or tells itself, that its fate is open: once a read has not seen it, it must not turn up.
+    pub(crate) fn overdue(&mut self, lsn: Lsn) {
+        if let Some(entry) = self.log.get(lsn) {
+            self.table.overdue(entry.lock);
         }
     }
 
@@ -484,7 +494,7 @@ impl ExtentCore {
                 self.abandon(lock, io);
                 self.finish(key, OpOutcome::Aborted, out);
             }
-            OpState::Logged => {}
+            OpState::Logged { .. } => {}
             OpState::Held | OpState::Asked { .. } => {
                 op.abort = true;
                 op.deadline = op.deadline.max(ctx.now + ABORT_LIMIT);
@@ -516,10 +526,10 @@ impl ExtentCore {
             .collect();
         gone.sort_unstable();
         for key in gone {
-            if let Some(op) = self.ops.remove(&key)
-                && let OpState::Locked { lock, io } = op.state
-            {
-                self.abandon(lock, io);
+            match self.ops.remove(&key).map(|op| op.state) {
+                Some(OpState::Locked { lock, io }) => self.abandon(lock, io),
+                Some(OpState::Logged { lsn }) => self.overdue(lsn),
+                _ => {}
             }
         }
     }

@@ -83,6 +83,8 @@ enum Kind {
     Admitted,
     /// Has its lsn, is not committed.
     Ordered(Lsn),
+    /// The same, and its sender was told that it may or may not take effect: whoever reads from now on must not miss it, if it does.
+    Overdue(Lsn),
     /// Committed, waits to be applied.
     Ready(Lsn),
     Applying(Lsn),
@@ -144,19 +146,23 @@ impl<T: Copy> RangeTable<T> {
     fn blocked(&self, slot: &Slot<T>) -> bool {
         self.slots.iter().any(|other| {
             let conflict = match (slot.kind, other.kind) {
-                (Kind::ReadWaits, Kind::Ready(_) | Kind::Applying(_))
+                (Kind::ReadWaits, Kind::Overdue(_) | Kind::Ready(_) | Kind::Applying(_))
                 | (
                     Kind::ExclusiveWaits,
-                    Kind::Admitted | Kind::Ordered(_) | Kind::Ready(_) | Kind::Applying(_),
+                    Kind::Admitted | Kind::Ordered(_) | Kind::Overdue(_) | Kind::Ready(_) | Kind::Applying(_),
                 )
                 | (Kind::Ready(_), Kind::Reading) => true,
                 (Kind::WriteWaits, Kind::ExclusiveWaits | Kind::Exclusive)
                 | (Kind::ExclusiveWaits, Kind::WriteWaits | Kind::ExclusiveWaits | Kind::Exclusive) => {
                     other.id < slot.id
                 }
-                (Kind::Ready(mine), Kind::Ordered(theirs) | Kind::Ready(theirs) | Kind::Applying(theirs)) => {
-                    theirs < mine
-                }
+                (
+                    Kind::Ready(mine),
+                    Kind::Ordered(theirs)
+                    | Kind::Overdue(theirs)
+                    | Kind::Ready(theirs)
+                    | Kind::Applying(theirs),
+                ) => theirs < mine,
                 _ => false,
             };
             conflict && slot.blocks.overlaps(&other.blocks)
@@ -217,7 +223,7 @@ impl<T: Copy> RangeTable<T> {
         let Some(index) = self.index(id) else {
             return false;
         };
-        let Kind::Ordered(lsn) = self.slots[index].kind else {
+        let (Kind::Ordered(lsn) | Kind::Overdue(lsn)) = self.slots[index].kind else {
             return false;
         };
         self.set(index, Kind::Ready(lsn));
@@ -226,6 +232,15 @@ impl<T: Copy> RangeTable<T> {
             self.set(index, Kind::Applying(lsn));
         }
         granted
+    }
+
+    /// From now on reads that overlap this write wait until it is applied, or dropped.
+    pub(crate) fn overdue(&mut self, id: u64) {
+        if let Some(index) = self.index(id)
+            && let Kind::Ordered(lsn) = self.slots[index].kind
+        {
+            self.set(index, Kind::Overdue(lsn));
+        }
     }
 
     pub(crate) fn owner(&self, id: u64) -> Option<T> {
