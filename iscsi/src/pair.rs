@@ -165,6 +165,11 @@ impl Pair {
         self.initiator_to_target();
     }
 
+    /// Moves all that the target has sent to the initiator.
+    pub(crate) fn receive_at_initiator(&mut self) {
+        while self.target_to_initiator() {}
+    }
+
     fn chunk(random: &mut Random, from: &mut impl Buf, to: &mut BytesMut) -> bool {
         // Small chunks at times, so that headers are cut too.
         let most = if random.below(3) == 0 { 60 } else { 100_000 };

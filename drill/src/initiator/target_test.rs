@@ -123,6 +123,7 @@ impl Served {
                 self.connection
                     .answer_task_management(request.id, TaskResult::COMPLETE);
             }
+            Event::DataLost { task } => self.waiting.retain(|(waiting, _)| *waiting != task),
             Event::LoggedOut(_) => {}
         }
     }

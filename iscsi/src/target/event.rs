@@ -29,6 +29,12 @@ pub enum Event {
         /// As many bytes as were asked for.
         data: Bytes,
     },
+    /// A Data-Out of the task was lost on the way: the task has ended with CHECK CONDITION (0B/47/05; RFC 7143, 7.8 and 7.9), and nothing more is
+    /// to be done for it.
+    DataLost {
+        /// The task.
+        task: TaskId,
+    },
     /// A task management function is to be carried out and answered with `answer_task_management`.
     TaskManagement(TaskManagement),
     /// The initiator has logged out and was answered; all tasks are gone. The connection is finished once its outbox is empty.

@@ -8,7 +8,7 @@ use holdfast_types::Mono;
 use super::keepalive::{Due, Keepalive};
 use super::link::Link;
 use super::login::Waiting;
-use super::task::{NewTask, Task};
+use super::task::{BadData, NewTask, Task};
 use super::text_exchange::{self, TextExchange};
 use super::window::{Place, Window};
 use super::{Answer, Command, Event, Limits, ReferencedTask, TaskError, TaskId, TaskManagement, TmfId};
@@ -26,6 +26,10 @@ use crate::session::{LoginRequested, SessionKind};
 
 /// The highest bit of a command's number marks an immediate one.
 const IMMEDIATE: u64 = 1 << 63;
+
+/// Sense data of a task whose data was lost: ABORTED COMMAND, PROTOCOL SERVICE CRC ERROR (fixed format; RFC 7143, 11.4.7.2). The initiator or the network
+/// lost it, so I8 has nothing against it.
+const DATA_LOST: [u8; 18] = [0x70, 0, 0x0b, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x47, 0x05, 0, 0, 0, 0];
 
 /// What a PDU acts on beside the session itself.
 pub(super) struct Io<'a> {
@@ -203,6 +207,10 @@ impl FullFeature {
     ) -> Result<Turn, Fatal> {
         match request {
             Request::Command(pdu) => self.command(bhs, &pdu, frame, io),
+            Request::Task(_) if matches!(self.login.kind, SessionKind::Discovery) => {
+                let problem = "not in a discovery session";
+                Err(self.protocol_error(bhs, RejectReason::PROTOCOL_ERROR, problem, io))
+            }
             other => Ok(Turn::Other(*bhs, other, frame.data.clone(), io.now)),
         }
     }
@@ -473,11 +481,31 @@ impl FullFeature {
         match task.data_out(pdu, data) {
             Ok(Some(data)) => io.events.push_back(Event::DataOut { task: id, data }),
             Ok(None) => task.solicit(io.link, &self.window, &self.parameters, &mut self.last_ttt),
-            Err(problem) => {
+            Err(BadData::Lost) if !self.waits(id) => self.data_lost(id, io),
+            Err(BadData::Lost) => {
+                let problem = "data was lost before the command had its turn";
+                return Err(self.protocol_error(bhs, RejectReason::PROTOCOL_ERROR, problem, io));
+            }
+            Err(BadData::Wrong(problem)) => {
                 return Err(self.protocol_error(bhs, RejectReason::PROTOCOL_ERROR, problem, io));
             }
         }
         Ok(())
+    }
+
+    /// Ends a task whose data is not whole. What else comes for it is thrown away.
+    fn data_lost(&mut self, id: TaskId, io: &mut Io<'_>) {
+        let answer = Answer::check_condition(Bytes::from_static(&DATA_LOST));
+        if self.respond(id, answer, io.link).is_ok() {
+            io.events.push_back(Event::DataLost { task: id });
+        }
+    }
+
+    /// Whether this task's command has not had its turn.
+    fn waits(&self, id: TaskId) -> bool {
+        self.held
+            .values()
+            .any(|turn| matches!(turn, Turn::Command(command) if command.task == id))
     }
 
     pub(super) fn request_data(
@@ -541,14 +569,9 @@ impl FullFeature {
 
     /// Tasks that had their turn.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (TaskId, u64, Mono)> {
-        let waits = |id: &TaskId| {
-            self.held
-                .values()
-                .any(|turn| matches!(turn, Turn::Command(command) if command.task == *id))
-        };
         self.tasks
             .iter()
-            .filter(move |(id, _)| !waits(id))
+            .filter(|(id, _)| !self.waits(**id))
             .map(|(id, task)| (*id, task.lun, task.received))
     }
 

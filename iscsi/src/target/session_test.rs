@@ -81,7 +81,6 @@ fn data_that_does_not_fit_its_request_is_refused() {
     let more = Bytes::from(vec![1; 8196]);
     let cases: &[(&str, u32, u32, bool, &Bytes)] = &[
         ("wrong offset", 0, 4096, false, &part),
-        ("wrong DataSN", 1, 0, false, &part),
         ("too much", 0, 0, true, &more),
         ("too little", 0, 0, true, &part),
     ];
@@ -108,6 +107,49 @@ fn data_that_does_not_fit_its_request_is_refused() {
         .pdu(data_out(&r2t, 0, 0, true).emit(), whole.clone());
     pair.run();
     assert!(matches!(pair.owner.pop_front(), Some(Event::DataOut { data, .. }) if data == whole));
+}
+
+/// RFC 7143, 7.9: a gap in DataSN ends the task, not the connection.
+#[test]
+fn lost_data_ends_its_task_only() {
+    for unsolicited in [true, false] {
+        let mut pair = Pair::usual(51);
+        let data = pair.random.bytes(8192);
+        let mut settings = settings().with_key("ImmediateData", "No");
+        settings.unsolicited = unsolicited;
+        let mut config = PortalConfig::new(TpgId(1));
+        config.offer.max_recv_data_segment_length = 4096;
+        pair = Pair::logged_in(config, settings, 51);
+        let tag = pair.initiator.command(write(0, data));
+        if !unsolicited {
+            while pair.owner.is_empty() {
+                pair.run_once();
+                pair.owner.extend(pair.target.poll_event());
+            }
+            let command = pair.command();
+            pair.target.request_data(command.task, 8192).unwrap();
+            pair.receive_at_initiator();
+        }
+        // The first of the two Data-Outs goes missing.
+        let mut pdus: Vec<_> = std::iter::from_fn(|| pair.initiator.outbox().pop()).collect();
+        let lost = pdus.len() - 2;
+        pdus.remove(lost);
+        for pdu in pdus {
+            pair.initiator.outbox().push(pdu);
+        }
+        pair.run();
+        let (got, result) = pair.result();
+        assert_eq!(
+            (got, result.status),
+            (tag, crate::pdu::ScsiStatus::CHECK_CONDITION)
+        );
+        assert_eq!(
+            (result.sense[2], result.sense[12], result.sense[13]),
+            (0x0b, 0x47, 0x05)
+        );
+        assert!(matches!(pair.owner.pop_back(), Some(Event::DataLost { .. })));
+        assert_eq!((pair.fatal.clone(), pair.target.tasks().count()), (None, 0));
+    }
 }
 
 #[test]
@@ -158,11 +200,7 @@ fn data_beyond_what_was_negotiated_is_refused() {
 
 #[test]
 fn unsolicited_data_is_bounded_and_in_order() {
-    let cases: [(&str, u32, u32, usize); 3] = [
-        ("offset", 0, 4, 512),
-        ("DataSN", 3, 0, 512),
-        ("length", 0, 0, 8196),
-    ];
+    let cases: [(&str, u32, u32, usize); 2] = [("offset", 0, 4, 512), ("length", 0, 0, 8196)];
     for (what, data_sn, offset, len) in cases {
         let mut pair = Pair::usual(37);
         let next = pair.initiator.next_numbers().cmd_sn;

@@ -74,8 +74,17 @@ pub(super) struct NewTask {
     pub(super) data: Bytes,
 }
 
-/// A Data-Out that the protocol does not allow.
+/// What is wrong with a command or its data, for people.
 pub(super) type Problem = &'static str;
+
+/// A Data-Out that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadData {
+    /// One before it was lost: its DataSN is not the next one. The task is to be ended, the connection lives (RFC 7143, 7.9).
+    Lost,
+    /// The protocol does not allow it: the connection ends.
+    Wrong(Problem),
+}
 
 impl Task {
     /// Judges the command's data and flags against what was negotiated.
@@ -172,7 +181,11 @@ impl Task {
     }
 
     /// Takes a Data-Out in. Gives the data if that completes it.
-    pub(super) fn data_out(&mut self, pdu: &DataOut, data: Bytes) -> Result<Option<Bytes>, Problem> {
+    pub(super) fn data_out(&mut self, pdu: &DataOut, data: Bytes) -> Result<Option<Bytes>, BadData> {
+        if self.inbound.delivered {
+            // Unsolicited data beyond what the owner wanted: of no use to anybody.
+            return Ok(None);
+        }
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         if pdu.ttt == NO_TAG {
             self.inbound.unsolicited(pdu, len)?;
@@ -279,50 +292,52 @@ impl Task {
 }
 
 impl Inbound {
-    fn unsolicited(&mut self, pdu: &DataOut, len: u32) -> Result<(), Problem> {
+    fn unsolicited(&mut self, pdu: &DataOut, len: u32) -> Result<(), BadData> {
         let Some((limit, data_sn)) = self.unsolicited else {
             // The sequence is over by length; a last PDU may still say so.
             return if len == 0 {
                 Ok(())
             } else {
-                Err("unsolicited data that was not announced")
+                Err(BadData::Wrong("unsolicited data that was not announced"))
             };
         };
-        if pdu.offset != self.next {
-            return Err("data out of order");
-        }
         if pdu.data_sn != data_sn {
-            return Err("DataSN out of order");
+            return Err(BadData::Lost);
+        }
+        if pdu.offset != self.next {
+            return Err(BadData::Wrong("data out of order"));
         }
         if len > limit - self.next {
-            return Err("unsolicited data beyond FirstBurstLength or the expected length");
+            return Err(BadData::Wrong(
+                "unsolicited data beyond FirstBurstLength or the expected length",
+            ));
         }
         let over = pdu.last || self.next + len == limit;
         self.unsolicited = (!over).then_some((limit, data_sn.wrapping_add(1)));
         Ok(())
     }
 
-    fn solicited(&mut self, pdu: &DataOut, len: u32) -> Result<(), Problem> {
+    fn solicited(&mut self, pdu: &DataOut, len: u32) -> Result<(), BadData> {
         let burst = self
             .bursts
             .front_mut()
             .filter(|burst| burst.ttt == pdu.ttt)
-            .ok_or("data for no Ready To Transfer that is due")?;
-        if pdu.offset != burst.next {
-            return Err("data out of order");
-        }
+            .ok_or(BadData::Wrong("data for no Ready To Transfer that is due"))?;
         if pdu.data_sn != burst.data_sn {
-            return Err("DataSN out of order");
+            return Err(BadData::Lost);
+        }
+        if pdu.offset != burst.next {
+            return Err(BadData::Wrong("data out of order"));
         }
         if len > burst.end - burst.next {
-            return Err("more data than was asked for");
+            return Err(BadData::Wrong("more data than was asked for"));
         }
         burst.next += len;
         burst.data_sn = burst.data_sn.wrapping_add(1);
         if burst.next == burst.end {
             self.bursts.pop_front();
         } else if pdu.last {
-            return Err("less data than was asked for");
+            return Err(BadData::Wrong("less data than was asked for"));
         }
         Ok(())
     }

@@ -111,6 +111,7 @@ impl Session {
                     self.start(&state, command, now)?;
                 }
                 Event::DataOut { task, data } => self.data_out(task, data, now),
+                Event::DataLost { task } => drop(self.tasks.take(task)),
                 Event::TaskManagement(request) => self.task_management(request, now),
                 Event::LoggedOut(_) => self.abort_all(),
             }
