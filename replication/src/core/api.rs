@@ -397,7 +397,9 @@ pub enum Command {
         /// The last position that stays.
         after: LogPos,
     },
-    /// Journal: the log starts anew behind `from`; what was in it before goes (R1). Complete only up to `base`.
+    /// Journal: the log starts anew behind `from`; what was in it before goes (R1). Complete only up to `base`. Before this is written, every
+    /// [`Command::Apply`] given earlier is finished and the extent file is flushed: what the old log would have brought back after a power
+    /// cut is what ranges are then found equal by.
     Restart {
         /// Its number.
         seq: JournalSeq,

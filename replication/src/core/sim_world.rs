@@ -120,7 +120,8 @@ enum Ev {
     Commit(Proposal),
     Keeper,
     Client(usize),
-    Fault,
+    /// Whether another one follows.
+    Fault(bool),
     Restart(usize),
     Connect(usize, usize),
     Checkpoint(usize),
@@ -143,6 +144,10 @@ pub(super) struct Plan {
     pub(super) keep_bytes: usize,
     pub(super) run_ms: u64,
     pub(super) disasters: bool,
+    /// Trouble comes right when something delicate begins.
+    pub(super) guided: bool,
+    /// Hashing takes up to so long.
+    pub(super) hash_ms: u64,
 }
 
 pub(super) struct World {
@@ -286,7 +291,7 @@ impl World {
             world.at(50 * MS, Ev::Client(c));
         }
         if world.plan.disasters {
-            world.at(300 * MS, Ev::Fault);
+            world.at(300 * MS, Ev::Fault(true));
         }
         world
     }
@@ -420,7 +425,7 @@ impl World {
             Ev::Commit(proposal) => self.commit_proposal(proposal),
             Ev::Keeper => self.keeper()?,
             Ev::Client(c) => return self.client(c),
-            Ev::Fault => self.fault()?,
+            Ev::Fault(more) => self.fault(more)?,
             Ev::Restart(n) => {
                 if self.nodes[n].core.is_none() {
                     self.start(n);
@@ -477,7 +482,10 @@ impl World {
                 base,
                 from,
                 history,
-            } => self.journal(n, seq.0, Entry::Restart(base, from, history)),
+            } => {
+                self.flush_extent(n);
+                self.journal(n, seq.0, Entry::Restart(base, from, history));
+            }
             Command::ClearBase { seq } => self.journal(n, seq.0, Entry::ClearBase),
             Command::Apply { io, record } => return self.start_io(n, io.0, Io::Apply(record)),
             Command::Read { io, range } => return self.start_io(n, io.0, Io::Read(range)),
@@ -502,6 +510,23 @@ impl World {
     }
 
     fn note(&mut self, n: usize, note: &Note) -> Result<(), String> {
+        let delicate = matches!(
+            note,
+            Note::ResyncStarted { .. }
+                | Note::Growing { .. }
+                | Note::Shrinking { .. }
+                | Note::Truncated { .. }
+        ) || matches!(
+            note,
+            Note::Role {
+                role: RoleName::Settling | RoleName::HandedBack,
+                ..
+            }
+        );
+        if delicate && self.plan.guided && !self.calm && self.rng.chance(35) {
+            let after = self.rng.below(40 * MS);
+            self.at(after, Ev::Fault(false));
+        }
         let name = match note {
             Note::Verdict { verdict, .. } => match verdict {
                 Verdict::InSyncAlready { .. } => "in sync already",
@@ -570,6 +595,18 @@ impl World {
         Ok(())
     }
 
+    /// Applies under way are finished and the extent made stable, before the journal lets go of their records.
+    fn flush_extent(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let mut extent = node.extent.clone();
+        for io in node.io.values() {
+            if let Io::Apply(record) = io {
+                apply(&mut extent, record);
+            }
+        }
+        node.extent_stable = extent;
+    }
+
     fn checkpoint(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         let Some(core) = node.core.as_ref() else { return };
@@ -631,8 +668,13 @@ impl World {
                 return Err(format!("I/O overlaps: {what:?} beside {other:?}"));
             }
         }
+        let longest = if matches!(what, Io::Hash(_)) {
+            self.plan.hash_ms * MS
+        } else {
+            2 * MS
+        };
         self.nodes[n].io.insert(io, what);
-        let time = self.rng.between(MS / 50, 2 * MS);
+        let time = self.rng.between(MS / 50, longest);
         let run = self.nodes[n].incarnation;
         self.at(time, Ev::IoDone(n, run, io));
         Ok(())
@@ -805,7 +847,7 @@ impl World {
         for m in others {
             self.cut(n, m);
         }
-        let lost = self.rng.below(8);
+        let kept = self.rng.below(self.nodes[n].pending.len() as u64 + 1);
         let node = &mut self.nodes[n];
         if node.core.take().is_none() {
             return;
@@ -816,7 +858,7 @@ impl World {
         node.flushing = None;
         node.io.clear();
         // Part of what was not flushed may be on the disk all the same.
-        for _ in 0..lost {
+        for _ in 0..kept {
             if let Some((_, entry)) = node.pending.pop_front() {
                 node.stable.extend(entry);
             }
@@ -997,12 +1039,14 @@ impl World {
         Ok(())
     }
 
-    fn fault(&mut self) -> Result<(), String> {
+    fn fault(&mut self, more: bool) -> Result<(), String> {
         if self.calm {
             return Ok(());
         }
-        let again = self.rng.between(20, 500) * MS;
-        self.at(again, Ev::Fault);
+        if more {
+            let again = self.rng.between(20, if self.plan.guided { 1500 } else { 500 }) * MS;
+            self.at(again, Ev::Fault(true));
+        }
         let n = usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap();
         let m = usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap();
         let up = self.nodes[n].core.is_some() && self.nodes[n].paused.is_none();
