@@ -80,8 +80,8 @@ struct Record {
 }
 
 impl Record {
-    /// How long the node has to be heard in its run `run` before it is cleared. A process that was started anew is no link that comes and goes:
-    /// it waits as for the first time.
+    /// How long the node has to be heard in its run `run` before it is cleared. A process that was started anew is no link that comes and
+    /// goes: it waits as for the first time.
     fn wait(&self, run: Option<Incarnation>) -> Duration {
         let doublings = if self.cleared_run == run {
             self.relapses.min(DOUBLINGS_MAX)
@@ -139,8 +139,8 @@ impl Governor {
         fresh.map(|(_, proposal)| proposal).collect()
     }
 
-    /// A leader that hears no majority while Raft still has it lead (only heartbeats are lost) can decide nothing about anybody. Somebody else
-    /// may see more; whoever is tried in vain now is tried again after the others.
+    /// A leader that hears no majority while Raft still has it lead (only heartbeats are lost) can decide nothing about anybody. Somebody
+    /// else may see more; whoever is tried in vain now is tried again after the others.
     fn give_up(&mut self, now: Mono, input: &GovernorInput<'_>) -> Vec<Proposal> {
         let lately = input
             .view

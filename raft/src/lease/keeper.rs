@@ -354,8 +354,8 @@ impl Keeper {
     }
 
     /// Until when this node holds the quorum lease (L2); `None` if it does not. A voter set that others know and this node does not
-    /// is one it cannot count a majority of (L8). Before it has caught up it holds none either: what it has applied may be older than what it
-    /// had applied before its restart, and nothing should be answered from that with authority.
+    /// is one it cannot count a majority of (L8). Before it has caught up it holds none either: what it has applied may be older than what
+    /// it had applied before its restart, and nothing should be answered from that with authority.
     pub fn lease_until(&self, now: Mono) -> Option<Mono> {
         let caught_up = self.caught_up || fault::on(Fault::PromiseBeforeCaughtUp);
         if !caught_up || self.newest_voter_set > self.voters.id {

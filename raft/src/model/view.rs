@@ -95,8 +95,8 @@ impl ClusterState {
     }
 
     /// P4. A suspicion alone shows nothing: a group is served by its home node until a commit has put that node out of the in-sync set
-    /// while it is suspect. Portals are not taken over by peers yet. A member of the in-sync set has, by commit, a working link to the primary
-    /// (it would be shrunk away otherwise), so it can forward; any other node is standby at most.
+    /// while it is suspect. Portals are not taken over by peers yet. A member of the in-sync set has, by commit, a working link to the
+    /// primary (it would be shrunk away otherwise), so it can forward; any other node is standby at most.
     fn groups(&self, extent: &Extent) -> Vec<PortGroup> {
         let data = self.nodes.iter().filter(|(_, node)| node.role == Role::Data);
         let groups: Vec<HomeGroup> = data
