@@ -94,10 +94,14 @@ impl<'a> Image<'a> {
 impl Drop for Image<'_> {
     fn drop(&mut self) {
         let at = self.at.to_string_lossy().into_owned();
-        if let Err(error) = call(&self.tools.umount, &[&at]) {
-            // Whoever runs the tests may have to do it.
-            say(&format!("{error:#}"));
+        // The file system may be busy for a moment after its last user has gone.
+        for _ in 0..20 {
+            match call(&self.tools.umount, &[&at]) {
+                Ok(_) => return,
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
         }
+        say(&format!("{at} is still mounted"));
     }
 }
 
