@@ -24,6 +24,7 @@ use super::peers::Peers;
 use super::propose::Core;
 use super::recover::{Place, recover};
 use super::service::{RaftService, serve};
+use super::snapshot::Snapshots;
 use crate::model::{ClusterState, Command, Reply};
 
 /// What Raft is doing on this node.
@@ -87,6 +88,7 @@ impl std::fmt::Debug for Control {
 struct Guard {
     raft: Raft,
     log: LogStore,
+    snapshots: Arc<Snapshots>,
     /// Dropping one ends a listener and its connections.
     listeners: Mutex<Vec<oneshot::Sender<()>>>,
     keeper: tokio::task::JoinHandle<()>,
@@ -141,6 +143,7 @@ impl Control {
         log.write_head()
             .await
             .map_err(|error| StartError::io("the Raft log cannot be written", error))?;
+        let snapshots = recovered.snapshots.clone();
         let machine = StateMachine::new(recovered.applied, recovered.keeper, recovered.snapshots, hook);
         let state = machine.watch();
         let peers = Arc::new(Peers::new(
@@ -168,6 +171,7 @@ impl Control {
         let guard = Arc::new(Guard {
             raft,
             log,
+            snapshots,
             listeners: Mutex::default(),
             keeper,
         });
@@ -372,9 +376,13 @@ impl Control {
         if let Err(error) = self.guard.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly");
         }
-        let log = self.guard.log.clone();
-        // Waits for the journal's thread.
-        drop(tokio::task::spawn_blocking(move || log.close()).await);
+        let (log, snapshots) = (self.guard.log.clone(), self.guard.snapshots.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            snapshots.close();
+            // Waits for the journal's thread.
+            log.close();
+        });
+        drop(closed.await);
     }
 }
 

@@ -23,3 +23,14 @@ pub use config::{Config, Timers};
 pub use control::{Control, Metrics, PeerMetrics};
 pub use error::{InitializeError, ProposeError, ReadIndexError, StartError, TransferError};
 pub use machine::AppliedHook;
+
+#[cfg(test)]
+mod cluster_test;
+#[cfg(test)]
+mod log_test;
+#[cfg(test)]
+mod recovery_test;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod suite_test;

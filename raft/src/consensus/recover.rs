@@ -216,6 +216,14 @@ fn read_log(place: &Place) -> Result<(Journal<Tag>, Option<Contents>), StartErro
     Ok((journal, Some(contents)))
 }
 
+/// The log alone, for tests of it.
+#[cfg(test)]
+pub(crate) fn open_log(place: &Place) -> Result<LogStore, StartError> {
+    let (journal, contents) = read_log(place)?;
+    let contents = contents.expect("the log was written before");
+    Ok(LogStore::new(journal, contents))
+}
+
 /// Opens all parts and makes them agree. Blocks on the disk.
 pub(crate) fn recover(place: &Place) -> Result<Recovered, StartError> {
     let dir = place.snapshots();
@@ -288,11 +296,20 @@ fn usable(
     whole: &[Parsed],
     (mut keeper, stored): Stored,
 ) -> Result<Stored, StartError> {
-    let Some(last) = stored.as_ref().and_then(|stored| stored.last) else {
+    let Some(Applied {
+        last: Some(last),
+        state,
+        ..
+    }) = &stored
+    else {
         return Ok((keeper, stored));
     };
-    let end = contents.last();
-    if Some(last) > end {
+    let (last, end) = (*last, contents.last());
+    let ours = state
+        .cluster
+        .as_ref()
+        .is_none_or(|cluster| cluster.id == place.cluster);
+    if ours && Some(last) > end {
         // Between the installation of a snapshot and its purge the log is behind; otherwise its tail is missing.
         return if whole.iter().any(|parsed| parsed.meta.last_log_id >= Some(last)) {
             Ok((keeper, stored))
@@ -304,12 +321,10 @@ fn usable(
         };
     }
     let first = contents.first_index();
-    let same = last.index < first
-        || usize::try_from(last.index - first)
-            .ok()
-            .and_then(|at| contents.entries.get(at))
-            .is_some_and(|kept| kept.entry.log_id == last);
-    if same {
+    let at = usize::try_from(last.index.saturating_sub(first)).ok();
+    let entry = at.and_then(|at| contents.entries.get(at));
+    let same = last.index < first || entry.is_some_and(|kept| kept.entry.log_id == last);
+    if ours && same {
         return Ok((keeper, stored));
     }
     tracing::warn!(

@@ -121,8 +121,15 @@ pub(crate) fn read_state(json: &[u8]) -> Result<ClusterState, SnapshotError> {
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     dir: PathBuf,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
     /// The newest whole snapshot, as bytes and as what they mean.
-    current: Mutex<Option<(Bytes, Parsed)>>,
+    current: Option<(Bytes, Parsed)>,
+    /// Nothing more is written: the node has stopped, and the directory may be another run's by now.
+    closed: bool,
 }
 
 impl Snapshots {
@@ -160,26 +167,38 @@ impl Snapshots {
         }
         let snapshots = Self {
             dir: dir.to_owned(),
-            current: Mutex::new(current),
+            held: Mutex::new(Held {
+                current,
+                closed: false,
+            }),
         };
         Ok((snapshots, whole, broken))
     }
 
     /// The newest whole snapshot.
     pub(crate) fn current(&self) -> Option<(Bytes, Parsed)> {
-        self.lock().clone()
+        self.lock().current.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Bytes, Parsed)>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends writing, after what is being written. Blocks for as long as that takes.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
     }
 
     /// Stores a snapshot; durable when it returns. Blocks on the disk. An older one than the newest changes nothing.
     pub(crate) fn store(&self, bytes: Bytes, parsed: Parsed) -> Result<(), SnapshotError> {
         // Held over the writes: builds and installs take turns.
-        let mut current = self.lock();
+        let mut held = self.lock();
+        if held.closed {
+            return Err(io::Error::other("the node has stopped").into());
+        }
         let index = parsed.state.revision.0;
-        if current
+        if held
+            .current
             .as_ref()
             .is_some_and(|(_, newest)| newest.meta.last_log_id > parsed.meta.last_log_id)
         {
@@ -192,8 +211,7 @@ impl Snapshots {
         file.sync_all()?;
         fs::rename(&tmp, &path)?;
         File::open(&self.dir)?.sync_all()?;
-        *current = Some((bytes, parsed));
-        drop(current);
+        held.current = Some((bytes, parsed));
         self.prune();
         Ok(())
     }
