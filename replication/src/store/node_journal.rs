@@ -112,6 +112,11 @@ impl Effect {
         }
     }
 
+    /// Whether it makes older entries needless.
+    fn replaces(&self) -> bool {
+        !matches!(self, Self::Record(..) | Self::ClearBase)
+    }
+
     fn apply(self, at: Position, log: &mut ExtentLog<()>) -> Result<(), Inconsistent> {
         match self {
             Self::Record(pos, commit) => return log.record(at, pos, commit, ()),
@@ -136,8 +141,15 @@ struct Waiting<T> {
 /// The node's journal. `T` is the tag that comes back through the sink once an entry is stable.
 pub struct NodeJournal<T> {
     journal: Journal<T>,
-    /// What the journal could not take yet. Held while anything is appended, so that order is one and the same everywhere.
-    waiting: Mutex<VecDeque<Waiting<T>>>,
+    /// Held while anything is appended, so that order is one and the same everywhere.
+    queue: Mutex<Queue<T>>,
+}
+
+struct Queue<T> {
+    /// What the journal could not take yet.
+    waiting: VecDeque<Waiting<T>>,
+    /// The newest entry that makes older ones needless. Nothing may be given back before it is stable.
+    replaces: Position,
 }
 
 impl<T> std::fmt::Debug for NodeJournal<T> {
@@ -194,7 +206,10 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
         let extents = replay.finish(extents, &path)?;
         let journal = Self {
             journal,
-            waiting: Mutex::new(VecDeque::new()),
+            queue: Mutex::new(Queue {
+                waiting: VecDeque::new(),
+                replaces: Position::ZERO,
+            }),
         };
         Ok((journal, Opened { extents, recovery }))
     }
@@ -210,31 +225,34 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
             tag,
         };
         let mut queue = self.queue();
-        if !queue.is_empty() && !reclaim {
-            queue.push_back(waiting);
-        } else if let Some(waiting) = self.put(waiting) {
-            // What makes room may not wait behind what needs it; it is of extents whose order it does not touch: copies of what is there.
-            if waiting.reclaim {
-                queue.push_front(waiting)
-            } else {
-                queue.push_back(waiting)
-            }
+        if !queue.waiting.is_empty() && !reclaim {
+            queue.waiting.push_back(waiting);
+        } else if let Some(waiting) = self.put(&mut queue.replaces, waiting) {
+            // What makes room may not wait behind what needs it (see `must_wait`).
+            if waiting.reclaim { queue.waiting.push_front(waiting) } else { queue.waiting.push_back(waiting) }
         }
+    }
+
+    /// Whether an entry of this extent waits that a checkpoint written past it would contradict.
+    pub fn must_wait(&self, place: &Arc<Place>) -> bool {
+        let queue = self.queue();
+        let mine = queue.waiting.iter().filter(|waiting| Arc::ptr_eq(&waiting.place, place));
+        mine.into_iter().any(|waiting| waiting.effect.replaces())
     }
 
     /// Tries what waits again: after completions and releases.
     pub fn pump(&self) {
         let mut queue = self.queue();
-        while let Some(waiting) = queue.pop_front() {
-            if let Some(waiting) = self.put(waiting) {
-                queue.push_front(waiting);
+        while let Some(waiting) = queue.waiting.pop_front() {
+            if let Some(waiting) = self.put(&mut queue.replaces, waiting) {
+                queue.waiting.push_front(waiting);
                 return;
             }
         }
     }
 
     /// Gives it back if the journal has no room now.
-    fn put(&self, waiting: Waiting<T>) -> Option<Waiting<T>> {
+    fn put(&self, replaces: &mut Position, waiting: Waiting<T>) -> Option<Waiting<T>> {
         let (header, payload) = (waiting.header.clone(), waiting.payload.clone());
         let tag = waiting.tag.clone();
         let appended = if waiting.reclaim {
@@ -244,6 +262,9 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
         };
         match appended {
             Ok(at) => {
+                if waiting.reclaim || waiting.effect.replaces() {
+                    *replaces = at;
+                }
                 if let Err(error) = waiting.effect.apply(at, &mut waiting.place.log()) {
                     tracing::error!(extent = %waiting.place.extent, %error, "the journal's index does not fit");
                 }
@@ -258,14 +279,14 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Waiting<T>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How full it is, in percent; more than 100 while entries wait for room.
     pub fn fill_percent(&self) -> u64 {
         let usage = self.journal.usage();
-        let waiting = if self.queue().is_empty() { 0 } else { 100 };
+        let waiting = if self.queue().waiting.is_empty() { 0 } else { 100 };
         usage.used_bytes * 100 / usage.capacity_bytes.max(1) + waiting
     }
 
@@ -284,9 +305,17 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
         self.journal.first_position()
     }
 
-    /// Gives back what lies below `position`, and lets what waits in.
+    /// Gives back what lies below `position`, worked out from [`Place::needed_from`] of all extents, and lets what waits in. Does nothing while
+    /// an entry that some place already counts on is not stable.
     pub fn release_before(&self, position: Position) {
-        self.journal.release_before(position);
+        {
+            let queue = self.queue();
+            let unstable = queue.replaces >= self.journal.durable_through();
+            if unstable || queue.waiting.iter().any(|waiting| waiting.reclaim) {
+                return;
+            }
+            self.journal.release_before(position);
+        }
         self.pump();
     }
 

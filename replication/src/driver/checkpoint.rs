@@ -1,0 +1,213 @@
+//! Moving checkpoints and giving journal segments back, in the background (J3).
+//!
+//! Per extent: note how far it is applied, flush its file, then write a checkpoint that says so. Nothing of it is under the extent's lock but
+//! two glances, so commands go on meanwhile. What must be kept although it is old (the checkpoint of an idle extent, records that cannot be
+//! applied yet) is written again at the journal's end, oldest extent first.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use holdfast_journal::Position;
+use holdfast_types::LogPos;
+
+use super::extent::{Extent, Tag};
+use super::shared::Shared;
+use crate::core::api::{Event, FenceReason, Record};
+use crate::store::{Checkpoint, Damage, Entry, ExtentFile};
+
+/// How long the thread waits for a checkpoint to be stable before it goes on; the next round finds it.
+const STABLE_WAIT: Duration = Duration::from_secs(10);
+/// How often the journal's fill is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Small writes beside the journal that must not hold up who needs them.
+#[derive(Debug)]
+pub(super) enum Chore {
+    /// The extent's contents cannot be trusted any more (J2).
+    Mark(Arc<Extent>, Damage),
+    /// A resync has begun, and its own mark says so (R1).
+    Heal(Arc<Extent>),
+}
+
+/// The loop of the thread for chores.
+pub(super) fn serve_chores(shared: &Arc<Shared>) {
+    let mut chores = Vec::new();
+    while shared.chores.take(&mut chores) {
+        for chore in chores.drain(..) {
+            let (extent, damage) = match &chore {
+                Chore::Mark(extent, damage) => (extent, Some(*damage)),
+                // A replica that has failed in this run stays marked, whatever was under way.
+                Chore::Heal(extent) if extent.failed.load(Ordering::Acquire) => continue,
+                Chore::Heal(extent) => (extent, None),
+            };
+            if let Some(Err(error)) = extent.file.get().map(|file| file.mark(damage)) {
+                tracing::error!(extent = %extent.id, %error, "the extent's description cannot be written");
+            }
+        }
+    }
+}
+
+/// The checkpointer's loop.
+pub(super) fn serve(shared: &Arc<Shared>) {
+    let mut next = Instant::now() + shared.config.checkpoint_every;
+    while !shared.stopped() {
+        std::thread::sleep(LOOK_EVERY.min(shared.config.checkpoint_every));
+        let Some(journal) = shared.journal.get() else { continue };
+        journal.pump();
+        let fill = journal.fill_percent();
+        let tight = fill >= shared.config.admit_below_percent;
+        if shared.tight.swap(tight, Ordering::Relaxed) && !tight {
+            shared.admit_waiting();
+        }
+        let hurry = fill >= shared.config.hurry_above_percent;
+        if hurry || Instant::now() >= next {
+            round(shared, hurry);
+            next = Instant::now() + shared.config.checkpoint_every;
+        }
+    }
+}
+
+/// One pass over all extents, the one that needs the oldest part of the journal first.
+pub(super) fn round(shared: &Arc<Shared>, hurry: bool) {
+    let mut extents = shared.all();
+    extents.sort_by_key(|extent| extent.place.needed_from());
+    for extent in &extents {
+        if shared.stopped() {
+            return;
+        }
+        let applied = extent.lock().core.applied();
+        if applied.lsn > extent.place.applied().lsn {
+            checkpoint(shared, extent, hurry);
+        }
+    }
+    release(shared);
+    if hurry {
+        copy_forward(shared, &extents);
+        release(shared);
+    }
+}
+
+/// What was seen of an extent before it was flushed.
+struct Seen {
+    applied: LogPos,
+    restarts: u64,
+}
+
+fn look(extent: &Extent) -> Seen {
+    let slot = extent.lock();
+    Seen {
+        applied: slot.core.applied(),
+        restarts: slot.restarts,
+    }
+}
+
+fn checkpoint(shared: &Arc<Shared>, extent: &Arc<Extent>, hurry: bool) {
+    let seen = look(extent);
+    if let Some(file) = extent.file.get()
+        && !flush(shared, extent, file)
+    {
+        return;
+    }
+    let (tell, told) = mpsc::channel();
+    let mode = Mode { reclaim: hurry, copy: false };
+    if write(shared, extent, &seen, mode, tell) {
+        // An error means that the journal is gone, a timeout that it is slow: either way nothing is given back early.
+        let _ = told.recv_timeout(STABLE_WAIT);
+    }
+}
+
+/// J2: a failed flush is final; the checkpoint does not move.
+fn flush(shared: &Arc<Shared>, extent: &Arc<Extent>, file: &ExtentFile) -> bool {
+    if extent.failed.load(Ordering::Acquire) {
+        return false;
+    }
+    let Err(error) = file.sync() else { return true };
+    tracing::error!(extent = %extent.id, %error, "the extent is fenced: its disk does not take what was written");
+    let reason = FenceReason::Extent;
+    shared.drive(extent, [Event::Failed { reason }]);
+    false
+}
+
+#[derive(Clone, Copy)]
+struct Mode {
+    /// May use what the journal keeps free for this.
+    reclaim: bool,
+    /// Write the records behind the checkpoint again.
+    copy: bool,
+}
+
+/// Writes the checkpoint. False if it cannot be now: the log has started anew since `seen`, or something waits that must come first.
+fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: mpsc::Sender<()>) -> bool {
+    let Some(journal) = shared.journal.get() else { return false };
+    let slot = extent.lock();
+    if slot.restarts != seen.restarts || journal.must_wait(&extent.place) {
+        return false;
+    }
+    let core = &slot.core;
+    let durable = core.status().durable;
+    let checkpoint = Checkpoint {
+        applied: seen.applied,
+        end: extent.place.pos_at(durable).unwrap_or(seen.applied).max(seen.applied),
+        commit: core.committed(),
+        seen: core.seen(),
+        base: core.base(),
+        history: core.history().up_to(seen.applied.lsn),
+    };
+    let tag = || Tag::Told(tell.clone());
+    journal.append(&extent.place, Entry::Checkpoint(checkpoint), mode.reclaim, tag());
+    if mode.copy {
+        // What was applied since `seen` stays where it is, and keeps its segment; what is not stable yet lies at the end anyway.
+        for record in core.unapplied().filter(|record: &&Record| record.pos.lsn <= durable) {
+            journal.append(&extent.place, Entry::Record(record.clone()), true, tag());
+        }
+    }
+    true
+}
+
+/// Copies forward what pins the older half of the journal (J3).
+fn copy_forward(shared: &Arc<Shared>, extents: &[Arc<Extent>]) {
+    let Some(journal) = shared.journal.get() else { return };
+    let (first, end) = (journal.first().get(), journal.durable_through().get());
+    let middle = Position::new(first + end.saturating_sub(first) / 2);
+    for extent in extents {
+        let pins = extent.place.needed_from().is_some_and(|needed| needed < middle);
+        if !pins || shared.stopped() {
+            continue;
+        }
+        let seen = look(extent);
+        if let Some(file) = extent.file.get()
+            && !flush(shared, extent, file)
+        {
+            continue;
+        }
+        let (tell, told) = mpsc::channel();
+        let mode = Mode { reclaim: true, copy: true };
+        if write(shared, extent, &seen, mode, tell) {
+            // Ends when every tag has come back and is dropped, or after a while.
+            while told.recv_timeout(STABLE_WAIT).is_ok() {}
+        }
+    }
+}
+
+/// Gives back what no extent needs.
+fn release(shared: &Shared) {
+    let Some(journal) = shared.journal.get() else { return };
+    let _lifecycle = shared.lifecycle.lock().unwrap_or_else(PoisonError::into_inner);
+    let durable = journal.durable_through();
+    let mut needed = durable;
+    for extent in shared.all() {
+        // What is marked as not to be trusted needs nothing of the journal: it is resynced (J2).
+        if extent.failed.load(Ordering::Acquire)
+            && extent.file.get().is_some_and(|file| file.meta().damaged.is_some())
+        {
+            continue;
+        }
+        match extent.place.needed_from() {
+            Some(position) => needed = needed.min(position),
+            // Its first entry is on its way.
+            None => return,
+        }
+    }
+    journal.release_before(needed);
+}

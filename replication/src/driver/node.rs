@@ -1,0 +1,392 @@
+//! The data node: all extents, their threads, their links.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError, Weak, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use holdfast_journal::Verdict;
+use holdfast_types::{ExtentId, Mono, NodeId, Revision};
+use tokio::net::TcpListener;
+
+use super::extent::{Extent, Tag};
+use super::shared::{Ears, Shared, spawn, spawn_io};
+use super::status::{ExtentStatus, snapshot};
+use super::{DriverConfig, Front, LeaseView, Proposer, checkpoint, timer};
+use crate::core::ExtentCore;
+use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, View};
+use crate::net::{Links, Net, NetConfig, PeerAddress};
+use crate::store::{Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError};
+
+/// How long the first journal entry of a new extent may take.
+const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(30);
+
+/// What a data node is given.
+pub struct Parts {
+    /// Who it is.
+    pub me: Identity,
+    /// The cluster, in its present incarnation.
+    pub cluster: u128,
+    /// How it runs.
+    pub config: DriverConfig,
+    /// Times of links.
+    pub net: NetConfig,
+    /// Where it listens for links.
+    pub listener: Option<TcpListener>,
+    /// Where links run.
+    pub runtime: tokio::runtime::Handle,
+    /// Who takes answers.
+    pub front: Arc<dyn Front>,
+    /// Who takes proposals.
+    pub proposer: Arc<dyn Proposer>,
+    /// Time and lease.
+    pub lease: Arc<dyn LeaseView>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Parts of node {}", self.me.node)
+    }
+}
+
+/// A data node that runs. Dropping it stops everything at once, as a crash would: nothing is lost that was acknowledged.
+pub struct DataNode {
+    shared: Arc<Shared>,
+    net: Option<Net>,
+    threads: Vec<JoinHandle<()>>,
+    verdict: Verdict,
+}
+
+impl std::fmt::Debug for DataNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DataNode {}", self.shared.me.node)
+    }
+}
+
+/// The node knows no such extent (yet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("extent {0} is not known here")]
+pub struct UnknownExtent(pub ExtentId);
+
+impl DataNode {
+    /// Opens what is under `root`, recovers every extent that has files there, and starts. Blocks on the disk. Extents serve once
+    /// [`DataNode::apply_state`] tells what the cluster decided; links come with [`DataNode::set_peers`].
+    ///
+    /// # Errors
+    /// [`StoreError`], one line: the store cannot be used at all. A single extent that cannot be opened stays out and is told in the log.
+    pub fn start(root: &Path, parts: Parts) -> Result<Self, StoreError> {
+        let Parts {
+            me,
+            cluster,
+            config,
+            net,
+            listener,
+            runtime,
+            front,
+            proposer,
+            lease,
+        } = parts;
+        let store = NodeStore::new(root)?;
+        let files = open_extents(&store)?;
+        let shared = Arc::new(Shared::new(me, config, store, front, proposer, lease));
+        let sink = || {
+            let shared: Weak<Shared> = Arc::downgrade(&shared);
+            Box::new(move |completion| {
+                if let Some(shared) = shared.upgrade() {
+                    shared.journaled(completion);
+                }
+            }) as Box<dyn holdfast_journal::Sink<Tag>>
+        };
+        let (journal, mut opened) = NodeJournal::open(&shared.store, &shared.config.journal, &files, sink)?;
+        for (id, file) in files {
+            if let Some((recovered, place)) = opened.extents.remove(&id) {
+                tracing::info!(extent = %id, applied = %recovered.applied, tail = recovered.tail.len(), damaged = recovered.damaged, "recovered");
+                let core = ExtentCore::new(me, id, shared.config.core.clone(), recovered);
+                let extent = Arc::new(Extent::new(id, core, Some(file), place));
+                shared.insert(extent);
+            }
+        }
+        // Both are set once, here.
+        let _ = shared.journal.set(journal);
+        let links = Arc::new(Links::new(me, cluster, Box::new(Ears(Arc::downgrade(&shared)))));
+        let _ = shared.links.set(Arc::clone(&links));
+        let threads = spawn_all(&shared).map_err(|error| StoreError::io("start threads for", root, error))?;
+        let net = Net::start(runtime, listener, links, net);
+        Ok(Self {
+            shared,
+            net: Some(net),
+            threads,
+            verdict: opened.recovery.verdict,
+        })
+    }
+
+    /// Who this is.
+    pub fn me(&self) -> Identity {
+        self.shared.me
+    }
+
+    /// How the journal was found at start.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Says who the other data nodes are and where they listen.
+    pub fn set_peers(&self, peers: &[PeerAddress]) {
+        if let Some(net) = &self.net {
+            net.set_peers(peers);
+        }
+    }
+
+    /// Takes in a committed state of the cluster: all its extents. New ones are created, sizes followed, and those gone from a state that is not
+    /// older than their creation here are removed with their files. Revisions must not go down. May wait for the disk; must not be called from
+    /// within a callback of this node.
+    ///
+    /// An extent whose files cannot be made or changed stays as it was and is told in the log; the next call tries again.
+    pub fn apply_state(&self, revision: Revision, views: &[(ExtentId, Arc<View>)]) {
+        let shared = &self.shared;
+        for (id, view) in views {
+            if let Err(error) = shared.follow(*id, view) {
+                tracing::error!(extent = %id, %error, "the extent stays out");
+            }
+        }
+        for extent in shared.all() {
+            if !views.iter().any(|(id, _)| *id == extent.id) {
+                shared.forget(&extent, revision);
+            }
+        }
+    }
+
+    /// The lease came or went: every core looks at once, not at its next deadline.
+    pub fn lease_changed(&self) {
+        for extent in self.shared.all() {
+            self.shared.drive(&extent, [Event::Tick]);
+        }
+    }
+
+    /// Takes a command in; its one answer comes through [`Front::complete`], perhaps before this returns. Never waits.
+    ///
+    /// # Errors
+    /// [`UnknownExtent`]: then no answer comes.
+    pub fn submit(&self, extent: ExtentId, op: OpId, request: Request) -> Result<(), UnknownExtent> {
+        let known = self.shared.extent(extent).ok_or(UnknownExtent(extent))?;
+        self.shared.submit(&known, op, request);
+        Ok(())
+    }
+
+    /// Aborts commands of this node; each still gets its one answer.
+    ///
+    /// # Errors
+    /// [`UnknownExtent`].
+    pub fn abort(&self, extent: ExtentId, scope: AbortScope) -> Result<(), UnknownExtent> {
+        let known = self.shared.extent(extent).ok_or(UnknownExtent(extent))?;
+        self.shared.flush_waiting(&known);
+        self.shared.drive(&known, [Event::Abort { scope }]);
+        Ok(())
+    }
+
+    /// Asks the extent's primary, if it is here, to hand over (E6).
+    ///
+    /// # Errors
+    /// [`UnknownExtent`].
+    pub fn switchover(&self, extent: ExtentId, to: NodeId) -> Result<(), UnknownExtent> {
+        let known = self.shared.extent(extent).ok_or(UnknownExtent(extent))?;
+        self.shared.drive(&known, [Event::Switchover { to }]);
+        Ok(())
+    }
+
+    /// How an extent stands here.
+    pub fn status(&self, extent: ExtentId) -> Option<ExtentStatus> {
+        let extent = self.shared.extent(extent)?;
+        Some(self.shared.status(&extent))
+    }
+
+    /// How all extents stand here.
+    pub fn statuses(&self) -> Vec<ExtentStatus> {
+        let extents = self.shared.all();
+        extents.iter().map(|extent| self.shared.status(extent)).collect()
+    }
+
+    /// How full the journal is.
+    pub fn journal_usage(&self) -> Option<holdfast_journal::Usage> {
+        Some(self.shared.journal.get()?.usage())
+    }
+
+    /// Flushes extents and moves their checkpoints now, so that the next start has little to replay. For a planned stop.
+    pub fn checkpoint(&self) {
+        checkpoint::round(&self.shared, false);
+    }
+}
+
+impl Drop for DataNode {
+    fn drop(&mut self) {
+        self.shared.stop();
+        // Whoever is inside a core finishes that step; nobody begins another.
+        for extent in self.shared.all() {
+            drop(extent.lock());
+        }
+        self.net = None;
+        for thread in self.threads.drain(..) {
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the data node panicked");
+            }
+        }
+        if let Some(journal) = self.shared.journal.get() {
+            journal.close();
+        }
+        // Extents, and the tags that name them, hold each other no longer.
+        self.shared.clear();
+    }
+}
+
+fn spawn_all(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let mut threads = spawn_io(shared)?;
+    threads.push(spawn("extent-timer", shared, timer::serve)?);
+    threads.push(spawn("extent-chores", shared, checkpoint::serve_chores)?);
+    threads.push(spawn("checkpoint", shared, checkpoint::serve)?);
+    Ok(threads)
+}
+
+type Files = Vec<(ExtentId, Arc<ExtentFile>)>;
+
+fn open_extents(store: &NodeStore) -> Result<Files, StoreError> {
+    let dir = store.extents();
+    let mut files = Vec::new();
+    for id in ExtentFile::list(&dir)? {
+        match ExtentFile::open(&dir, id) {
+            Ok(file) => files.push((id, Arc::new(file))),
+            Err(error) => tracing::error!(extent = %id, %error, "the extent stays out"),
+        }
+    }
+    Ok(files)
+}
+
+impl Shared {
+    fn insert(&self, extent: Arc<Extent>) {
+        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
+        extents.insert(extent.id, extent);
+    }
+
+    fn clear(&self) {
+        self.extents
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    fn now(&self) -> Mono {
+        self.lease.ctx().now
+    }
+
+    fn status(&self, extent: &Arc<Extent>) -> ExtentStatus {
+        let damaged = extent.file.get().and_then(|file| file.meta().damaged);
+        snapshot(&mut extent.lock(), damaged, self.now())
+    }
+
+    /// Brings an extent to what the cluster decided.
+    fn follow(self: &Arc<Self>, id: ExtentId, view: &Arc<View>) -> Result<(), StoreError> {
+        let extent = match self.extent(id) {
+            Some(extent) => extent,
+            None => self.create(id, view)?,
+        };
+        if let Some(file) = extent.file.get() {
+            file.grow(view.blocks << view.block_size.shift())?;
+        } else if view.replicas.contains(&self.me.node) {
+            // It only forwarded so far; a replica that is new starts from nothing, as its core has.
+            let file = self.create_files(id, view, &extent.place)?;
+            let _ = extent.file.set(Arc::new(file));
+        }
+        let news = {
+            let mut slot = extent.lock();
+            let same = slot.view.as_ref().is_some_and(|old| same_but_revision(old, view));
+            if !same {
+                slot.view = Some(Arc::clone(view));
+            }
+            !same
+        };
+        if news {
+            self.drive(&extent, [Event::View(Arc::clone(view))]);
+        }
+        Ok(())
+    }
+
+    fn create(self: &Arc<Self>, id: ExtentId, view: &Arc<View>) -> Result<Arc<Extent>, StoreError> {
+        let place = Arc::new(Place::new(id));
+        let mut recovered = Recovered::default();
+        let mut file = None;
+        let _lifecycle = self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner);
+        if view.replicas.contains(&self.me.node) {
+            let made = self.create_files(id, view, &place)?;
+            recovered.damaged = made.meta().damaged.is_some();
+            file = Some(Arc::new(made));
+        } else {
+            self.first_entry(&place)?;
+        }
+        let core = ExtentCore::new(self.me, id, self.config.core.clone(), recovered);
+        let extent = Arc::new(Extent::new(id, core, file, place));
+        let links = self.links.get().cloned();
+        let begin = |up: &[_]| {
+            self.insert(Arc::clone(&extent));
+            self.catch_up(&extent, view, up);
+        };
+        match links {
+            Some(links) => links.while_quiet(begin),
+            None => begin(&[]),
+        }
+        tracing::info!(extent = %id, "extent is new here");
+        Ok(extent)
+    }
+
+    fn create_files(&self, id: ExtentId, view: &View, place: &Arc<Place>) -> Result<ExtentFile, StoreError> {
+        // Later than its first epoch an in-sync member may have acknowledged records: an empty file is not that member.
+        let missing = view.in_sync.contains(&self.me.node) && view.epoch.0 > 1;
+        if missing {
+            tracing::error!(extent = %id, "the files of the extent are gone: it is resynced from its peer before it counts again");
+        }
+        let meta = ExtentMeta {
+            id,
+            bytes: view.blocks << view.block_size.shift(),
+            block_size: view.block_size,
+            created: view.revision,
+            damaged: missing.then_some(Damage::Missing),
+        };
+        meta.check()?;
+        // The journal first: files that it does not know are not trusted at the next start (J1).
+        self.first_entry(place)?;
+        ExtentFile::create(&self.store.extents(), meta)
+    }
+
+    fn first_entry(&self, place: &Arc<Place>) -> Result<(), StoreError> {
+        let failed = || StoreError::damaged(&self.store.journal(), "it takes no entries");
+        let journal = self.journal.get().ok_or_else(failed)?;
+        let (tell, told) = mpsc::channel();
+        journal.append(place, Entry::Checkpoint(Checkpoint::default()), false, Tag::Told(tell));
+        told.recv_timeout(FIRST_ENTRY_WAIT).map_err(|_| failed())
+    }
+
+    /// The extent is in no newer state of the cluster: its files go.
+    fn forget(self: &Arc<Self>, extent: &Arc<Extent>, revision: Revision) {
+        let created = extent.file.get().map_or(Revision(0), |file| file.meta().created);
+        if revision < created {
+            return;
+        }
+        let _lifecycle = self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove(extent);
+        if let Err(error) = ExtentFile::remove(&self.store.extents(), extent.id) {
+            tracing::error!(extent = %extent.id, %error, "the files of a removed extent are left over");
+        }
+        tracing::info!(extent = %extent.id, "extent removed");
+    }
+
+    fn remove(&self, extent: &Arc<Extent>) {
+        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
+        extents.remove(&extent.id);
+    }
+}
+
+fn same_but_revision(old: &View, new: &View) -> bool {
+    let new = View {
+        revision: old.revision,
+        ..new.clone()
+    };
+    *old == new
+}

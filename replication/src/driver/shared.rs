@@ -1,0 +1,475 @@
+//! Events into cores, commands out of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+
+use holdfast_journal::Completion;
+use holdfast_types::{ExtentId, NodeId, OpOutcome};
+
+use super::checkpoint::Chore;
+use super::extent::{Extent, Scratch, Slot, Tag};
+use super::inbox::Inbox;
+use super::io::{self, Job, What};
+use super::timer::Timer;
+use super::{DriverConfig, Front, LeaseView, Proposer};
+use crate::core::api::{
+    Command, Event, FenceReason, Identity, IoToken, JournalSeq, LinkId, Message, Note, OpId, Request, View,
+};
+use crate::net::{LinkEvents, Links};
+use crate::store::{Damage, Entry, NodeJournal, NodeStore};
+
+/// Messages kept for an extent that this node does not know yet.
+const EARLY_MAX: usize = 256;
+
+/// What all threads of a data node share.
+pub(super) struct Shared {
+    pub(super) me: Identity,
+    pub(super) config: DriverConfig,
+    pub(super) store: NodeStore,
+    pub(super) extents: RwLock<HashMap<ExtentId, Arc<Extent>>>,
+    pub(super) journal: OnceLock<NodeJournal<Tag>>,
+    pub(super) links: OnceLock<Arc<Links>>,
+    pub(super) timer: Timer,
+    pub(super) applies: Inbox<Job>,
+    pub(super) reads: Vec<Inbox<Job>>,
+    pub(super) hashes: Inbox<Job>,
+    pub(super) chores: Inbox<Chore>,
+    pub(super) front: Arc<dyn Front>,
+    pub(super) proposer: Arc<dyn Proposer>,
+    pub(super) lease: Arc<dyn LeaseView>,
+    /// Held while extents come and go, and while journal segments are given back.
+    pub(super) lifecycle: Mutex<()>,
+    /// Messages that came before their extent did.
+    early: Mutex<HashMap<ExtentId, Vec<(NodeId, LinkId, Message)>>>,
+    /// Writes that wait for room in the journal (J3).
+    waiting: Mutex<VecDeque<(Arc<Extent>, OpId, Request)>>,
+    /// The journal has too little room for new writes.
+    pub(super) tight: AtomicBool,
+    stopped: AtomicBool,
+    next_reader: AtomicUsize,
+}
+
+/// What is done after the extent's lock is given back.
+#[derive(Default)]
+struct After {
+    completes: Vec<(OpId, OpOutcome)>,
+    reads: Vec<Job>,
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(
+        me: Identity,
+        config: DriverConfig,
+        store: NodeStore,
+        front: Arc<dyn Front>,
+        proposer: Arc<dyn Proposer>,
+        lease: Arc<dyn LeaseView>,
+    ) -> Self {
+        Self {
+            me,
+            store,
+            extents: RwLock::default(),
+            journal: OnceLock::new(),
+            links: OnceLock::new(),
+            timer: Timer::default(),
+            applies: Inbox::new(),
+            reads: (0..config.read_threads.max(1)).map(|_| Inbox::new()).collect(),
+            hashes: Inbox::new(),
+            chores: Inbox::new(),
+            front,
+            proposer,
+            lease,
+            lifecycle: Mutex::new(()),
+            early: Mutex::default(),
+            waiting: Mutex::default(),
+            tight: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            next_reader: AtomicUsize::new(0),
+            config,
+        }
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// From now on nothing is taken in and nothing is carried out.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.timer.close();
+        self.applies.close(true);
+        self.reads.iter().for_each(|inbox| inbox.close(true));
+        self.hashes.close(true);
+        self.chores.close(true);
+    }
+
+    pub(super) fn extent(&self, id: ExtentId) -> Option<Arc<Extent>> {
+        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
+        extents.get(&id).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Extent>> {
+        let extents = self.extents.read().unwrap_or_else(PoisonError::into_inner);
+        extents.values().cloned().collect()
+    }
+
+    fn links(&self) -> Option<&Arc<Links>> {
+        self.links.get()
+    }
+
+    /// Gives events to an extent's core, in order, and carries out what follows. Every event of this node goes this way.
+    pub(super) fn drive(self: &Arc<Self>, extent: &Arc<Extent>, events: impl IntoIterator<Item = Event>) {
+        let mut after = After::default();
+        self.step(extent, events, &mut after);
+        loop {
+            for (op, outcome) in after.completes.drain(..) {
+                self.front.complete(extent.id, op, outcome);
+            }
+            if after.reads.is_empty() {
+                return;
+            }
+            let events: Vec<Event> = after.reads.drain(..).filter_map(|job| self.read_now(job)).collect();
+            if events.is_empty() {
+                return;
+            }
+            self.step(extent, events, &mut after);
+        }
+    }
+
+    fn step(self: &Arc<Self>, extent: &Arc<Extent>, events: impl IntoIterator<Item = Event>, after: &mut After) {
+        let mut slot = extent.lock();
+        // Looked at under the lock: who stops the node waits for it to come free, and nothing happens afterwards.
+        if self.stopped() {
+            return;
+        }
+        // Also under the lock, so that time never goes back for this core.
+        let ctx = self.lease.ctx();
+        for event in events {
+            if let Event::Failed { reason } = event {
+                self.failed(extent, &mut slot, reason);
+            }
+            let Slot { core, scratch, .. } = &mut *slot;
+            core.handle(&ctx, event, &mut scratch.commands);
+        }
+        self.execute(extent, &mut slot, after);
+        self.timer.arm(extent, slot.core.deadline());
+    }
+
+    /// J2: final for this replica, and known after a restart.
+    fn failed(&self, extent: &Arc<Extent>, slot: &mut Slot, reason: FenceReason) {
+        slot.fenced.get_or_insert(reason);
+        if !extent.failed.swap(true, Ordering::AcqRel) {
+            let damage = match reason {
+                FenceReason::Journal => Damage::Journal,
+                FenceReason::Extent => Damage::Extent,
+            };
+            self.chores.push([Chore::Mark(Arc::clone(extent), damage)]);
+        }
+    }
+
+    fn execute(self: &Arc<Self>, extent: &Arc<Extent>, slot: &mut Slot, after: &mut After) {
+        let Scratch {
+            mut commands,
+            mut sends,
+            mut applies,
+        } = std::mem::take(&mut slot.scratch);
+        for command in commands.drain(..) {
+            match command {
+                Command::Append { seq, record } => self.append(extent, seq, Entry::Record(record)),
+                Command::Truncate { seq, after } => self.append(extent, seq, Entry::Truncate { after }),
+                Command::Restart {
+                    seq,
+                    base,
+                    from,
+                    history,
+                } => {
+                    slot.restarts += 1;
+                    self.append(extent, seq, Entry::Restart { base, from, history });
+                }
+                Command::ClearBase { seq } => self.append(extent, seq, Entry::ClearBase),
+                Command::Apply { io, record } => applies.push(job(extent, io, What::Apply(record))),
+                Command::Read { io, range } => after.reads.push(job(extent, io, What::Read(range))),
+                Command::Hash { io, range } => self.hashes.push([job(extent, io, What::Hash(range))]),
+                Command::Send { to, link, message } => sends.push((to, link, message)),
+                Command::ResetLink { node, link } => {
+                    self.send(extent.id, &mut sends);
+                    tracing::warn!(extent = %extent.id, peer = %node, link = link.0, "link reset");
+                    if let Some(links) = self.links() {
+                        links.reset(node, link);
+                    }
+                }
+                Command::Propose(proposal) => self.timer.propose(extent.id, proposal, self.lease.ctx().now),
+                Command::Complete { op, outcome } => after.completes.push((op, outcome)),
+                Command::Note(note) => tell(extent.id, &note),
+            }
+        }
+        self.send(extent.id, &mut sends);
+        if !applies.is_empty() {
+            self.applies.push(applies.drain(..));
+        }
+        slot.scratch = Scratch {
+            commands,
+            sends,
+            applies,
+        };
+    }
+
+    fn append(&self, extent: &Arc<Extent>, seq: JournalSeq, entry: Entry) {
+        let Some(journal) = self.journal.get() else { return };
+        let heals = matches!(entry, Entry::Restart { .. });
+        let tag = Tag::Core {
+            extent: Arc::clone(extent),
+            seq,
+            heals,
+        };
+        journal.append(&extent.place, entry, false, tag);
+    }
+
+    /// Queues messages, all of one peer at a time: one lock and one wake-up.
+    fn send(&self, extent: ExtentId, sends: &mut Vec<(NodeId, LinkId, Message)>) {
+        let Some(links) = self.links() else {
+            sends.clear();
+            return;
+        };
+        while let Some((to, link)) = sends.first().map(|(to, link, _)| (*to, *link)) {
+            let same = |other: &(NodeId, LinkId, Message)| other.0 == to && other.1 == link;
+            if sends.iter().all(same) {
+                links.send(to, link, sends.drain(..).map(|(_, _, message)| (extent, message)));
+            } else {
+                let some: Vec<_> = sends.extract_if(.., |other| same(other)).collect();
+                links.send(to, link, some.into_iter().map(|(_, _, message)| (extent, message)));
+            }
+        }
+    }
+
+    /// Answers a read from the page cache if that needs no wait, else gives it to a thread that may wait.
+    fn read_now(&self, job: Job) -> Option<Event> {
+        if let (What::Read(range), Some(file)) = (&job.what, job.extent.file.get())
+            && range.byte_len(file.block_size()) <= self.config.inline_read_bytes
+            && let Ok(Some(data)) = file.try_read(*range)
+        {
+            return Some(Event::ReadDone { io: job.io, data });
+        }
+        let next = self.next_reader.fetch_add(1, Ordering::Relaxed) % self.reads.len();
+        self.reads[next].push([job]);
+        None
+    }
+
+    /// The journal reports, on its own thread.
+    pub(super) fn journaled(self: &Arc<Self>, completion: Completion<Tag>) {
+        match completion {
+            Completion::Durable { tags, .. } => {
+                let mut stable: Vec<(Arc<Extent>, JournalSeq)> = Vec::new();
+                for tag in tags {
+                    match tag {
+                        Tag::Core { extent, seq, heals } => {
+                            if heals {
+                                self.chores.push([Chore::Heal(Arc::clone(&extent))]);
+                            }
+                            match stable.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &extent)) {
+                                Some(known) => known.1 = seq,
+                                None => stable.push((extent, seq)),
+                            }
+                        }
+                        // Whoever waited may have given up.
+                        Tag::Told(tell) => drop(tell.send(())),
+                    }
+                }
+                for (extent, seq) in stable {
+                    self.drive(&extent, [Event::Appended { seq }]);
+                }
+                if let Some(journal) = self.journal.get() {
+                    journal.pump();
+                }
+            }
+            Completion::Failed { error, .. } => {
+                tracing::error!(%error, "the journal has failed: every replica of this node is fenced");
+                let reason = FenceReason::Journal;
+                for extent in self.all() {
+                    self.drive(&extent, [Event::Failed { reason }]);
+                }
+            }
+        }
+    }
+
+    /// Takes a command in, or has it wait if it writes and the journal has too little room (J3).
+    pub(super) fn submit(self: &Arc<Self>, extent: &Arc<Extent>, op: OpId, request: Request) {
+        if request.op.writes() && self.tight.load(Ordering::Relaxed) {
+            guard(&self.waiting).push_back((Arc::clone(extent), op, request));
+            self.timer.watch_waiting();
+            return;
+        }
+        self.drive(extent, [Event::Submit { op, request }]);
+    }
+
+    /// Lets waiting writes in while there is room; and those that have waited too long, so that the core ends them (W1).
+    pub(super) fn admit_waiting(self: &Arc<Self>) {
+        let now = self.lease.ctx().now;
+        loop {
+            let next = {
+                let mut waiting = guard(&self.waiting);
+                let overdue =
+                    |request: &Request| now.since(request.received) >= self.config.core.hold_limit;
+                let ready = !self.tight.load(Ordering::Relaxed)
+                    || waiting.front().is_some_and(|(_, _, request)| overdue(request));
+                if !ready && !waiting.is_empty() {
+                    self.timer.watch_waiting();
+                }
+                if ready { waiting.pop_front() } else { None }
+            };
+            let Some((extent, op, request)) = next else { return };
+            self.drive(&extent, [Event::Submit { op, request }]);
+        }
+    }
+
+    /// Takes waiting writes of an extent out that match, to be given to the core after all: an abort must find them there.
+    pub(super) fn flush_waiting(self: &Arc<Self>, extent: &Arc<Extent>) {
+        let mine: VecDeque<(Arc<Extent>, OpId, Request)> = {
+            let mut waiting = guard(&self.waiting);
+            let all = std::mem::take(&mut *waiting).into_iter();
+            let (mine, others) = all.partition(|(other, _, _)| Arc::ptr_eq(other, extent));
+            *waiting = others;
+            mine
+        };
+        if mine.is_empty() {
+            return;
+        }
+        let submits = mine
+            .into_iter()
+            .map(|(_, op, request)| Event::Submit { op, request });
+        self.drive(extent, submits);
+    }
+
+    /// The links are up as given: what an extent that is new here has to hear first, and what came for it before.
+    pub(super) fn catch_up(self: &Arc<Self>, extent: &Arc<Extent>, view: &Arc<View>, links: &[(Identity, LinkId)]) {
+        let ups = links.iter().map(|(peer, link)| Event::PeerUp {
+            peer: *peer,
+            link: *link,
+        });
+        self.drive(extent, ups);
+        extent.lock().view = Some(Arc::clone(view));
+        self.drive(extent, [Event::View(Arc::clone(view))]);
+        let early = guard(&self.early).remove(&extent.id).unwrap_or_default();
+        if early.len() >= EARLY_MAX {
+            // Some were dropped: a link that lost a message is down.
+            if let Some(own) = self.links() {
+                links.iter().for_each(|(peer, link)| own.reset(peer.node, *link));
+            }
+            return;
+        }
+        let messages = early
+            .into_iter()
+            .filter(|(from, link, _)| links.iter().any(|(peer, up)| peer.node == *from && up == link))
+            .map(|(from, link, message)| Event::Message { from, link, message });
+        self.drive(extent, messages);
+    }
+
+    fn keep_early(&self, extent: ExtentId, from: NodeId, link: LinkId, message: Message) {
+        let mut early = guard(&self.early);
+        let kept = early.entry(extent).or_default();
+        if kept.len() < EARLY_MAX {
+            kept.push((from, link, message));
+        }
+    }
+
+    fn link_changed(self: &Arc<Self>, node: NodeId, event: &Event) {
+        for kept in guard(&self.early).values_mut() {
+            kept.retain(|(from, _, _)| *from != node);
+        }
+        for extent in self.all() {
+            self.drive(&extent, [event.clone()]);
+        }
+    }
+}
+
+fn job(extent: &Arc<Extent>, io: IoToken, what: What) -> Job {
+    Job {
+        extent: Arc::clone(extent),
+        io,
+        what,
+    }
+}
+
+fn tell(extent: ExtentId, note: &Note) {
+    match note {
+        Note::Fenced { .. } => tracing::error!(%extent, ?note, "replica out of service"),
+        Note::BadMessage { .. } | Note::RefusedBy { .. } => tracing::warn!(%extent, ?note, "replication"),
+        _ => tracing::info!(%extent, ?note, "replication"),
+    }
+}
+
+/// The node's ears: links outlive no node.
+pub(super) struct Ears(pub(super) Weak<Shared>);
+
+impl LinkEvents for Ears {
+    fn link_up(&self, peer: Identity, link: LinkId) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.link_changed(peer.node, &Event::PeerUp { peer, link });
+        }
+    }
+
+    fn link_down(&self, node: NodeId, link: LinkId) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.link_changed(node, &Event::PeerDown { node, link });
+        }
+    }
+
+    fn receive(&self, from: NodeId, link: LinkId, messages: Vec<(ExtentId, Message)>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut messages = messages.into_iter().peekable();
+        while let Some((id, first)) = messages.next() {
+            let Some(extent) = shared.extent(id) else {
+                shared.keep_early(id, from, link, first);
+                continue;
+            };
+            let mut events = vec![Event::Message {
+                from,
+                link,
+                message: first,
+            }];
+            while let Some((_, message)) = messages.next_if(|(next, _)| *next == id) {
+                events.push(Event::Message { from, link, message });
+            }
+            shared.drive(&extent, events);
+        }
+    }
+
+    fn may_receive(&self) -> bool {
+        // More than full: entries wait outside the journal already.
+        self.0
+            .upgrade()
+            .and_then(|shared| Some(shared.journal.get()?.fill_percent() <= 100))
+            .unwrap_or(true)
+    }
+}
+
+/// A thread that runs `body` with what the node shares.
+pub(super) fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    body: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || body(&shared))
+}
+
+/// The threads that touch extents.
+pub(super) fn spawn_io(shared: &Arc<Shared>) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
+    let mut threads = vec![
+        spawn("extent-apply", shared, |shared| io::serve(shared, &shared.applies))?,
+        spawn("extent-hash", shared, |shared| io::serve(shared, &shared.hashes))?,
+    ];
+    for index in 0..shared.reads.len() {
+        threads.push(spawn("extent-read", shared, move |shared| {
+            io::serve(shared, &shared.reads[index]);
+        })?);
+    }
+    Ok(threads)
+}
