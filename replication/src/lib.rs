@@ -1,4 +1,6 @@
 //! Replication of extents: the protocol core without I/O, and what drives it.
 
 pub mod core;
+pub mod driver;
+pub mod net;
 pub mod store;
