@@ -3,26 +3,40 @@
 //! `HOLDFAST_SEED=n` runs one seed, `HOLDFAST_SEEDS=n` that many, `HOLDFAST_TRACE=1` prints every event.
 
 use super::Faults;
-use super::sim_world::{Plan, World};
+use super::sim_world::{Plan, Script, World};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn plan(seed: u64, faults: Faults) -> Plan {
+const SCRIPTS: [Script; 6] = [
+    Script::CrashAtDone,
+    Script::CutAtGrowth,
+    Script::CrashInResync,
+    Script::Switchovers,
+    Script::OldPrimaryReturns,
+    Script::Isolated,
+];
+
+fn plan(seed: u64, script: Script, faults: Faults) -> Plan {
     Plan {
-        nodes: if seed % 3 == 0 { 3 } else { 2 },
+        script,
+        nodes: if seed % 3 == 0 || script == Script::OldPrimaryReturns {
+            3
+        } else {
+            2
+        },
         faults,
         keep_bytes: [4 << 10, 64 << 10, 1 << 20][usize::try_from(seed / 3 % 3).unwrap()],
         run_ms: 6000,
-        disasters: true,
+        disasters: !matches!(script, Script::OldPrimaryReturns | Script::Isolated),
         guided: seed % 2 == 1,
         hash_ms: [2, 60][usize::try_from(seed / 2 % 2).unwrap()],
     }
 }
 
-fn run(seed: u64, faults: Faults) -> Result<World, String> {
-    let mut world = World::new(seed, plan(seed, faults));
+fn run(seed: u64, script: Script, faults: Faults) -> Result<World, String> {
+    let mut world = World::new(seed, plan(seed, script, faults));
     world.run()?;
     Ok(world)
 }
@@ -36,7 +50,7 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
     let mut seen = std::collections::BTreeMap::new();
     let single = seeds.end - seeds.start == 1;
     for seed in seeds {
-        match run(seed, Faults::default()) {
+        match run(seed, Script::None, Faults::default()) {
             Ok(world) => {
                 for (note, count) in world.notes {
                     *seen.entry(note).or_insert(0) += count;
@@ -66,10 +80,25 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
     }
 }
 
+#[test]
+fn known_bad_traces_with_variations() {
+    let seeds = match (number("HOLDFAST_SEED"), number("HOLDFAST_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, count) => 0..count.unwrap_or(12),
+    };
+    for seed in seeds {
+        for script in SCRIPTS {
+            if let Err(error) = run(seed, script, Faults::default()) {
+                panic!("HOLDFAST_SEED={seed} {script:?}: {error}");
+            }
+        }
+    }
+}
+
 /// Runs seeds with a rule broken until the simulator notices; how many that took.
-fn caught(name: &str, most: u64, faults: Faults) -> u64 {
+fn caught(name: &str, script: Script, most: u64, faults: Faults) -> u64 {
     for seed in 0..most {
-        if let Err(error) = run(seed, faults) {
+        if let Err(error) = run(seed, script, faults) {
             eprintln!(
                 "{name}: seed {seed}: {}",
                 error.lines().next().unwrap_or_default()
@@ -81,26 +110,26 @@ fn caught(name: &str, most: u64, faults: Faults) -> u64 {
 }
 
 macro_rules! broken {
-    ($($test:ident: $fault:ident, $most:expr;)*) => {$(
+    ($($test:ident: $fault:ident, $script:ident, $most:expr;)*) => {$(
         #[test]
         fn $test() {
             let faults = Faults { $fault: true, ..Faults::default() };
-            assert!(caught(stringify!($fault), $most, faults) > 0);
+            assert!(caught(stringify!($fault), Script::$script, $most, faults) > 0);
         }
     )*};
 }
 
 broken! {
-    w2_acknowledged_without_the_replica_is_noticed: ack_without_replica, 100;
-    w2_acknowledged_before_stable_here_is_noticed: ack_before_local, 300;
-    e5_reads_before_the_tail_is_settled_are_noticed: read_before_settled, 300;
-    e4_accepting_an_old_epoch_is_noticed: accept_old_epoch, 300;
-    r3_growth_without_barrier_is_noticed: grow_without_barrier, 100;
-    e3_growth_not_counted_is_noticed: growth_not_counted, 300;
-    r2_resync_block_without_lock_is_noticed: resync_without_lock, 300;
-    w3_reads_without_a_lease_are_noticed: read_without_lease, 300;
-    e1_serving_on_after_a_restart_is_noticed: serve_after_restart, 300;
-    f1_names_forgotten_are_noticed: forget_names, 300;
-    r1_base_forgotten_is_noticed: base_forgotten, 300;
-    e6_resumed_by_a_timer_is_noticed: resume_by_timer, 300;
+    w2_acknowledged_without_the_replica_is_noticed: ack_without_replica, None, 100;
+    w2_acknowledged_before_stable_here_is_noticed: ack_before_local, CrashAtDone, 100;
+    e5_reads_before_the_tail_is_settled_are_noticed: read_before_settled, None, 100;
+    e4_accepting_an_old_epoch_is_noticed: accept_old_epoch, OldPrimaryReturns, 100;
+    r3_growth_without_barrier_is_noticed: grow_without_barrier, None, 100;
+    e3_growth_not_counted_is_noticed: growth_not_counted, CutAtGrowth, 100;
+    r2_resync_block_without_lock_is_noticed: resync_without_lock, None, 100;
+    w3_reads_without_a_lease_are_noticed: read_without_lease, Isolated, 100;
+    e1_serving_on_after_a_restart_is_noticed: serve_after_restart, None, 100;
+    f1_names_forgotten_are_noticed: forget_names, None, 100;
+    r1_base_forgotten_is_noticed: base_forgotten, CrashInResync, 100;
+    e6_resumed_by_a_timer_is_noticed: resume_by_timer, Switchovers, 100;
 }

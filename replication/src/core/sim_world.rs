@@ -16,9 +16,9 @@ use super::api::*;
 use super::sim_check::{Call, History};
 use super::{ExtentCore, Faults};
 
-pub(super) const BLOCKS: u64 = 16;
+pub(super) const BLOCKS: u64 = 64;
 /// Blocks from here on take zeroing too; their values are not unique, so only the final comparison looks at them.
-pub(super) const PLAIN: u64 = 12;
+pub(super) const PLAIN: u64 = 60;
 const MS: u64 = 1_000_000;
 const LEASE: u64 = 600 * MS;
 const SILENT: u64 = 300 * MS;
@@ -122,6 +122,9 @@ enum Ev {
     Client(usize),
     /// Whether another one follows.
     Fault(bool),
+    Crash(usize),
+    Script(u64),
+    Isolate(usize, u64),
     Restart(usize),
     Connect(usize, usize),
     Checkpoint(usize),
@@ -136,6 +139,24 @@ struct Client {
     known: [u64; BLOCKS as usize],
 }
 
+/// A known bad trace, to be varied by the seed (random walks miss these).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Script {
+    None,
+    /// Power cut right when a write was answered.
+    CrashAtDone,
+    /// A growth is proposed, the newcomer is cut off, the primary hears no outcome, and dies.
+    CutAtGrowth,
+    /// The replica dies in the middle of its resync.
+    CrashInResync,
+    /// Switchovers whose entries are late.
+    Switchovers,
+    /// The primary is cut off from the cluster state and from its successor, but not from the third.
+    OldPrimaryReturns,
+    /// The primary is cut off from everybody but its initiators.
+    Isolated,
+}
+
 /// What a run may do.
 #[derive(Clone)]
 pub(super) struct Plan {
@@ -146,6 +167,7 @@ pub(super) struct Plan {
     pub(super) disasters: bool,
     /// Trouble comes right when something delicate begins.
     pub(super) guided: bool,
+    pub(super) script: Script,
     /// Hashing takes up to so long.
     pub(super) hash_ms: u64,
 }
@@ -290,6 +312,9 @@ impl World {
         for c in 0..world.clients.len() {
             world.at(50 * MS, Ev::Client(c));
         }
+        if !matches!(world.plan.script, Script::None) {
+            world.at(700 * MS, Ev::Script(0));
+        }
         if world.plan.disasters {
             world.at(300 * MS, Ev::Fault(true));
         }
@@ -426,6 +451,10 @@ impl World {
             Ev::Keeper => self.keeper()?,
             Ev::Client(c) => return self.client(c),
             Ev::Fault(more) => self.fault(more)?,
+            Ev::Crash(n) => self.crash(n, true),
+            Ev::Isolate(n, time) if !self.calm => self.nodes[n].isolated = self.now + time,
+            Ev::Isolate(..) => {}
+            Ev::Script(turn) => self.script(turn),
             Ev::Restart(n) => {
                 if self.nodes[n].core.is_none() {
                     self.start(n);
@@ -498,8 +527,20 @@ impl World {
                 }
             }
             Command::Propose(proposal) => {
+                let late = if self.plan.script == Script::Switchovers {
+                    2
+                } else {
+                    16
+                };
                 if self.nodes[n].isolated <= self.now && (self.calm || !self.rng.chance(20)) {
-                    let delay = self.rng.between(1, if self.rng.0 % 16 == 0 { 800 } else { 20 });
+                    let handed = self.plan.script == Script::Switchovers
+                        && matches!(proposal.change, Change::Switchover { .. });
+                    let late = !self.calm && (handed || self.rng.0 % late == 0);
+                    let delay = match (handed && late, late) {
+                        (true, _) => self.rng.between(550, 900),
+                        (_, true) => self.rng.between(1, 800),
+                        _ => self.rng.between(1, 20),
+                    };
                     self.at(delay * MS, Ev::Commit(proposal));
                 }
             }
@@ -510,6 +551,7 @@ impl World {
     }
 
     fn note(&mut self, n: usize, note: &Note) -> Result<(), String> {
+        self.script_note(n, note);
         let delicate = matches!(
             note,
             Note::ResyncStarted { .. }
@@ -888,7 +930,12 @@ impl World {
         self.log(|| format!("committed: {view:?}"));
         self.views.push(Arc::new(view));
         for n in 0..self.nodes.len() {
-            let slow = !self.calm && self.rng.chance(3);
+            let often = if self.plan.script == Script::Switchovers {
+                30
+            } else {
+                3
+            };
+            let slow = !self.calm && self.rng.chance(often);
             let delay = self.rng.between(MS / 5, if slow { 500 * MS } else { 15 * MS });
             let run = self.nodes[n].incarnation;
             self.at(delay, Ev::View(n, run));
@@ -1039,6 +1086,85 @@ impl World {
         Ok(())
     }
 
+    fn primary_now(&self) -> usize {
+        let primary = self.views.last().unwrap().primary.unwrap();
+        usize::try_from(primary.node.0 - 1).unwrap()
+    }
+
+    fn part(&mut self, a: usize, b: usize, time: u64) {
+        if a != b {
+            self.blocked.insert(key(a, b), self.now + time);
+            self.cut(a, b);
+        }
+    }
+
+    /// The steps of a script that time alone brings.
+    fn script(&mut self, turn: u64) {
+        if self.calm {
+            return;
+        }
+        let all = 0..self.nodes.len();
+        let p = self.primary_now();
+        match self.plan.script {
+            Script::Switchovers => {
+                let m = usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap();
+                let to = self.nodes[m].id;
+                let run = self.nodes[p].incarnation;
+                self.at(1, Ev::To(p, run, Event::Switchover { to }));
+                self.at(400 * MS, Ev::Script(turn + 1));
+            }
+            Script::Isolated => {
+                let time = self.rng.between(1000, 2500) * MS;
+                self.nodes[p].isolated = self.now + time;
+                for m in all {
+                    self.part(p, m, time);
+                }
+                self.at(3500 * MS, Ev::Script(0));
+            }
+            Script::OldPrimaryReturns if turn == 0 => {
+                let time = 2500 * MS;
+                self.nodes[p].isolated = self.now + time;
+                if let Some(next) = self.successor(self.nodes[p].id) {
+                    let q = usize::try_from(next.node.0 - 1).unwrap();
+                    self.part(p, q, time);
+                    let death = self.rng.between(1000, 2000) * MS;
+                    self.at(death, Ev::Crash(q));
+                }
+                for turn in 1..40 {
+                    self.at(turn * 60 * MS, Ev::Script(turn * 100 + p as u64));
+                }
+            }
+            Script::OldPrimaryReturns => {
+                let p = usize::try_from(turn % 100).unwrap();
+                for m in all {
+                    self.cut(p, m);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn script_note(&mut self, n: usize, note: &Note) {
+        if self.calm {
+            return;
+        }
+        match (self.plan.script, note) {
+            (Script::CutAtGrowth, Note::Growing { node }) => {
+                let m = usize::try_from(node.0 - 1).unwrap();
+                self.part(n, m, 2000 * MS);
+                self.at(1, Ev::Isolate(n, 2000 * MS));
+                let death = self.rng.between(10, 600) * MS;
+                self.at(death, Ev::Crash(n));
+            }
+            (Script::CrashInResync, Note::ResyncStarted { node, ranges }) if *ranges > 2 => {
+                let m = usize::try_from(node.0 - 1).unwrap();
+                let death = self.rng.between(1, 60) * MS;
+                self.at(death, Ev::Crash(m));
+            }
+            _ => {}
+        }
+    }
+
     fn fault(&mut self, more: bool) -> Result<(), String> {
         if self.calm {
             return Ok(());
@@ -1134,7 +1260,7 @@ impl World {
         }
         let n = self.clients[c].node;
         let node = &mut self.nodes[n];
-        if node.core.is_none() || node.paused.is_some() || node.applied_view < self.marks[n] {
+        if node.core.is_none() || node.paused.is_some() {
             return Ok(());
         }
         let client = &mut self.clients[c];
@@ -1174,7 +1300,11 @@ impl World {
     }
 
     fn draw(&mut self, c: usize) -> (BlockOp, Call) {
-        let lba = self.rng.below(BLOCKS);
+        let lba = if self.rng.chance(70) {
+            self.rng.below(12)
+        } else {
+            self.rng.below(BLOCKS)
+        };
         let blocks = self.rng.between(1, 3).min(BLOCKS - lba);
         let range = BlockRange::new(Lba(lba), blocks).unwrap();
         let one = BlockRange::new(Lba(lba), 1).unwrap();
@@ -1215,6 +1345,10 @@ impl World {
             return Err(format!("op {op} on node {n} is answered twice: {outcome:?}"));
         };
         self.clients[c].open = None;
+        let crash = self.plan.script == Script::CrashAtDone && outcome == OpOutcome::Done;
+        if crash && !self.calm && self.rng.chance(1) {
+            self.at(1, Ev::Crash(n));
+        }
         let read = match &outcome {
             OpOutcome::Data(data) => values(data),
             _ => vec![],
