@@ -305,8 +305,10 @@ impl Connection {
         }
     }
 
-    /// Drops a task without a response, and data that still comes for it. False where it is gone already.
+    /// Drops a task without a response, and data that still comes for it: no event names it from here on. False where it is gone already.
     pub fn abort(&mut self, task: TaskId) -> bool {
+        self.events
+            .retain(|event| !matches!(event, Event::DataOut { task: id, .. } if *id == task));
         match &mut self.phase {
             Phase::FullFeature(session) => session.abort(task, &mut self.link),
             _ => false,

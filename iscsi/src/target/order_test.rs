@@ -198,6 +198,23 @@ fn abort_task_finds_its_task() {
     assert_eq!(management(&mut pair).referenced, Some(ReferencedTask::Gone));
 }
 
+#[test]
+fn no_data_comes_for_a_task_that_was_aborted() {
+    let mut pair = Pair::usual(52);
+    let data = pair.random.bytes(4096);
+    let tag = pair.initiator.command(crate::pair::write(0, data));
+    pair.initiator
+        .task_management(TaskFunction::ABORT_TASK, 0, Some(tag));
+    pair.run();
+    let command = pair.command();
+    // The data is there at once, its event behind that of the abort.
+    pair.target.request_data(command.task, 4096).unwrap();
+    let request = management(&mut pair);
+    assert_eq!(request.referenced, Some(ReferencedTask::Known(command.task)));
+    assert!(pair.target.abort(command.task));
+    assert_eq!(pair.target.poll_event(), None);
+}
+
 fn abort_of(pair: &Pair, itt: u32, referenced: u32, ref_cmd_sn: Sn, cmd_sn: Sn) -> Bhs {
     let mut numbers = pair.initiator.next_numbers();
     numbers.cmd_sn = cmd_sn;
