@@ -40,7 +40,8 @@ pub struct TargetEntry {
 pub struct Directory {
     /// By name.
     pub targets: BTreeMap<IscsiName, TargetEntry>,
-    /// Whether a target that is not here does not exist for sure. If not (the node has not caught up with the cluster's state), a login to such a
+    /// Whether a target that is not here does not exist for sure. If not (the node has not caught up with the cluster's state), a
+    /// login to such a
     /// target ends with the connection instead of 0203 (I8).
     pub authoritative: bool,
 }

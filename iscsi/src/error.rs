@@ -5,7 +5,8 @@ use holdfast_types::IscsiName;
 use crate::frame::FrameError;
 use crate::pdu::{LoginStatus, Opcode};
 
-/// The connection is lost. What is left in the outbox (a Reject, a Login Response) should be written if that works at once, then the connection is closed.
+/// The connection is lost. What is left in the outbox (a Reject, a Login Response) should be written if that works at once, then
+/// the connection is closed.
 /// Other connections are not concerned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fatal {

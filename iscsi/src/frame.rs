@@ -98,7 +98,8 @@ impl Framer {
         self.limits = limits;
     }
 
-    /// Takes the next whole PDU out of `buffer`; `None` where it is not whole yet. A header that is there is taken at once and its lengths are
+    /// Takes the next whole PDU out of `buffer`; `None` where it is not whole yet. A header that is there is taken at once and
+    /// its lengths are
     /// judged before any byte behind it is waited for.
     ///
     /// # Errors

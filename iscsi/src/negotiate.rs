@@ -1,6 +1,7 @@
 //! Negotiation of keys (RFC 7143, 6.2 and section 13), the acceptor's side, and what it came to.
 //!
-//! Every key of section 13 is known, with its limits. What the other side sends is answered with a value, `Reject` (the value makes no sense for the
+//! Every key of section 13 is known, with its limits. What the other side sends is answered with a value, `Reject` (the value
+//! makes no sense for the
 //! key), `NotUnderstood` (the key is not known), or not at all (declarations).
 
 use crate::frame::Digests;
@@ -53,7 +54,8 @@ impl Default for Parameters {
 }
 
 impl Parameters {
-    /// Takes a result in, as the side that offered hears it: the acceptor's answer is the value in force, and its MaxRecvDataSegmentLength is what may
+    /// Takes a result in, as the side that offered hears it: the acceptor's answer is the value in force, and its
+    /// MaxRecvDataSegmentLength is what may
     /// be sent to it. Answers that are no values, and keys without a parameter, change nothing.
     pub fn take_answer(&mut self, key: &str, value: &str) {
         let Some(key) = Key::from_name(key) else { return };

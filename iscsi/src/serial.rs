@@ -50,7 +50,8 @@ impl fmt::Display for Sn {
     }
 }
 
-/// A sequence number that also counts the wraps: the low half is what goes over the wire, and the whole is never used again in a session (F1).
+/// A sequence number that also counts the wraps: the low half is what goes over the wire, and the whole is never used again in a
+/// session (F1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WideSn(pub u64);
 

@@ -108,7 +108,8 @@ impl SessionTable {
         Self::default()
     }
 
-    /// Judges a login and enters it. From here on the new session owns its nexus: a second login of the same nexus, however early, replaces it in turn.
+    /// Judges a login and enters it. From here on the new session owns its nexus: a second login of the same nexus, however
+    /// early, replaces it in turn.
     /// Whoever is entered must be [ended](Self::end), whether its login went well or not.
     pub fn begin(&mut self, login: &LoginRequested) -> Admission {
         if let Some(tsih) = login.tsih {

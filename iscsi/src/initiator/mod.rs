@@ -36,7 +36,8 @@ enum Phase {
 
 /// An initiator's side of one connection.
 ///
-/// The driver's loop is that of [`crate::target::Connection`], without timeouts: `receive`, `poll_event`, write the `outbox`, wait for `wanted` bytes.
+/// The driver's loop is that of [`crate::target::Connection`], without timeouts: `receive`, `poll_event`, write the `outbox`,
+/// wait for `wanted` bytes.
 /// Requests may be made at any queue depth from [`Event::LoggedIn`] on; those that the command window has no room for wait here.
 #[derive(Debug)]
 pub struct Initiator {

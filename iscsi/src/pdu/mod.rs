@@ -1,6 +1,7 @@
 //! PDU layouts (RFC 7143, section 11): one struct per PDU, read from and written to the 48-byte header.
 //!
-//! A header that claims the right opcode can always be read: reading cannot fail or panic, and unknown numbers are kept as they are. Whether the
+//! A header that claims the right opcode can always be read: reading cannot fail or panic, and unknown numbers are kept as they
+//! are. Whether the
 //! fields make sense is judged by whoever acts on them. Lengths in the header are written by [`crate::out::Outgoing`], not here.
 
 mod ahs;

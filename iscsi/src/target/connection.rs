@@ -38,8 +38,10 @@ enum Phase {
 
 /// A target's side of one connection.
 ///
-/// The driver's loop: `receive` what is in the read buffer; act on every event of `poll_event` and on what the rest of the node has answered; write the
-/// `outbox`; stop after `is_finished` with an empty outbox. Then wait for bytes (only while `wanted` is not 0, with at least that much room in the buffer),
+/// The driver's loop: `receive` what is in the read buffer; act on every event of `poll_event` and on what the rest of the node
+/// has answered; write the
+/// `outbox`; stop after `is_finished` with an empty outbox. Then wait for bytes (only while `wanted` is not 0, with at least that
+/// much room in the buffer),
 /// room in the socket, answers, or `poll_timeout`. `receive` must be called again after each of these, also without new bytes.
 #[derive(Debug)]
 pub struct Connection {
@@ -239,7 +241,8 @@ impl Connection {
         result
     }
 
-    /// Lets a login in (after a reinstated session's tasks are gone; RFC 7143, 6.3.5). Digests and lengths that were negotiated hold from here on.
+    /// Lets a login in (after a reinstated session's tasks are gone; RFC 7143, 6.3.5). Digests and lengths that were negotiated
+    /// hold from here on.
     /// False where no login waits.
     pub fn accept_login(&mut self, tsih: Tsih, now: Mono) -> bool {
         let Phase::Waiting(waiting) = &self.phase else {
@@ -332,7 +335,8 @@ impl Connection {
         session.into_iter().flat_map(|session| session.tasks())
     }
 
-    /// How many commands may be outstanding from now on (flow control), at most 65,536. MaxCmdSN never goes back, so a smaller window takes hold as
+    /// How many commands may be outstanding from now on (flow control), at most 65,536. MaxCmdSN never goes back, so a smaller
+    /// window takes hold as
     /// commands end. Does nothing before the full feature phase.
     pub fn set_window(&mut self, commands: u32) {
         if let Phase::FullFeature(session) = &mut self.phase {
@@ -345,7 +349,8 @@ impl Connection {
         self.directory = directory;
     }
 
-    /// Asks the initiator to log out within `seconds` (Asynchronous Message, event 1; RFC 7143, 11.9.1). Does nothing before the full feature phase.
+    /// Asks the initiator to log out within `seconds` (Asynchronous Message, event 1; RFC 7143, 11.9.1). Does nothing before the
+    /// full feature phase.
     pub fn request_logout(&mut self, seconds: u16) {
         if let Phase::FullFeature(session) = &mut self.phase {
             session.request_logout(seconds, &mut self.link);

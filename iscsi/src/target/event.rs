@@ -29,7 +29,8 @@ pub enum Event {
         /// As many bytes as were asked for.
         data: Bytes,
     },
-    /// A Data-Out of the task was lost on the way: the task has ended with CHECK CONDITION (0B/47/05; RFC 7143, 7.8 and 7.9), and nothing more is
+    /// A Data-Out of the task was lost on the way: the task has ended with CHECK CONDITION (0B/47/05; RFC 7143, 7.8 and 7.9), and
+    /// nothing more is
     /// to be done for it.
     DataLost {
         /// The task.
@@ -58,9 +59,11 @@ pub struct Command {
     pub expected_length: u32,
     /// Expected Bidirectional Read Data Length in bytes, where data goes both ways and it was given.
     pub read_length: u32,
-    /// Data that came with the command: a slice of the receive buffer. All of it if it is `expected_length` long; then `request_data` is not needed.
+    /// Data that came with the command: a slice of the receive buffer. All of it if it is `expected_length` long; then
+    /// `request_data` is not needed.
     pub data: Bytes,
-    /// The command's number in the session, never used again in it (F1): CmdSN widened by the wraps. Immediate commands take no CmdSN; theirs have
+    /// The command's number in the session, never used again in it (F1): CmdSN widened by the wraps. Immediate commands take no
+    /// CmdSN; theirs have
     /// the highest bit set and count on their own.
     pub cmd_sn: u64,
     /// The I bit.
@@ -106,7 +109,8 @@ pub struct Answer {
     pub sense: Bytes,
     /// Data for the initiator. What exceeds the expected length is left out.
     pub data: Payload,
-    /// How many bytes the command moved, or would have moved had the initiator expected as many: the residual follows from it. `None`: the length
+    /// How many bytes the command moved, or would have moved had the initiator expected as many: the residual follows from it.
+    /// `None`: the length
     /// of `data` for a read, what was asked for (or came with the command) for a write.
     pub moved: Option<u64>,
 }

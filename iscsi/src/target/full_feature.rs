@@ -27,7 +27,8 @@ use crate::session::{LoginRequested, SessionKind};
 /// The highest bit of a command's number marks an immediate one.
 const IMMEDIATE: u64 = 1 << 63;
 
-/// Sense data of a task whose data was lost: ABORTED COMMAND, PROTOCOL SERVICE CRC ERROR (fixed format; RFC 7143, 11.4.7.2). The initiator or the network
+/// Sense data of a task whose data was lost: ABORTED COMMAND, PROTOCOL SERVICE CRC ERROR (fixed format; RFC 7143, 11.4.7.2). The
+/// initiator or the network
 /// lost it, so I8 has nothing against it.
 const DATA_LOST: [u8; 18] = [0x70, 0, 0x0b, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x47, 0x05, 0, 0, 0, 0];
 
@@ -416,7 +417,8 @@ impl FullFeature {
         }));
     }
 
-    /// The task that is meant (RFC 7143, 11.6.1): one that was not received, but by its CmdSN still could be, counts as received and aborted.
+    /// The task that is meant (RFC 7143, 11.6.1): one that was not received, but by its CmdSN still could be, counts as received
+    /// and aborted.
     fn referenced(&mut self, pdu: &TaskRequest) -> ReferencedTask {
         let aborts = pdu.function == TaskFunction::ABORT_TASK;
         if let Some(id) = self.by_itt.get(&pdu.referenced).copied() {
