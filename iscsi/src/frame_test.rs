@@ -51,7 +51,8 @@ proptest! {
     #[test]
     fn a_flipped_bit_is_found(payload in prop::collection::vec(any::<u8>(), 1..100), at: prop::sample::Index, bit in 0u8..8) {
         let digests = Digests { header: true, data: true };
-        let mut bytes = BytesMut::from(&bytes_of(Outgoing::new(Bhs::new(Opcode::NOP_OUT, 0x80), &[], Bytes::from(payload).into(), digests))[..]);
+        let pdu = Outgoing::new(Bhs::new(Opcode::NOP_OUT, 0x80), &[], Bytes::from(payload).into(), digests);
+        let mut bytes = BytesMut::from(&bytes_of(pdu)[..]);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         match framer(digests).next(&mut bytes) {

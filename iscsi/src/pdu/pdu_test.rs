@@ -253,7 +253,10 @@ proptest! {
     }
 
     #[test]
-    fn additional_headers_read_back_as_written(tail in prop::collection::vec(any::<u8>(), 0..=244), read_length in prop::option::of(any::<u32>())) {
+    fn additional_headers_read_back_as_written(
+        tail in prop::collection::vec(any::<u8>(), 0..=244),
+        read_length in prop::option::of(any::<u32>()),
+    ) {
         let extra = Extra { cdb_tail: tail, read_length };
         let bytes = extra.emit();
         prop_assert_eq!(bytes.len() % 4, 0);
