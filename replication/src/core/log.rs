@@ -241,7 +241,7 @@ impl Log {
     pub(crate) fn trim(&mut self, stored: Lsn, keep: usize) {
         let upto = self.applied.min(stored);
         while let Some(first) = self.entries.front() {
-            let crowded = self.bytes > keep || self.entries.len() > keep / 256 + 64;
+            let crowded = self.bytes > keep || self.entries.len() > keep / 256 + 8;
             if !crowded || first.record.pos.lsn > upto {
                 break;
             }

@@ -27,7 +27,10 @@ fn plan(seed: u64, script: Script, faults: Faults) -> Plan {
             2
         },
         faults,
-        keep_bytes: [4 << 10, 64 << 10, 1 << 20][usize::try_from(seed / 3 % 3).unwrap()],
+        keep_bytes: match script {
+            Script::CrashInResync => 12 << 10,
+            _ => [4 << 10, 64 << 10, 1 << 20][usize::try_from(seed / 3 % 3).unwrap()],
+        },
         run_ms: 6000,
         disasters: !matches!(script, Script::OldPrimaryReturns | Script::Isolated),
         guided: seed % 2 == 1,
@@ -99,10 +102,7 @@ fn known_bad_traces_with_variations() {
 fn caught(name: &str, script: Script, most: u64, faults: Faults) -> u64 {
     for seed in 0..most {
         if let Err(error) = run(seed, script, faults) {
-            eprintln!(
-                "{name}: seed {seed}: {}",
-                error.lines().next().unwrap_or_default()
-            );
+            eprintln!("{name}: seed {seed}: {}", error);
             return seed + 1;
         }
     }

@@ -87,6 +87,8 @@ struct Node {
     extent_stable: Vec<u64>,
     io: BTreeMap<u64, Io>,
     applied_view: usize,
+    /// A slow node applies nothing before this.
+    view_at: u64,
     /// Commit index when the run started: no lease before it is applied (L5).
     catch_up: usize,
     lease: u64,
@@ -125,6 +127,8 @@ enum Ev {
     Crash(usize),
     Script(u64),
     Isolate(usize, u64),
+    /// Every link of the node.
+    Part(usize, u64),
     Restart(usize),
     Connect(usize, usize),
     Checkpoint(usize),
@@ -265,6 +269,7 @@ impl World {
             extent_stable: vec![0; usize::try_from(BLOCKS).unwrap()],
             io: BTreeMap::new(),
             applied_view: 0,
+            view_at: 0,
             catch_up: 0,
             lease: 0,
             heard: 0,
@@ -454,6 +459,12 @@ impl World {
             Ev::Crash(n) => self.crash(n, true),
             Ev::Isolate(n, time) if !self.calm => self.nodes[n].isolated = self.now + time,
             Ev::Isolate(..) => {}
+            Ev::Part(n, time) if !self.calm => {
+                for m in 0..self.nodes.len() {
+                    self.part(n, m, time);
+                }
+            }
+            Ev::Part(..) => {}
             Ev::Script(turn) => self.script(turn),
             Ev::Restart(n) => {
                 if self.nodes[n].core.is_none() {
@@ -891,9 +902,8 @@ impl World {
         }
         let kept = self.rng.below(self.nodes[n].pending.len() as u64 + 1);
         let node = &mut self.nodes[n];
-        if node.core.take().is_none() {
-            return;
-        }
+        let Some(core) = node.core.take() else { return };
+        let marked = core.base().is_some();
         node.incarnation += 1;
         node.paused = None;
         node.lease = 0;
@@ -917,7 +927,9 @@ impl World {
                 self.history.lost(op);
             }
         }
-        let after = self.rng.between(5, if self.rng.0 % 3 == 0 { 3000 } else { 300 });
+        let resyncing = self.plan.script == Script::CrashInResync && marked;
+        let most = if self.rng.0 % 3 == 0 { 3000 } else { 300 };
+        let after = self.rng.between(5, if resyncing { 20 } else { most });
         self.at(after * MS, Ev::Restart(n));
     }
 
@@ -937,6 +949,9 @@ impl World {
             };
             let slow = !self.calm && self.rng.chance(often);
             let delay = self.rng.between(MS / 5, if slow { 500 * MS } else { 15 * MS });
+            if slow {
+                self.nodes[n].view_at = self.now + delay;
+            }
             let run = self.nodes[n].incarnation;
             self.at(delay, Ev::View(n, run));
         }
@@ -944,7 +959,7 @@ impl World {
 
     fn apply_view(&mut self, n: usize, run: u64) -> Result<(), String> {
         let node = &self.nodes[n];
-        if node.incarnation != run || node.core.is_none() || node.isolated > self.now {
+        if node.incarnation != run || node.core.is_none() || node.isolated.max(node.view_at) > self.now {
             return Ok(());
         }
         if node.applied_view + 1 < self.views.len() {
@@ -1107,7 +1122,7 @@ impl World {
         let p = self.primary_now();
         match self.plan.script {
             Script::Switchovers => {
-                let m = usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap();
+                let m = (p + 1) % self.nodes.len();
                 let to = self.nodes[m].id;
                 let run = self.nodes[p].incarnation;
                 self.at(1, Ev::To(p, run, Event::Switchover { to }));
@@ -1156,9 +1171,21 @@ impl World {
                 let death = self.rng.between(10, 600) * MS;
                 self.at(death, Ev::Crash(n));
             }
+            (
+                Script::Switchovers,
+                Note::Role {
+                    role: RoleName::HandedBack,
+                    ..
+                },
+            ) => {
+                // After the limit for the commit of a switchover, before the entry that is late.
+                let time = self.rng.between(400, 650) * MS;
+                self.at(time, Ev::Part(n, 1500 * MS));
+                self.at(time, Ev::Isolate(n, 1500 * MS));
+            }
             (Script::CrashInResync, Note::ResyncStarted { node, ranges }) if *ranges > 2 => {
                 let m = usize::try_from(node.0 - 1).unwrap();
-                let death = self.rng.between(1, 60) * MS;
+                let death = self.rng.between(1, 200) * MS;
                 self.at(death, Ev::Crash(m));
             }
             _ => {}
