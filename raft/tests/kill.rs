@@ -1,5 +1,7 @@
 //! A single-node control plane killed with SIGKILL while it writes, again and again: what was acknowledged is there.
 
+#![allow(clippy::unwrap_used)] // Helpers of a test are no tests to the lint.
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -58,7 +60,7 @@ fn i1_what_was_acknowledged_survives_sigkill() {
     let mut before = 0;
     for round in 0..6_u64 {
         let last = write_and_kill(dir.path(), Duration::from_millis(150 + 130 * round));
-        println!("round {round}: acknowledged up to {last}");
+        eprintln!("round {round}: acknowledged up to {last}");
         assert!(last > before);
         before = last;
         let verify = Command::new(writer())

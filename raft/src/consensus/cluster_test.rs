@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use holdfast_proto::raft as proto;
-use holdfast_types::NodeId;
+use holdfast_types::{Incarnation, NodeId, SuspicionId};
 
 use super::rig::{CLUSTER, LONG, cluster, eventually, propose, seats, settle, target, targets};
 use super::wire::put_envelope;
 use super::{Control, InitializeError, ProposeError, ReadIndexError, TransferError};
-use crate::model::{ClusterId, Command, Reply};
+use crate::model::{Candidate, ClusterId, Command, Reply};
 
 async fn leader_of(controls: &[Control]) -> usize {
     let mut leader = None;
@@ -68,7 +68,7 @@ async fn a_leader_that_dies_is_replaced_and_comes_back() {
         let started = Instant::now();
         drop(dead);
         propose(&controls[0], round * 10 + 5..round * 10 + 10).await;
-        println!(
+        eprintln!(
             "round {round}: a follower's proposals went on after {:?}",
             started.elapsed()
         );
@@ -104,6 +104,36 @@ async fn a_node_that_lags_behind_the_log_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_commands_travel_in_several_messages_and_huge_ones_not_at_all() {
+    let (_dir, seats) = seats(3, 2000);
+    let mut controls = cluster(&seats).await;
+    let command = |count| Command::NewEpoch {
+        suspect: NodeId(2),
+        suspicion: SuspicionId(77),
+        candidates: vec![
+            Candidate {
+                node: NodeId(1),
+                incarnation: Incarnation(1 << 60),
+            };
+            count
+        ],
+    };
+    let at = (leader_of(&controls).await + 1) % 3;
+    drop(controls.remove(at));
+    // About 0.9 MB each, and 2 MiB go into one message.
+    for _ in 0..8 {
+        let reply = controls[0].propose(command(22_000)).await.unwrap();
+        assert!(matches!(reply, Reply::Refused { .. }), "nobody is suspect");
+    }
+    let error = controls[0].propose(command(60_000)).await.unwrap_err();
+    assert!(matches!(error, ProposeError::Refused(_)), "{error}");
+    controls.insert(at, seats[at].start().await.unwrap());
+    propose(&controls[at], 0..3).await;
+    assert_eq!(targets(&*settle(&controls[at]).await), 3);
+    assert_eq!(controls[at].metrics().snapshot, None, "all of it came as entries");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l6_leadership_is_handed_to_a_voter_that_has_caught_up() {
     let (_dir, seats) = seats(3, 2000);
     let mut controls = cluster(&seats).await;
@@ -113,7 +143,7 @@ async fn l6_leadership_is_handed_to_a_voter_that_has_caught_up() {
         propose(&controls[to], round..round + 1).await;
         let started = Instant::now();
         controls[at].transfer_leader(seats[to].node).await.unwrap();
-        println!("handed over in {:?}", started.elapsed());
+        eprintln!("handed over in {:?}", started.elapsed());
         eventually("the successor leads", || controls[to].metrics().am_leader).await;
         let late = controls[at].transfer_leader(seats[at].node).await.unwrap_err();
         assert_eq!(late, TransferError::NotLeader);

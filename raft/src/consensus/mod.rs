@@ -23,9 +23,12 @@ pub use config::{Config, Timers};
 pub use control::{Control, Metrics, PeerMetrics};
 pub use error::{InitializeError, ProposeError, ReadIndexError, StartError, TransferError};
 pub use machine::AppliedHook;
+pub use service::RaftService;
 
 #[cfg(test)]
 mod cluster_test;
+#[cfg(test)]
+mod keeper_test;
 #[cfg(test)]
 mod log_test;
 #[cfg(test)]

@@ -24,8 +24,8 @@ use super::wire::{
 
 /// Payload bytes after which a request for entries is cut; the rest goes with the next one.
 const APPEND_BYTES: usize = 2 << 20;
-/// Bytes of a snapshot per message.
-const CHUNK: usize = 1 << 20;
+/// Bytes of a snapshot per message; few in tests, whose snapshots are small.
+const CHUNK: usize = if cfg!(test) { 4 << 10 } else { 1 << 20 };
 
 /// Makes [`Network`]s.
 pub(crate) struct NetworkFactory {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
@@ -38,8 +39,8 @@ pub(crate) enum Purpose {
 struct Link {
     address: SocketAddr,
     client: RaftClient<Channel>,
-    /// Calls in a row that got no answer in time.
-    timeouts: u32,
+    /// Since when no call got an answer in time.
+    silent: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -80,9 +81,6 @@ pub(crate) struct Peers {
     state: watch::Receiver<Arc<ClusterState>>,
     links: Mutex<Links>,
 }
-
-/// Calls without an answer after which a connection is given up.
-const TIMEOUTS: u32 = 2;
 
 impl Peers {
     pub(crate) fn new(
@@ -142,7 +140,7 @@ impl Peers {
             Link {
                 address,
                 client: client.clone(),
-                timeouts: 0,
+                silent: None,
             },
         );
         Ok(client)
@@ -160,7 +158,7 @@ impl Peers {
         match tokio::time::timeout(limit, call(client)).await {
             Ok(Ok(response)) => {
                 if let Some(link) = self.lock().links.get_mut(&(peer, purpose)) {
-                    link.timeouts = 0;
+                    link.silent = None;
                 }
                 Ok(response.into_inner())
             }
@@ -169,17 +167,18 @@ impl Peers {
                 Err(CallError::Status(status))
             }
             Err(_) => {
-                self.timed_out(peer, purpose);
+                self.timed_out(peer, purpose, limit);
                 Err(CallError::Timeout(limit))
             }
         }
     }
 
-    fn timed_out(&self, peer: NodeId, purpose: Purpose) {
+    /// Gives a connection up that was silent for longer than it takes to make a new one.
+    fn timed_out(&self, peer: NodeId, purpose: Purpose, limit: Duration) {
         let mut links = self.lock();
         if let Some(link) = links.links.get_mut(&(peer, purpose)) {
-            link.timeouts += 1;
-            if link.timeouts >= TIMEOUTS {
+            let asked = Instant::now().checked_sub(limit).unwrap_or_else(Instant::now);
+            if link.silent.get_or_insert(asked).elapsed() > self.connect {
                 links.links.remove(&(peer, purpose));
             }
         }

@@ -15,7 +15,7 @@ use super::kind::LogId;
 use super::log::{Contents, Kept, LogStore, Tag, complete};
 use super::machine::take_snapshot;
 use super::record::{Head, LOG_FORMAT, LogRecord, RecordError, decode};
-use super::snapshot::{Parsed, SnapshotError, Snapshots};
+use super::snapshot::{Parsed, SnapshotError, Snapshots, make_dir};
 use crate::model::ClusterId;
 
 /// Where the parts are, and whose they must be.
@@ -140,8 +140,7 @@ fn step(
 }
 
 fn open_journal(dir: &Path) -> Result<(Journal<Tag>, Replay), StartError> {
-    std::fs::create_dir_all(dir)
-        .map_err(|error| StartError::io(format!("cannot make {}", dir.display()), error))?;
+    make_dir(dir).map_err(|error| StartError::io(format!("cannot make {}", dir.display()), error))?;
     let io = |error| {
         StartError::io(
             format!("the Raft log in {} cannot be opened", dir.display()),

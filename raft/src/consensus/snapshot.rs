@@ -117,6 +117,20 @@ pub(crate) fn read_state(json: &[u8]) -> Result<ClusterState, SnapshotError> {
     Ok(serde_json::from_slice(json)?)
 }
 
+/// Makes a directory, durably: a power cut must not take it with what is put there.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    // It, and the two above it that this run may have made too.
+    for made in dir
+        .ancestors()
+        .take(3)
+        .filter(|path| !path.as_os_str().is_empty())
+    {
+        File::open(made)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// The directory of snapshots.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
@@ -136,7 +150,7 @@ impl Snapshots {
     /// Opens the directory, made if needed, and gives the whole snapshots, newest first, and what is wrong with the others. Broken
     /// files are moved aside, so that they are never taken for good ones, and can be looked at.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Vec<Parsed>, Vec<String>), SnapshotError> {
-        fs::create_dir_all(dir)?;
+        make_dir(dir)?;
         let mut files: Vec<(u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
