@@ -10,11 +10,20 @@ mod state;
 mod tasks;
 mod tmf;
 
+#[cfg(test)]
+mod front_test;
+#[cfg(test)]
+mod memory_test;
+#[cfg(test)]
+mod reset_test;
+#[cfg(test)]
+mod rig_test;
+
 use std::sync::Arc;
 
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
 use holdfast_replication::core::api::{AbortScope, OpId, Request};
-use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId};
+use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId, OpOutcome};
 use tokio::sync::watch;
 
 pub(crate) use portals::Portals;
@@ -23,8 +32,8 @@ pub(crate) use state::FrontState;
 
 /// Where storage operations go.
 pub(crate) trait Backend: Send + Sync {
-    /// Carries a command out, here or on its primary. Answered once, through the registry.
-    fn submit(&self, extent: ExtentId, op: OpId, request: Request);
+    /// Carries a command out, here or on its primary. Answered once: through the registry, or at once where nobody can take it now.
+    fn submit(&self, extent: ExtentId, op: OpId, request: Request) -> Option<OpOutcome>;
     /// Task management. Each command concerned is still answered once.
     fn abort(&self, extent: ExtentId, scope: AbortScope);
 }

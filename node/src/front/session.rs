@@ -327,7 +327,9 @@ impl Session {
                     generation: self.generation,
                     op: storage.op,
                 };
-                self.front.backend.submit(extent, op, request);
+                if let Some(outcome) = self.front.backend.submit(extent, op, request) {
+                    return self.completed(op, outcome, now);
+                }
             }
             Step::Hold => return self.held_too_long(task, now),
         }

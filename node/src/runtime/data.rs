@@ -1,29 +1,302 @@
-//! The data plane of a data node.
+//! The data plane of a data node, tied to committed state, lease and front.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use holdfast_raft::consensus::Control;
+use holdfast_raft::lease::driver::Clock;
+use holdfast_raft::lease::{LeaseCell, LeaseReading};
+use holdfast_raft::model::{ClusterState, Command, Extent, Role};
+use holdfast_replication::core::api::{
+    AbortScope, Ctx, Identity as Run, NodeState, OpId, Request, RoleName, View,
+};
+use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
+use holdfast_replication::net::{NetConfig, PeerAddress};
+use holdfast_types::{ExtentId, Incarnation, NodeId, OpOutcome};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+
 use super::Identity;
 use super::control::Parts;
+use super::proposals::Proposals;
 use crate::config::NodeConfig;
 use crate::front::{Backend, Registry};
 use crate::status::Seen;
-use holdfast_types::{ExtentId, NodeId};
-use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-pub(crate) struct Data;
+
+/// Between two looks at whether the lease came or went, and at extents that nobody has opened.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// An extent without primary is opened by whoever can, if the one who should has not for this long.
+const OPEN_LATE_AFTER: Duration = Duration::from_secs(2);
+
+/// A running data plane.
+pub(crate) struct Data {
+    node: Arc<DataNode>,
+    /// Taken when it stops.
+    keep: Mutex<Option<Arc<DataNode>>>,
+}
+
 impl Data {
+    /// Opens and recovers what is on disk, then follows the committed state.
     pub(super) async fn start(
-        _config: &NodeConfig,
-        _identity: &Identity,
-        _parts: &Parts,
-        _registry: Arc<Registry>,
-        _tasks: &mut JoinSet<()>,
-        _fatal: mpsc::Sender<anyhow::Error>,
+        config: &NodeConfig,
+        identity: &Identity,
+        parts: &Parts,
+        registry: Arc<Registry>,
+        tasks: &mut JoinSet<()>,
+        fatal: mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Self> {
-        Ok(Self)
+        let address = config
+            .listen
+            .replication
+            .context("a data node needs listen.replication")?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} (listen.replication)"))?;
+        let me = Run {
+            node: parts.me,
+            incarnation: parts.incarnation,
+        };
+        let lease = Lease {
+            cell: parts.lease.cell(),
+            clock: Arc::clone(&parts.clock),
+        };
+        let data = DataParts {
+            me,
+            cluster: identity.cluster.0,
+            config: DriverConfig::default(),
+            net: NetConfig::default(),
+            listener: Some(listener),
+            runtime: tokio::runtime::Handle::current(),
+            front: Arc::new(Answerer(registry)),
+            proposer: Arc::new(Proposals::new(parts.control.clone())),
+            lease: Arc::new(lease),
+        };
+        let root = config.dir.join("data");
+        let node = Arc::new(spawn_blocking(move || DataNode::start(&root, data)).await??);
+        tasks.spawn(follow(parts.control.clone(), parts.me, Arc::clone(&node), fatal));
+        tasks.spawn(look(parts.clone(), Arc::clone(&node)));
+        Ok(Self {
+            keep: Mutex::new(Some(Arc::clone(&node))),
+            node,
+        })
     }
+
+    /// For the front.
     pub(super) fn backend(&self) -> Arc<dyn Backend> {
-        todo!()
+        Arc::new(Storage(Arc::clone(&self.node)))
     }
-    pub(super) fn switchover(&self, _extent: ExtentId, _to: NodeId) {}
-    pub(super) fn describe(&self, _seen: &mut Seen) {}
-    pub(super) async fn stop(&self) {}
+
+    /// Hands an extent over, planned.
+    pub(super) fn switchover(&self, extent: ExtentId, to: NodeId) {
+        // An extent that is not known here has no primary here.
+        let _ = self.node.switchover(extent, to);
+    }
+
+    /// Adds what this node knows of its extents.
+    pub(super) fn describe(&self, seen: &mut Seen) {
+        for status in self.node.statuses() {
+            let extent = status.core.extent;
+            for resync in &status.resyncs {
+                seen.resync_rates.insert((extent, resync.node), resync.rate);
+            }
+            if let Some(damage) = status.damaged {
+                seen.alarms.push(format!(
+                    "extent {extent}: the replica on {} is not trusted ({damage:?}); it is resynced",
+                    seen.my_name
+                ));
+            }
+            if let Some(reason) = status.fenced {
+                seen.alarms.push(format!(
+                    "extent {extent}: the replica on {} is fenced: its {reason:?} failed",
+                    seen.my_name
+                ));
+            }
+            seen.cores.insert(extent, status.core);
+        }
+    }
+
+    /// Ends it in order: checkpoints, so that the next start is short.
+    pub(super) async fn stop(&self) {
+        let kept = self.keep.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(node) = kept {
+            // A panic there leaves nothing undone that recovery would not do.
+            let _ = spawn_blocking(move || node.checkpoint()).await;
+        }
+    }
+}
+
+/// Time and lease for the cores.
+struct Lease {
+    cell: Arc<LeaseCell>,
+    clock: Clock,
+}
+
+impl LeaseView for Lease {
+    fn ctx(&self) -> Ctx {
+        let now = (self.clock)();
+        let lease_until = match self.cell.read(now) {
+            LeaseReading::Held(until) => Some(until),
+            LeaseReading::Lost | LeaseReading::Paused => None,
+        };
+        // A majority's live promises are a quorum that is seen.
+        Ctx {
+            now,
+            lease_until,
+            generation: self.cell.generation(),
+            quorum: lease_until.is_some(),
+        }
+    }
+}
+
+/// Answers go to their connections.
+struct Answerer(Arc<Registry>);
+
+impl Answers for Answerer {
+    fn complete(&self, _extent: ExtentId, op: OpId, outcome: OpOutcome) {
+        self.0.complete(op, outcome);
+    }
+}
+
+/// The front's way to the extents.
+struct Storage(Arc<DataNode>);
+
+impl Backend for Storage {
+    fn submit(&self, extent: ExtentId, op: OpId, request: Request) -> Option<OpOutcome> {
+        // Committed, but not made here yet: a moment later it is.
+        self.0
+            .submit(extent, op, request)
+            .err()
+            .map(|_| OpOutcome::Transitioning)
+    }
+
+    fn abort(&self, extent: ExtentId, scope: AbortScope) {
+        // Nothing is open on an extent that is not known.
+        let _ = self.0.abort(extent, scope);
+    }
+}
+
+/// An extent's committed state as its core sees it.
+fn view(state: &ClusterState, extent: &Extent) -> View {
+    let run = |node| Run {
+        node,
+        incarnation: extent.primary_incarnation.unwrap_or(Incarnation(0)),
+    };
+    View {
+        revision: state.revision,
+        epoch: extent.epoch,
+        primary: extent.primary.map(run),
+        version: extent.version,
+        in_sync: extent.in_sync.iter().copied().collect(),
+        replicas: extent.replicas.iter().copied().collect(),
+        blocks: extent.size_bytes >> extent.block_size.shift(),
+        block_size: extent.block_size,
+        nodes: state
+            .nodes
+            .iter()
+            .map(|(node, member)| NodeState {
+                node: *node,
+                suspect: member.is_suspect(),
+                generation: member.lease_generation,
+            })
+            .collect(),
+    }
+}
+
+/// Gives every newer committed state to the data plane.
+async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::Sender<anyhow::Error>) {
+    let mut watch = control.watch();
+    loop {
+        let state = Arc::clone(&watch.borrow_and_update());
+        let peers: Vec<PeerAddress> = state
+            .nodes
+            .iter()
+            .filter(|(id, member)| member.role == Role::Data && **id != me)
+            .filter_map(|(id, member)| {
+                Some(PeerAddress {
+                    node: *id,
+                    address: member.addresses.replication?.to_string(),
+                })
+            })
+            .collect();
+        node.set_peers(&peers);
+        let data = Arc::clone(&node);
+        let applied = spawn_blocking(move || {
+            let views: Vec<(ExtentId, Arc<View>)> = state
+                .extents
+                .iter()
+                .map(|(id, extent)| (*id, Arc::new(view(&state, extent))))
+                .collect();
+            data.apply_state(state.revision, &views);
+        });
+        if let Err(error) = applied.await {
+            // If another part has ended the process already, this one need not.
+            let _ = fatal.try_send(anyhow!("the data plane could not follow the cluster: {error}"));
+            return;
+        }
+        if watch.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the cores at once when the lease comes or goes, and opens extents that nobody is primary of.
+async fn look(parts: Parts, node: Arc<DataNode>) {
+    let cell = parts.lease.cell();
+    let mut held = false;
+    let mut unopened_since = None;
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let now = (parts.clock)();
+        if cell.holds(now) != held {
+            held = !held;
+            node.lease_changed();
+        }
+        let state = parts.control.state();
+        if !held || state.extents.values().all(|extent| extent.primary.is_some()) {
+            unopened_since = None;
+            continue;
+        }
+        let since = *unopened_since.get_or_insert(now);
+        let late = now.since(since) >= OPEN_LATE_AFTER;
+        let command = if late {
+            state.reopening_late(parts.me, parts.incarnation)
+        } else {
+            state.reopening(parts.me, parts.incarnation)
+        };
+        if let Some(command) = command.and_then(|command| only_able(command, &state, &node)) {
+            // Made again while it is wanted.
+            let _ = parts.control.propose(command).await;
+        }
+    }
+}
+
+/// Leaves to open only extents without primary whose replica here can serve; those with one are their core's own business.
+fn only_able(command: Command, state: &ClusterState, node: &DataNode) -> Option<Command> {
+    let Command::Reopen {
+        mut items,
+        node: me,
+        incarnation,
+    } = command
+    else {
+        return None;
+    };
+    items.retain(|item| {
+        let unowned = state
+            .extents
+            .get(&item.extent)
+            .is_some_and(|extent| extent.primary.is_none());
+        let able = node.status(item.extent).is_some_and(|status| {
+            status.core.role == RoleName::Replica && status.core.base.is_none() && status.damaged.is_none()
+        });
+        unowned && able
+    });
+    (!items.is_empty()).then_some(Command::Reopen {
+        items,
+        node: me,
+        incarnation,
+    })
 }

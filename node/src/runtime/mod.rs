@@ -4,6 +4,7 @@ mod control;
 mod data;
 mod identity;
 mod node;
+mod proposals;
 mod running;
 
 use std::fs::File;

@@ -58,11 +58,6 @@ impl Node {
         result
     }
 
-    /// The configuration.
-    pub(crate) const fn config(&self) -> &NodeConfig {
-        &self.config
-    }
-
     /// The part of the node that belongs to a cluster.
     pub(crate) async fn running(&self) -> Option<Arc<Running>> {
         self.running.lock().await.clone()
