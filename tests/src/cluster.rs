@@ -25,7 +25,7 @@ use crate::tools::{self, Finished};
 /// Ports that one demo takes, from its base port on.
 const PORTS: u16 = 10;
 /// For starting, with room for a slow machine; the acceptance check has its own, shorter one.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(30);
 /// For one short command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
