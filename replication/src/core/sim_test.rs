@@ -72,6 +72,8 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
         "shrunk",
         "grown",
         "handed back",
+        "must leave",
+        "damaged",
         "done",
         "read",
         "miscompare",
@@ -126,7 +128,7 @@ broken! {
     e4_accepting_an_old_epoch_is_noticed: accept_old_epoch, OldPrimaryReturns, 100;
     r3_growth_without_barrier_is_noticed: grow_without_barrier, None, 100;
     e3_growth_not_counted_is_noticed: growth_not_counted, CutAtGrowth, 100;
-    r2_resync_block_without_lock_is_noticed: resync_without_lock, None, 100;
+    r2_resync_block_without_lock_is_noticed: resync_without_lock, None, 300;
     w3_reads_without_a_lease_are_noticed: read_without_lease, Isolated, 100;
     e1_serving_on_after_a_restart_is_noticed: serve_after_restart, None, 100;
     f1_names_forgotten_are_noticed: forget_names, None, 100;

@@ -55,6 +55,8 @@ enum Entry {
     Restart(Base, LogPos, EpochHistory),
     ClearBase,
     Checkpoint(Checkpoint),
+    /// From here on nothing before it can be trusted (J1).
+    Damage,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -196,6 +198,8 @@ pub(super) struct World {
     /// When the newest promise to a node runs out.
     promises: Vec<u64>,
     clients: Vec<Client>,
+    /// The node whose disk was damaged last.
+    damaged: Option<usize>,
     pub(super) history: History,
     next_op: u64,
     next_value: u64,
@@ -301,6 +305,7 @@ impl World {
             marks: vec![0; count],
             promises: vec![0; count],
             clients: (0..count * 3).map(client).collect(),
+            damaged: None,
             history: History::default(),
             next_op: 1,
             next_value: 1,
@@ -693,7 +698,9 @@ impl World {
                     r.applied = *from;
                     r.history = history.clone();
                     r.commit = from.lsn;
+                    r.damaged = false;
                 }
+                Entry::Damage => r.damaged = true,
                 Entry::ClearBase => r.base = None,
                 Entry::Checkpoint(c) => {
                     r.applied = c.applied;
@@ -854,7 +861,33 @@ impl World {
 
     // --- nodes ---
 
+    /// A disk that lies: only while another member of the set is whole.
+    fn damage(&mut self, n: usize) {
+        let view = Arc::clone(self.views.last().unwrap());
+        let whole = |m: usize| {
+            let found = Self::recovered(&self.nodes[m].stable);
+            view.in_sync.contains(&self.nodes[m].id) && found.base.is_none() && !found.damaged
+        };
+        let healed = self.damaged.is_none_or(whole);
+        if healed && (0..self.nodes.len()).any(|m| m != n && whole(m)) {
+            self.log(|| format!("damage {n}"));
+            self.damaged = Some(n);
+            let node = &mut self.nodes[n];
+            node.stable.push(Entry::Damage);
+            for block in &mut node.extent {
+                if self.rng.chance(30) {
+                    *block = u64::MAX - 1;
+                }
+            }
+            node.extent_stable = node.extent.clone();
+            *self.notes.entry("damaged").or_default() += 1;
+        }
+    }
+
     fn start(&mut self, n: usize) {
+        if !self.calm && self.now > 500 * MS && self.rng.chance(8) {
+            self.damage(n);
+        }
         let commits = self.views.len() - 1;
         let calm = self.calm;
         let behind = if calm { 0 } else { self.rng.below(4) };
@@ -991,6 +1024,13 @@ impl World {
             return;
         }
         let suspect = cur.nodes.iter().any(|s| s.node == by.node && s.suspect);
+        // A late shrink of a run that ended, whose disk was damaged since, would leave no whole member: two faults at once, outside of this world.
+        let by_index = usize::try_from(by.node.0 - 1).unwrap();
+        if self.damaged == Some(by_index) && Self::recovered(&self.nodes[by_index].stable).damaged {
+            if matches!(proposal.change, Change::Shrink { .. }) {
+                return;
+            }
+        }
         let member = |node: &NodeId| cur.in_sync.contains(node);
         match proposal.change {
             Change::Shrink { node } if member(&node) && node != by.node && !suspect => self.commit(|view| {
