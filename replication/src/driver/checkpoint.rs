@@ -141,7 +141,7 @@ struct Mode {
 fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: mpsc::Sender<()>) -> bool {
     let Some(journal) = shared.journal.get() else { return false };
     let slot = extent.lock();
-    if slot.restarts != seen.restarts || journal.must_wait(&extent.place) {
+    if slot.restarts != seen.restarts || slot.gate.is_some() || journal.must_wait(&extent.place) {
         return false;
     }
     let core = &slot.core;

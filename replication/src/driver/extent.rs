@@ -1,5 +1,6 @@
 //! One extent on this node: its core, its file, its place in the journal.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,7 +10,7 @@ use super::io::Job;
 use super::status::Progress;
 use crate::core::ExtentCore;
 use crate::core::api::{Command, FenceReason, JournalSeq, LinkId, Message, View};
-use crate::store::{ExtentFile, Place};
+use crate::store::{Entry, ExtentFile, Place};
 
 /// An extent that this node knows.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Slot {
     pub(super) view: Option<Arc<View>>,
     /// Counts how often its log started anew: a checkpoint begun before is void.
     pub(super) restarts: u64,
+    /// Journal entries that wait until the extent is flushed, a restart of the log first; `None` while nothing waits.
+    pub(super) gate: Option<VecDeque<(JournalSeq, Entry)>>,
     /// Why it answers nothing any more.
     pub(super) fenced: Option<FenceReason>,
     pub(super) progress: Progress,
@@ -53,6 +56,7 @@ impl Extent {
             core,
             view: None,
             restarts: 0,
+            gate: None,
             fenced: None,
             progress: Progress::default(),
             scratch: Scratch::default(),

@@ -27,25 +27,27 @@ pub(super) enum What {
     Apply(Record),
     Read(BlockRange),
     Hash(BlockRange),
+    /// Everything applied before is to be stable in the extent; then journal entries that wait for it may go (R1).
+    Barrier,
 }
 
-/// Carries it out and says so to the core in the event's terms.
-pub(super) fn run(job: &Job) -> Event {
+/// Carries it out and says so in the core's terms. `None`: a barrier is reached.
+pub(super) fn run(job: &Job) -> Option<Event> {
     let done = match job.extent.file.get() {
         Some(file) => run_on(file, job),
         None => Err(StoreError::Failed(job.extent.id)),
     };
     done.unwrap_or_else(|error| {
         tracing::error!(extent = %job.extent.id, %error, "the extent is fenced: it answers nothing from this node's disk any more");
-        Event::Failed {
+        Some(Event::Failed {
             reason: FenceReason::Extent,
-        }
+        })
     })
 }
 
-fn run_on(file: &ExtentFile, job: &Job) -> Result<Event, StoreError> {
+fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
     let io = job.io;
-    Ok(match &job.what {
+    Ok(Some(match &job.what {
         What::Apply(record) => {
             apply(file, record)?;
             Event::Applied { io }
@@ -58,7 +60,11 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Event, StoreError> {
             io,
             hash: file.hash(*range)?,
         },
-    })
+        What::Barrier => {
+            file.sync()?;
+            return Ok(None);
+        }
+    }))
 }
 
 /// Puts a committed record into the extent (I7).
@@ -89,7 +95,10 @@ pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>) {
     let mut done: Vec<(Arc<Extent>, Vec<Event>)> = Vec::new();
     while inbox.take(&mut jobs) {
         for job in jobs.drain(..) {
-            let event = run(&job);
+            let Some(event) = run(&job) else {
+                shared.open_gate(&job.extent);
+                continue;
+            };
             match done.iter_mut().find(|(extent, _)| Arc::ptr_eq(extent, &job.extent)) {
                 Some((_, events)) => events.push(event),
                 None => done.push((job.extent, vec![event])),

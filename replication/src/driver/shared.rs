@@ -180,8 +180,8 @@ impl Shared {
         } = std::mem::take(&mut slot.scratch);
         for command in commands.drain(..) {
             match command {
-                Command::Append { seq, record } => self.append(extent, seq, Entry::Record(record)),
-                Command::Truncate { seq, after } => self.append(extent, seq, Entry::Truncate { after }),
+                Command::Append { seq, record } => self.append(extent, slot, seq, Entry::Record(record)),
+                Command::Truncate { seq, after } => self.append(extent, slot, seq, Entry::Truncate { after }),
                 Command::Restart {
                     seq,
                     base,
@@ -189,9 +189,14 @@ impl Shared {
                     history,
                 } => {
                     slot.restarts += 1;
-                    self.append(extent, seq, Entry::Restart { base, from, history });
+                    // Behind everything that was to be applied before it.
+                    if slot.gate.is_none() {
+                        slot.gate = Some(VecDeque::new());
+                        applies.push(job(extent, IoToken(0), What::Barrier));
+                    }
+                    self.append(extent, slot, seq, Entry::Restart { base, from, history });
                 }
-                Command::ClearBase { seq } => self.append(extent, seq, Entry::ClearBase),
+                Command::ClearBase { seq } => self.append(extent, slot, seq, Entry::ClearBase),
                 Command::Apply { io, record } => applies.push(job(extent, io, What::Apply(record))),
                 Command::Read { io, range } => after.reads.push(job(extent, io, What::Read(range))),
                 Command::Hash { io, range } => self.hashes.push([job(extent, io, What::Hash(range))]),
@@ -219,7 +224,14 @@ impl Shared {
         };
     }
 
-    fn append(&self, extent: &Arc<Extent>, seq: JournalSeq, entry: Entry) {
+    fn append(&self, extent: &Arc<Extent>, slot: &mut Slot, seq: JournalSeq, entry: Entry) {
+        match &mut slot.gate {
+            Some(gate) => gate.push_back((seq, entry)),
+            None => self.journal(extent, seq, entry),
+        }
+    }
+
+    fn journal(&self, extent: &Arc<Extent>, seq: JournalSeq, entry: Entry) {
         let Some(journal) = self.journal.get() else { return };
         let heals = matches!(entry, Entry::Restart { .. });
         let tag = Tag::Core {
@@ -228,6 +240,24 @@ impl Shared {
             heals,
         };
         journal.append(&extent.place, entry, false, tag);
+    }
+
+    /// The extent was flushed: the restart of its log may be written, and what follows it up to the next one.
+    pub(super) fn open_gate(&self, extent: &Arc<Extent>) {
+        let mut slot = extent.lock();
+        let Some(mut gate) = slot.gate.take() else { return };
+        if let Some((seq, entry)) = gate.pop_front() {
+            self.journal(extent, seq, entry);
+        }
+        while let Some((seq, entry)) = gate.pop_front() {
+            if matches!(entry, Entry::Restart { .. }) {
+                gate.push_front((seq, entry));
+                slot.gate = Some(gate);
+                self.applies.push([job(extent, IoToken(0), What::Barrier)]);
+                return;
+            }
+            self.journal(extent, seq, entry);
+        }
     }
 
     /// Queues messages, all of one peer at a time: one lock and one wake-up.

@@ -1,0 +1,181 @@
+//! Two data nodes from end to end, without a cluster around them.
+
+mod pair;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_types::OpOutcome;
+use pair::{A, B, BLOCK, Node, Pair, config};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+const BYTES: u64 = 16 << 20;
+const BLOCKS: u64 = BYTES / BLOCK;
+
+/// The seed, printed, or taken back from HOLDFAST_SEED.
+fn rng() -> StdRng {
+    let given = std::env::var("HOLDFAST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed: u64 = given.unwrap_or_else(rand::random);
+    println!("HOLDFAST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+fn content(tag: u64, blocks: u64) -> Bytes {
+    let words = (0..blocks * BLOCK / 8).flat_map(|i| (tag << 20 | i).to_le_bytes());
+    words.collect::<Vec<u8>>().into()
+}
+
+/// What must be read back: contents of acknowledged writes.
+struct Model(Vec<u8>);
+
+impl Model {
+    fn new() -> Self {
+        Self(vec![0; usize::try_from(BYTES).unwrap()])
+    }
+
+    /// `count` writes, `depth` at a time, that do not overlap within a batch.
+    fn write(&mut self, node: &Arc<Node>, rng: &mut StdRng, count: usize, depth: usize) {
+        for batch in 0..count.div_ceil(depth) {
+            let lane = BLOCKS / depth as u64;
+            let open: Vec<_> = (0..depth as u64)
+                .map(|i| {
+                    let blocks = rng.random_range(1..=4);
+                    let lba = i * lane + rng.random_range(0..=lane - blocks);
+                    let data = content(rng.random::<u64>() >> 20 | batch as u64, blocks);
+                    let op = node.submit(pair::write(lba, data.clone()));
+                    (op, lba, data)
+                })
+                .collect();
+            for (op, lba, data) in open {
+                assert_eq!(node.wait(op), OpOutcome::Done);
+                let at = usize::try_from(lba * BLOCK).unwrap();
+                self.0[at..at + data.len()].copy_from_slice(&data);
+            }
+        }
+    }
+
+    /// Writes that nobody waits for: what becomes of them is open.
+    fn gamble(node: &Arc<Node>, rng: &mut StdRng) -> Vec<(u64, Bytes)> {
+        (0..16)
+            .map(|i| {
+                let (lba, data) = (i * 64 + rng.random_range(0..60), content(rng.random::<u64>() >> 20, 4));
+                node.submit(pair::write(lba, data.clone()));
+                (lba, data)
+            })
+            .collect()
+    }
+
+    /// Each of their blocks is the old one or the new one; from now on it is what it is.
+    fn settle(&mut self, node: &Arc<Node>, gambled: Vec<(u64, Bytes)>) {
+        let mut found = 0;
+        for (lba, data) in gambled {
+            let OpOutcome::Data(read) = node.read(lba, 4) else { panic!("no data at {lba}") };
+            let at = usize::try_from(lba * BLOCK).unwrap();
+            let block = usize::try_from(BLOCK).unwrap();
+            for i in (0..data.len()).step_by(block) {
+                let (read, new) = (&read[i..i + block], &data[i..i + block]);
+                let old = &mut self.0[at + i..at + i + block];
+                assert!(read == new || read == old, "neither old nor new at block {lba}");
+                found += usize::from(read == new);
+                old.copy_from_slice(read);
+            }
+        }
+        println!("{found} of 64 blocks under way were written");
+    }
+
+    fn check(&self, node: &Arc<Node>) {
+        for chunk in 0..BLOCKS / 256 {
+            let OpOutcome::Data(data) = node.read(chunk * 256, 256) else {
+                panic!("no data of chunk {chunk}")
+            };
+            let at = usize::try_from(chunk * 256 * BLOCK).unwrap();
+            assert!(data == self.0[at..at + data.len()], "chunk {chunk} differs");
+        }
+    }
+}
+
+#[test]
+fn writes_survive_losing_either_node_in_turn() {
+    let mut rng = rng();
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(dir.path(), BYTES, config());
+    let mut model = Model::new();
+    pair.wait_serving(A);
+    model.write(&pair.node(A), &mut rng, 200, 8);
+    // F1: through the other node, writes and reads alike.
+    model.write(&pair.node(B), &mut rng, 100, 4);
+    model.check(&pair.node(B));
+    model.check(&pair.node(A));
+    for (stays, goes) in [(A, B), (B, A), (A, B)] {
+        pair.kill(goes);
+        if pair.view().primary.is_some_and(|primary| primary.node == goes) {
+            pair.promote(stays);
+        }
+        pair.wait_serving(stays);
+        // Held until the in-sync set is smaller by commit, then done.
+        model.write(&pair.node(stays), &mut rng, 100, 8);
+        model.check(&pair.node(stays));
+        pair.start(goes);
+        model.write(&pair.node(stays), &mut rng, 100, 8);
+        pair.wait_in_sync();
+        model.write(&pair.node(stays), &mut rng, 50, 8);
+        model.check(&pair.node(goes));
+        // Whoever was away serves now, with everything.
+    }
+}
+
+#[test]
+fn both_nodes_killed_under_load_come_back_with_every_acknowledged_write() {
+    let mut rng = rng();
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(dir.path(), BYTES, config());
+    let mut model = Model::new();
+    pair.wait_serving(A);
+    for round in 0..4 {
+        model.write(&pair.node(A), &mut rng, 150, 16);
+        // Checkpoints in some rounds, replay alone in others.
+        if round % 2 == 1 {
+            pair.node(A).node.checkpoint();
+        }
+        let first = if rng.random() { (A, B) } else { (B, A) };
+        let gambled = Model::gamble(&pair.node(A), &mut rng);
+        std::thread::sleep(Duration::from_micros(rng.random_range(0..2000)));
+        pair.kill_both(first.0);
+        assert_eq!(pair.view().in_sync.len(), 2, "nobody was left to ask");
+        pair.start(first.1);
+        pair.start(first.0);
+        if pair.view().primary.is_some_and(|primary| primary.node == A) {
+            pair.promote(A);
+        }
+        pair.wait_serving(A);
+        model.settle(&pair.node(A), gambled);
+        pair.wait_in_sync();
+        model.check(&pair.node(A));
+        model.check(&pair.node(B));
+    }
+}
+
+#[test]
+fn j3_a_small_journal_slows_writers_down_and_loses_nothing() {
+    let mut rng = rng();
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = config();
+    small.journal.segment_size = 256 << 10;
+    small.journal.max_segments = 8;
+    small.checkpoint_every = Duration::from_millis(200);
+    let mut pair = Pair::new(dir.path(), BYTES, small);
+    let mut model = Model::new();
+    pair.wait_serving(A);
+    model.write(&pair.node(A), &mut rng, 1500, 32);
+    assert_eq!(pair.view().in_sync.len(), 2, "a full journal fences nobody");
+    model.check(&pair.node(B));
+    pair.kill(A);
+    pair.promote(B);
+    pair.wait_serving(B);
+    model.check(&pair.node(B));
+    pair.start(A);
+    pair.wait_in_sync();
+    model.check(&pair.node(A));
+}
