@@ -121,7 +121,7 @@ pub struct ExtentCore {
     housekeeping: Option<Mono>,
     last_wish: Option<(api::Proposal, Mono)>,
     #[cfg(test)]
-    pub(crate) faults: Faults,
+    faults: Faults,
 }
 
 /// Rules broken on purpose, to see that the simulator notices.
@@ -141,6 +141,8 @@ pub(crate) struct Faults {
     pub(crate) forget_names: bool,
     pub(crate) base_forgotten: bool,
     pub(crate) resume_by_timer: bool,
+    /// The driver's: see [`Command::Restart`].
+    pub(crate) restart_unflushed: bool,
 }
 
 impl ExtentCore {
@@ -216,7 +218,7 @@ impl ExtentCore {
         if !self.started {
             self.started = true;
             self.names.begin(ctx.now);
-            self.hand_committed(ctx, out);
+            self.hand_committed(out);
             if self.damaged {
                 out.push(Command::Note(Note::Fenced { reason: None }));
             }
@@ -227,14 +229,14 @@ impl ExtentCore {
             Event::PeerUp { peer, link } => self.on_peer_up(ctx, peer, link, out),
             Event::PeerDown { node, link } => self.on_peer_down(ctx, node, link, out),
             Event::Message { from, link, message } => {
-                if self.link_to(node_link(from, link)).is_some() {
+                if self.link_to((from, link)).is_some() {
                     self.on_message(ctx, from, link, message, out);
                 }
             }
             Event::Appended { seq } => self.on_appended(ctx, seq, out),
-            Event::Applied { io } => self.on_applied(ctx, io, out),
+            Event::Applied { io } => self.on_applied(io, out),
             Event::ReadDone { io, data } => self.on_read_done(ctx, io, data, out),
-            Event::Hashed { io, hash } => self.on_hashed(ctx, io, hash, out),
+            Event::Hashed { io, hash } => self.on_hashed(io, hash, out),
             Event::Failed { reason } => self.on_failed(ctx, reason, out),
             Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
             Event::Abort { scope } => self.on_abort(ctx, scope, out),
@@ -412,7 +414,7 @@ impl ExtentCore {
             Message::Replicate { epoch, prev, record } => {
                 self.on_replicate(ctx, (from, link, epoch), prev, record, out);
             }
-            Message::Commit { epoch, commit } => self.on_commit(ctx, (from, link, epoch), commit, out),
+            Message::Commit { epoch, commit } => self.on_commit((from, link, epoch), commit, out),
             Message::HashRequest { epoch, id, range, at } => {
                 self.on_hash_request((from, link, epoch), id, range, at, out);
             }
@@ -423,7 +425,7 @@ impl ExtentCore {
                 applied,
             } => self.on_ack(ctx, (from, link, epoch), durable, applied, out),
             Message::Refused { newest } => self.on_refused(ctx, from, link, newest, out),
-            Message::HashReply { epoch, id, hash } => self.on_hash_reply(ctx, (from, epoch), id, hash, out),
+            Message::HashReply { epoch, id, hash } => self.on_hash_reply((from, epoch), id, hash, out),
             Message::Forward { .. } => self.on_forward(ctx, from, link, message, out),
             Message::Forwarded { op, epoch, answer } => {
                 self.on_forwarded((from, link, epoch), op, answer, out)
@@ -449,13 +451,12 @@ impl ExtentCore {
         }
     }
 
-    fn on_applied(&mut self, ctx: &Ctx, io: IoToken, out: &mut Vec<Command>) {
+    fn on_applied(&mut self, io: IoToken, out: &mut Vec<Command>) {
         if let Some(Owner::Record(lsn)) = self.table.remove(io.0) {
             self.entry_applied(lsn, out);
             self.trim();
         }
         self.hash_waiting(out);
-        let _ = ctx;
     }
 
     /// A record is applied: its command is done.
@@ -466,7 +467,7 @@ impl ExtentCore {
     }
 
     /// Gives newly committed records to the range table, and those that may be applied to the extent.
-    pub(crate) fn hand_committed(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+    pub(crate) fn hand_committed(&mut self, out: &mut Vec<Command>) {
         while self.log.handed < self.log.committed {
             let lsn = self.log.handed.next();
             let Some(entry) = self.log.get(lsn) else {
@@ -481,7 +482,6 @@ impl ExtentCore {
             }
         }
         self.finish_flushes(out);
-        let _ = ctx;
     }
 
     fn emit_apply(&self, lock: u64, lsn: Lsn, out: &mut Vec<Command>) {
@@ -543,8 +543,4 @@ impl ExtentCore {
             self.enter_role(ctx, out);
         }
     }
-}
-
-const fn node_link(node: NodeId, link: LinkId) -> (NodeId, LinkId) {
-    (node, link)
 }

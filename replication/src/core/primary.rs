@@ -247,9 +247,9 @@ impl ExtentCore {
             if let Some(primary) = self.role.primary_mut() {
                 primary.commit_due.get_or_insert(due);
             }
-            self.hand_committed(ctx, out);
+            self.hand_committed(out);
         }
-        self.drive_resyncs(ctx, out);
+        self.drive_resyncs(out);
     }
 
     /// Commit positions that found no message to ride on go alone.

@@ -270,21 +270,21 @@ impl ExtentCore {
             record: record.clone(),
         });
         self.take_record(record, ctx.now);
-        self.commit_up_to(ctx, commit, out);
+        self.commit_up_to(commit, out);
     }
 
-    fn commit_up_to(&mut self, ctx: &Ctx, commit: Lsn, out: &mut Vec<Command>) {
+    fn commit_up_to(&mut self, commit: Lsn, out: &mut Vec<Command>) {
         let commit = commit.min(self.log.end().lsn);
         if commit > self.log.committed {
             self.log.committed = commit;
-            self.hand_committed(ctx, out);
+            self.hand_committed(out);
             self.hash_waiting(out);
         }
     }
 
-    pub(crate) fn on_commit(&mut self, ctx: &Ctx, sender: Sender, commit: Lsn, out: &mut Vec<Command>) {
+    pub(crate) fn on_commit(&mut self, sender: Sender, commit: Lsn, out: &mut Vec<Command>) {
         if self.follows(sender, out) {
-            self.commit_up_to(ctx, commit, out);
+            self.commit_up_to(commit, out);
             if self.journal.is_empty() {
                 // Idle: no acknowledgement of a record will carry the applied position.
                 self.ack_primary(out);
@@ -370,9 +370,9 @@ impl ExtentCore {
         }
     }
 
-    pub(crate) fn on_hashed(&mut self, ctx: &Ctx, io: IoToken, hash: RangeHash, out: &mut Vec<Command>) {
+    pub(crate) fn on_hashed(&mut self, io: IoToken, hash: RangeHash, out: &mut Vec<Command>) {
         match self.table.owner(io.0) {
-            Some(Owner::Compare { node, no }) => self.hashed_here(ctx, node, no, io.0, hash, out),
+            Some(Owner::Compare { node, no }) => self.hashed_here(node, no, io.0, hash, out),
             Some(Owner::HashFor {
                 to, link, epoch, id, ..
             }) => {

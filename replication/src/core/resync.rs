@@ -211,7 +211,7 @@ impl ExtentCore {
     }
 
     /// Takes every step of every resync that can be taken.
-    pub(crate) fn drive_resyncs(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+    pub(crate) fn drive_resyncs(&mut self, out: &mut Vec<Command>) {
         let Role::Serving(primary) = &self.role else {
             return;
         };
@@ -220,7 +220,7 @@ impl ExtentCore {
         for node in nodes.map(|follower| follower.node).collect::<Vec<_>>() {
             self.compare_again(node, out);
             self.start_ranges(node, out);
-            self.barrier(ctx, node, out);
+            self.barrier(node, out);
         }
     }
 
@@ -311,7 +311,6 @@ impl ExtentCore {
 
     pub(crate) fn hashed_here(
         &mut self,
-        ctx: &Ctx,
         node: NodeId,
         no: u64,
         lock: u64,
@@ -324,12 +323,11 @@ impl ExtentCore {
         {
             *mine = Some(hash);
         }
-        self.judge_range(ctx, node, no, out);
+        self.judge_range(node, no, out);
     }
 
     pub(crate) fn on_hash_reply(
         &mut self,
-        ctx: &Ctx,
         (from, epoch): (NodeId, Epoch),
         id: u64,
         hash: RangeHash,
@@ -348,10 +346,10 @@ impl ExtentCore {
         if let Step::Hashing { theirs, .. } = &mut active.step {
             *theirs = Some(hash);
         }
-        self.judge_range(ctx, from, no, out);
+        self.judge_range(from, no, out);
     }
 
-    fn judge_range(&mut self, ctx: &Ctx, node: NodeId, no: u64, out: &mut Vec<Command>) {
+    fn judge_range(&mut self, node: NodeId, no: u64, out: &mut Vec<Command>) {
         let Some(resync) = self.resync_mut(node) else {
             return;
         };
@@ -368,7 +366,7 @@ impl ExtentCore {
         if mine == theirs {
             self.table.remove(lock);
             self.proven(node, no);
-            self.drive_resyncs(ctx, out);
+            self.drive_resyncs(out);
         } else {
             active.step = Step::Reading;
             let io = IoToken(lock);
@@ -416,7 +414,7 @@ impl ExtentCore {
     }
 
     /// R3, E3.
-    fn barrier(&mut self, _ctx: &Ctx, node: NodeId, out: &mut Vec<Command>) {
+    fn barrier(&mut self, node: NodeId, out: &mut Vec<Command>) {
         let (end, committed) = (self.log.end().lsn, self.log.committed);
         let Some(version) = self.view.as_ref().map(|view| view.version) else {
             return;

@@ -133,5 +133,6 @@ broken! {
     e1_serving_on_after_a_restart_is_noticed: serve_after_restart, None, 100;
     f1_names_forgotten_are_noticed: forget_names, None, 100;
     r1_base_forgotten_is_noticed: base_forgotten, CrashInResync, 100;
+    r1_extent_not_flushed_before_the_log_starts_anew_is_noticed: restart_unflushed, CrashInResync, 300;
     e6_resumed_by_a_timer_is_noticed: resume_by_timer, Switchovers, 100;
 }

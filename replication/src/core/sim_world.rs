@@ -528,7 +528,9 @@ impl World {
                 from,
                 history,
             } => {
-                self.flush_extent(n);
+                if !self.plan.faults.restart_unflushed {
+                    self.flush_extent(n);
+                }
                 self.journal(n, seq.0, Entry::Restart(base, from, history));
             }
             Command::ClearBase { seq } => self.journal(n, seq.0, Entry::ClearBase),
