@@ -139,12 +139,11 @@ impl Control {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
         recovered.keeper.save(recovered.applied.clone()).await;
-        let log = recovered.log;
+        let (log, snapshots) = (recovered.log.clone(), recovered.snapshots.clone());
         log.write_head()
             .await
             .map_err(|error| StartError::io("the Raft log cannot be written", error))?;
-        let snapshots = recovered.snapshots.clone();
-        let machine = StateMachine::new(recovered.applied, recovered.keeper, recovered.snapshots, hook);
+        let machine = StateMachine::new(recovered, hook);
         let state = machine.watch();
         let peers = Arc::new(Peers::new(
             config.node,

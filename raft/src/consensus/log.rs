@@ -14,7 +14,7 @@ use std::time::Duration;
 use holdfast_journal::{Completion, Journal, Position};
 use openraft::storage::RaftLogStorage;
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::kind::{Entry, IoFlushed, Kind, LogId, Vote};
 use super::record::{
@@ -40,10 +40,13 @@ pub(crate) enum Tag {
     Waiter(oneshot::Sender<io::Result<()>>),
 }
 
-/// Takes the journal's reports, on its thread: completions go out in the order of the log.
-pub(crate) fn complete(completion: Completion<Tag>) {
+/// Takes the journal's reports, on its thread: completions go out in the order of the log. `flushed` wakes whoever waits for durability.
+pub(crate) fn complete(completion: Completion<Tag>, flushed: &watch::Sender<()>) {
     match completion {
-        Completion::Durable { tags, .. } => tags.into_iter().for_each(|tag| finish(tag, || Ok(()))),
+        Completion::Durable { tags, .. } => {
+            tags.into_iter().for_each(|tag| finish(tag, || Ok(())));
+            flushed.send_replace(());
+        }
         Completion::Failed { error, tags } => {
             tracing::error!(%error, "the Raft journal has failed; this node takes no part in the cluster until it is started again");
             tags.into_iter()
@@ -153,6 +156,8 @@ impl Contents {
 
 struct Inner {
     journal: Journal<Tag>,
+    /// Changes with every flush; closes with the journal's thread.
+    flushed: watch::Receiver<()>,
     contents: Mutex<Contents>,
 }
 
@@ -168,10 +173,11 @@ fn bad(error: RecordError) -> io::Error {
 
 impl LogStore {
     /// Over a journal whose records were replayed into `contents`.
-    pub(crate) fn new(journal: Journal<Tag>, contents: Contents) -> Self {
+    pub(crate) fn new(journal: Journal<Tag>, flushed: watch::Receiver<()>, contents: Contents) -> Self {
         Self {
             inner: Arc::new(Inner {
                 journal,
+                flushed,
                 contents: Mutex::new(contents),
             }),
         }
@@ -190,6 +196,29 @@ impl LogStore {
     /// The newest purged entry.
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.contents().head.purged
+    }
+
+    /// Waits until entry `index` is durable here. openraft applies what a majority has stored before this node's own flush is done, but
+    /// what is kept of it on disk must not be ahead of the log: that would look as if the log had lost its tail. False when the
+    /// journal has failed or was closed. Entries that are not in the log (any more) are covered by a snapshot.
+    pub(crate) async fn wait_durable(&self, index: u64) -> bool {
+        let position = {
+            let contents = self.contents();
+            let at = index.checked_sub(contents.first_index());
+            at.and_then(|at| contents.entries.get(usize::try_from(at).ok()?))
+                .map(|kept| kept.position)
+        };
+        let Some(position) = position else { return true };
+        let mut flushed = self.inner.flushed.clone();
+        loop {
+            flushed.mark_unchanged();
+            if self.inner.journal.durable_through() > position {
+                return true;
+            }
+            if flushed.changed().await.is_err() {
+                return false;
+            }
+        }
     }
 
     /// Ends the journal's thread after all that waits is written.

@@ -14,6 +14,8 @@ use holdfast_types::Revision;
 use super::applied::Applied;
 use super::keeper::Keeper;
 use super::kind::{Entry, Kind, LogId, Snapshot, SnapshotMeta, StoredMembership};
+use super::log::LogStore;
+use super::recover::Recovered;
 use super::snapshot::{Parsed, SnapshotError, Snapshots, decode, encode};
 use crate::model::{ClusterState, Reply};
 
@@ -25,6 +27,7 @@ pub type AppliedHook = Arc<dyn Fn(&Arc<ClusterState>) + Send + Sync>;
 pub(crate) struct StateMachine {
     applied: Applied,
     keeper: Keeper,
+    log: LogStore,
     snapshots: Arc<Snapshots>,
     publish: watch::Sender<Arc<ClusterState>>,
     hook: AppliedHook,
@@ -47,17 +50,19 @@ async fn blocking<T: Send + 'static>(
 
 impl StateMachine {
     /// From what was recovered; tells the hook of it at once.
-    pub(crate) fn new(
-        applied: Applied,
-        keeper: Keeper,
-        snapshots: Arc<Snapshots>,
-        hook: AppliedHook,
-    ) -> Self {
+    pub(crate) fn new(recovered: Recovered, hook: AppliedHook) -> Self {
+        let Recovered {
+            log,
+            snapshots,
+            keeper,
+            applied,
+        } = recovered;
         hook(&applied.state);
         let publish = watch::Sender::new(applied.state.clone());
         Self {
             applied,
             keeper,
+            log,
             snapshots,
             publish,
             hook,
@@ -118,7 +123,10 @@ impl RaftStateMachine<Kind> for StateMachine {
             responder.send(reply);
         }
         // After the answers: the entries are durable in the log of a majority, and the next start applies again what is missing here.
-        self.keeper.save(self.applied.clone()).await;
+        let index = self.applied.last.map_or(0, |id| id.index);
+        if self.log.wait_durable(index).await {
+            self.keeper.save(self.applied.clone()).await;
+        }
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub use machine::AppliedHook;
 pub use service::RaftService;
 
 #[cfg(test)]
+mod bytes_test;
+#[cfg(test)]
 mod cluster_test;
 #[cfg(test)]
 mod keeper_test;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use holdfast_journal::{Config as JournalConfig, FileDevice, Journal, OpenError, OpenOptions, Position};
 
+use tokio::sync::watch;
+
 use holdfast_types::NodeId;
 
 use super::applied::Applied;
@@ -139,7 +141,19 @@ fn step(
     Ok(())
 }
 
-fn open_journal(dir: &Path) -> Result<(Journal<Tag>, Replay), StartError> {
+/// A journal, and what tells of its flushes.
+struct Opened {
+    journal: Journal<Tag>,
+    flushed: watch::Receiver<()>,
+}
+
+impl Opened {
+    fn store(self, contents: Contents) -> LogStore {
+        LogStore::new(self.journal, self.flushed, contents)
+    }
+}
+
+fn open_journal(dir: &Path) -> Result<(Opened, Replay), StartError> {
     make_dir(dir).map_err(|error| StartError::io(format!("cannot make {}", dir.display()), error))?;
     let io = |error| {
         StartError::io(
@@ -149,11 +163,12 @@ fn open_journal(dir: &Path) -> Result<(Journal<Tag>, Replay), StartError> {
     };
     let device = FileDevice::open(dir).map_err(io)?;
     let mut replay = Replay::default();
+    let (flush, flushed) = watch::channel(());
     let opened = Journal::open(
         device,
         JournalConfig::raft("raft"),
         OpenOptions::default(),
-        complete,
+        move |completion| complete(completion, &flush),
         |found| {
             let record = found.record;
             replay.take(record.position, record.kind, &record.header, &record.payload);
@@ -161,7 +176,7 @@ fn open_journal(dir: &Path) -> Result<(Journal<Tag>, Replay), StartError> {
     );
     let dir = dir.to_owned();
     match opened {
-        Ok((journal, _)) => Ok((journal, replay)),
+        Ok((journal, _)) => Ok((Opened { journal, flushed }, replay)),
         Err(error @ OpenError::Damaged { .. }) => Err(StartError::LogDamaged {
             dir,
             why: error.to_string(),
@@ -177,7 +192,7 @@ fn open_journal(dir: &Path) -> Result<(Journal<Tag>, Replay), StartError> {
 }
 
 /// What the journal holds, checked; `None` for an empty one.
-fn read_log(place: &Place) -> Result<(Journal<Tag>, Option<Contents>), StartError> {
+fn read_log(place: &Place) -> Result<(Opened, Option<Contents>), StartError> {
     let dir = place.log();
     let (journal, replay) = open_journal(&dir)?;
     match replay.error {
@@ -220,7 +235,7 @@ fn read_log(place: &Place) -> Result<(Journal<Tag>, Option<Contents>), StartErro
 pub(crate) fn open_log(place: &Place) -> Result<LogStore, StartError> {
     let (journal, contents) = read_log(place)?;
     let contents = contents.expect("the log was written before");
-    Ok(LogStore::new(journal, contents))
+    Ok(journal.store(contents))
 }
 
 /// Opens all parts and makes them agree. Blocks on the disk.
@@ -246,7 +261,7 @@ pub(crate) fn recover(place: &Place) -> Result<Recovered, StartError> {
     let applied = choose(place, &contents, whole, stored, &broken)?;
     cover_purged(place, &contents, &snapshots, &applied)?;
     Ok(Recovered {
-        log: LogStore::new(journal, contents),
+        log: journal.store(contents),
         snapshots: Arc::new(snapshots),
         keeper,
         applied,
@@ -258,7 +273,7 @@ type Stored = (Keeper, Option<Applied>);
 /// An empty log is a new node's only if nothing else says that there was one.
 fn fresh(
     place: &Place,
-    journal: Journal<Tag>,
+    journal: Opened,
     snapshots: Snapshots,
     (whole, broken): (Vec<Parsed>, Vec<String>),
     (keeper, stored): Stored,
@@ -276,7 +291,7 @@ fn fresh(
             ..unknown_head()
         };
         return Ok(Recovered {
-            log: LogStore::new(journal, Contents::new(head)),
+            log: journal.store(Contents::new(head)),
             snapshots: Arc::new(snapshots),
             keeper,
             applied: Applied::default(),

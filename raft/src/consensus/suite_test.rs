@@ -30,8 +30,8 @@ impl StoreBuilder<Kind, LogStore, StateMachine, TempDir> for Fresh {
         let dir = tempfile::tempdir().unwrap();
         let found = recover(&place(dir.path())).unwrap();
         found.log.write_head().await.unwrap();
-        let machine = StateMachine::new(found.applied, found.keeper, found.snapshots, Arc::new(|_| {}));
-        Ok((dir, found.log, machine))
+        let log = found.log.clone();
+        Ok((dir, log, StateMachine::new(found, Arc::new(|_| {}))))
     }
 }
 
