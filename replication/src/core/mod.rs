@@ -30,11 +30,7 @@ mod role;
 #[cfg(test)]
 mod core_test;
 #[cfg(test)]
-mod sim_check;
-#[cfg(test)]
-mod sim_test;
-#[cfg(test)]
-mod sim_world;
+mod sim;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

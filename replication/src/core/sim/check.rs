@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use holdfast_types::{BlockRange, OpOutcome};
 
-use super::sim_world::PLAIN;
+use super::PLAIN;
 
 /// What a command does, as far as the check goes.
 #[derive(Debug, Clone, Copy)]

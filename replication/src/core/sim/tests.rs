@@ -2,17 +2,17 @@
 //!
 //! `HOLDFAST_SEED=n` runs one seed, `HOLDFAST_SEEDS=n` that many, `HOLDFAST_TRACE=1` prints every event.
 
-use super::Faults;
-use super::sim_world::{Plan, Script, World};
+use super::{Faults, Plan, Script, World};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-const SCRIPTS: [Script; 6] = [
+const SCRIPTS: [Script; 7] = [
     Script::CrashAtDone,
     Script::CutAtGrowth,
     Script::CrashInResync,
+    Script::PowerAfterGrowth,
     Script::Switchovers,
     Script::OldPrimaryReturns,
     Script::Isolated,
@@ -21,7 +21,7 @@ const SCRIPTS: [Script; 6] = [
 fn plan(seed: u64, script: Script, faults: Faults) -> Plan {
     Plan {
         script,
-        nodes: if seed % 3 == 0 || script == Script::OldPrimaryReturns {
+        nodes: if seed.is_multiple_of(3) || script == Script::OldPrimaryReturns {
             3
         } else {
             2
@@ -133,6 +133,6 @@ broken! {
     e1_serving_on_after_a_restart_is_noticed: serve_after_restart, None, 100;
     f1_names_forgotten_are_noticed: forget_names, None, 100;
     r1_base_forgotten_is_noticed: base_forgotten, CrashInResync, 100;
-    r1_extent_not_flushed_before_the_log_starts_anew_is_noticed: restart_unflushed, CrashInResync, 300;
+    r1_extent_not_flushed_before_the_log_starts_anew_is_noticed: restart_unflushed, PowerAfterGrowth, 300;
     e6_resumed_by_a_timer_is_noticed: resume_by_timer, Switchovers, 100;
 }

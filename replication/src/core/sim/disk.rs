@@ -1,0 +1,188 @@
+//! Journals and extents of the simulated nodes.
+
+use super::*;
+
+impl World {
+    pub(super) fn journal(&mut self, n: usize, seq: u64, entry: Entry) {
+        self.nodes[n].pending.push_back((seq, Some(entry)));
+        self.start_flush(n);
+    }
+
+    pub(super) fn start_flush(&mut self, n: usize) {
+        if self.nodes[n].flushing.is_none() && !self.nodes[n].pending.is_empty() {
+            let count = self.nodes[n].pending.len();
+            self.nodes[n].flushing = Some(count);
+            let time = self.rng.between(MS / 10, 3 * MS);
+            let run = self.nodes[n].incarnation;
+            self.at(time, Ev::Flushed(n, run));
+        }
+    }
+
+    pub(super) fn flushed(&mut self, n: usize, run: u64) -> Result<(), String> {
+        let node = &mut self.nodes[n];
+        if node.incarnation != run {
+            return Ok(());
+        }
+        let mut newest = 0;
+        for _ in 0..node.flushing.take().unwrap_or(0) {
+            if let Some((seq, entry)) = node.pending.pop_front() {
+                newest = newest.max(seq);
+                node.stable.extend(entry);
+            }
+        }
+        self.start_flush(n);
+        if newest > 0 && !self.nodes[n].failed {
+            let seq = JournalSeq(newest);
+            return self.feed(n, Event::Appended { seq });
+        }
+        Ok(())
+    }
+
+    /// Applies under way are finished and the extent made stable, before the journal lets go of their records.
+    pub(super) fn flush_extent(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let mut extent = node.extent.clone();
+        for io in node.io.values() {
+            if let Io::Apply(record) = io {
+                apply(&mut extent, record);
+            }
+        }
+        node.extent_stable = extent;
+    }
+
+    pub(super) fn checkpoint(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let Some(core) = node.core.as_ref() else { return };
+        let checkpoint = Checkpoint {
+            applied: core.applied(),
+            history: core.history(),
+            commit: core.committed(),
+            seen: core.seen(),
+        };
+        node.extent_stable = node.extent.clone();
+        // Through the journal, behind everything the core asked for before: its state includes that.
+        node.pending.push_back((0, Some(Entry::Checkpoint(checkpoint))));
+        self.start_flush(n);
+        let rarely = matches!(self.plan.script, Script::PowerAfterGrowth | Script::Done);
+        let again = self.rng.between(20, if rarely { 5000 } else { 400 });
+        self.at(again * MS, Ev::Checkpoint(n));
+    }
+
+    pub(super) fn recovered(entries: &[Entry]) -> Recovered {
+        let mut r = Recovered::default();
+        for entry in entries {
+            match entry {
+                Entry::Record(record) => {
+                    r.commit = r.commit.max(record.commit);
+                    r.seen = r.seen.max(record.pos.epoch);
+                    r.tail.push(record.clone());
+                }
+                Entry::Truncate(after) => r.tail.retain(|record| record.pos.lsn <= after.lsn),
+                Entry::Restart(base, from, history) => {
+                    r.tail.clear();
+                    r.base = Some(*base);
+                    r.applied = *from;
+                    r.history = history.clone();
+                    r.commit = from.lsn;
+                    r.damaged = false;
+                }
+                Entry::Damage => r.damaged = true,
+                Entry::ClearBase => r.base = None,
+                Entry::Checkpoint(c) => {
+                    r.applied = c.applied;
+                    r.history = c.history.clone();
+                    r.commit = r.commit.max(c.commit);
+                    r.seen = r.seen.max(c.seen);
+                    r.tail.retain(|record| record.pos.lsn > c.applied.lsn);
+                }
+            }
+        }
+        r
+    }
+
+    /// A disk that lies: only while another member of the set is whole.
+    pub(super) fn damage(&mut self, n: usize) {
+        let view = Arc::clone(self.views.last().unwrap());
+        let whole = |m: usize| {
+            let found = Self::recovered(&self.nodes[m].stable);
+            view.in_sync.contains(&self.nodes[m].id) && found.base.is_none() && !found.damaged
+        };
+        let healed = self.damaged.is_none_or(whole);
+        if healed && (0..self.nodes.len()).any(|m| m != n && whole(m)) {
+            self.log(|| format!("damage {n}"));
+            self.damaged = Some(n);
+            let node = &mut self.nodes[n];
+            node.stable.push(Entry::Damage);
+            for block in &mut node.extent {
+                if self.rng.chance(30) {
+                    *block = u64::MAX - 1;
+                }
+            }
+            node.extent_stable = node.extent.clone();
+            *self.notes.entry("damaged").or_default() += 1;
+        }
+    }
+
+    pub(super) fn start_io(&mut self, n: usize, io: u64, what: Io) -> Result<(), String> {
+        let ranges = |io: &Io| -> Vec<BlockRange> {
+            match io {
+                Io::Apply(record) => record.body.ranges().to_vec(),
+                Io::Read(range) | Io::Hash(range) => vec![*range],
+            }
+        };
+        let mine = ranges(&what);
+        for other in self.nodes[n].io.values() {
+            let writes = matches!(what, Io::Apply(_)) || matches!(other, Io::Apply(_));
+            if writes && ranges(other).iter().any(|a| mine.iter().any(|b| a.overlaps(*b))) {
+                return Err(format!("I/O overlaps: {what:?} beside {other:?}"));
+            }
+        }
+        let longest = if matches!(what, Io::Hash(_)) {
+            self.plan.hash_ms * MS
+        } else {
+            2 * MS
+        };
+        self.nodes[n].io.insert(io, what);
+        let time = self.rng.between(MS / 50, longest);
+        let run = self.nodes[n].incarnation;
+        self.at(time, Ev::IoDone(n, run, io));
+        Ok(())
+    }
+
+    pub(super) fn io_done(&mut self, n: usize, run: u64, io: u64) -> Result<(), String> {
+        let node = &mut self.nodes[n];
+        if node.incarnation != run || node.failed {
+            return Ok(());
+        }
+        let Some(what) = node.io.remove(&io) else {
+            return Ok(());
+        };
+        let token = IoToken(io);
+        let event = match what {
+            Io::Apply(record) => {
+                apply(&mut node.extent, &record);
+                Event::Applied { io: token }
+            }
+            Io::Read(range) => {
+                let mut data = Vec::new();
+                for value in &node.extent[span(range)] {
+                    data.extend_from_slice(&fill(*value, 1));
+                }
+                Event::ReadDone {
+                    io: token,
+                    data: data.into(),
+                }
+            }
+            Io::Hash(range) => {
+                let mut hash = [0; 32];
+                let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
+                for value in &node.extent[span(range)] {
+                    sum = (sum ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+                }
+                hash[..8].copy_from_slice(&sum.to_be_bytes());
+                Event::Hashed { io: token, hash }
+            }
+        };
+        self.feed(n, event)
+    }
+}
