@@ -2,7 +2,13 @@
 //! each, both nodes together. A figure to start from and a place to point a profiler at; no network, no SCSI.
 //!
 //! `cargo run --release -p holdfast-replication --example pair_iops [DIRECTORY [SECONDS]]`
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss)]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
 
 #[path = "../tests/pair/mod.rs"]
 mod pair;
@@ -20,10 +26,19 @@ const BYTES: u64 = 1 << 30;
 
 fn cpu() -> Duration {
     let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(usage.tv_sec.try_into().unwrap(), usage.tv_nsec.try_into().unwrap())
+    Duration::new(
+        usage.tv_sec.try_into().unwrap(),
+        usage.tv_nsec.try_into().unwrap(),
+    )
 }
 
-fn measure(name: &str, node: &Node, depth: usize, seconds: u64, op: impl Fn(u64, Bytes) -> holdfast_types::BlockOp) {
+fn measure(
+    name: &str,
+    node: &Node,
+    depth: usize,
+    seconds: u64,
+    op: impl Fn(u64, Bytes) -> holdfast_types::BlockOp,
+) {
     let mut rng = StdRng::seed_from_u64(1);
     let data = Bytes::from(vec![0x5a; 4096]);
     let mut times = Vec::new();
@@ -38,7 +53,10 @@ fn measure(name: &str, node: &Node, depth: usize, seconds: u64, op: impl Fn(u64,
     let answers = node.answers.lock().unwrap();
     while !open.is_empty() {
         let (id, outcome) = answers.recv().unwrap();
-        assert!(matches!(outcome, OpOutcome::Done | OpOutcome::Data(_)), "{outcome:?}");
+        assert!(
+            matches!(outcome, OpOutcome::Done | OpOutcome::Data(_)),
+            "{outcome:?}"
+        );
         times.push(open.remove(&id).unwrap().elapsed());
         if start.elapsed() < Duration::from_secs(seconds) {
             submit(&mut open);
@@ -60,7 +78,9 @@ fn measure(name: &str, node: &Node, depth: usize, seconds: u64, op: impl Fn(u64,
 fn main() {
     let mut args = std::env::args().skip(1);
     let root = args.next().unwrap_or_else(|| ".".to_owned());
-    let seconds = args.next().map_or(5, |text| text.parse().expect("a number of seconds"));
+    let seconds = args
+        .next()
+        .map_or(5, |text| text.parse().expect("a number of seconds"));
     let dir = tempfile::tempdir_in(root).unwrap();
     let pair = Pair::new(dir.path(), BYTES, DriverConfig::default());
     pair.wait_serving(A);

@@ -1,4 +1,9 @@
 //! Two data nodes from end to end, without a cluster around them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test prints its seed, and fails where it must"
+)]
 
 mod pair;
 
@@ -16,7 +21,9 @@ const BLOCKS: u64 = BYTES / BLOCK;
 
 /// The seed, printed, or taken back from HOLDFAST_SEED.
 fn rng() -> StdRng {
-    let given = std::env::var("HOLDFAST_SEED").ok().and_then(|text| text.parse().ok());
+    let given = std::env::var("HOLDFAST_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let seed: u64 = given.unwrap_or_else(rand::random);
     println!("HOLDFAST_SEED={seed}");
     StdRng::seed_from_u64(seed)
@@ -60,7 +67,10 @@ impl Model {
     fn gamble(node: &Arc<Node>, rng: &mut StdRng) -> Vec<(u64, Bytes)> {
         (0..16)
             .map(|i| {
-                let (lba, data) = (i * 64 + rng.random_range(0..60), content(rng.random::<u64>() >> 20, 4));
+                let (lba, data) = (
+                    i * 64 + rng.random_range(0..60),
+                    content(rng.random::<u64>() >> 20, 4),
+                );
                 node.submit(pair::write(lba, data.clone()));
                 (lba, data)
             })
@@ -71,7 +81,9 @@ impl Model {
     fn settle(&mut self, node: &Arc<Node>, gambled: Vec<(u64, Bytes)>) {
         let mut found = 0;
         for (lba, data) in gambled {
-            let OpOutcome::Data(read) = node.read(lba, 4) else { panic!("no data at {lba}") };
+            let OpOutcome::Data(read) = node.read(lba, 4) else {
+                panic!("no data at {lba}")
+            };
             let at = usize::try_from(lba * BLOCK).unwrap();
             let block = usize::try_from(BLOCK).unwrap();
             for i in (0..data.len()).step_by(block) {
@@ -178,4 +190,46 @@ fn j3_a_small_journal_slows_writers_down_and_loses_nothing() {
     pair.start(A);
     pair.wait_in_sync();
     model.check(&pair.node(A));
+}
+
+#[test]
+fn j1_a_replica_with_a_damaged_journal_is_resynced_before_it_counts() {
+    let mut rng = rng();
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(dir.path(), BYTES, config());
+    let mut model = Model::new();
+    pair.wait_serving(A);
+    model.write(&pair.node(A), &mut rng, 200, 4);
+    pair.kill_both(B);
+    // A byte in the middle of what was acknowledged.
+    let journal = dir.path().join("b/journal");
+    let segments = std::fs::read_dir(journal)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let first = segments
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("segment"))
+        .min()
+        .unwrap();
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[200 << 10] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    pair.start(B);
+    let damaged = |pair: &Pair| {
+        pair.node(B)
+            .node
+            .status(pair::EXTENT)
+            .and_then(|status| status.damaged)
+    };
+    assert!(damaged(&pair).is_some(), "{:?}", pair.node(B).node.verdict());
+    pair.start(A);
+    pair.promote(A);
+    pair.wait_serving(A);
+    pair.wait("healed", Duration::from_secs(30), |pair| {
+        pair.view().in_sync.len() == 2 && damaged(pair).is_none()
+    });
+    model.write(&pair.node(A), &mut rng, 50, 4);
+    pair.kill(A);
+    pair.promote(B);
+    pair.wait_serving(B);
+    model.check(&pair.node(B));
 }

@@ -53,7 +53,9 @@ pub(super) fn serve(shared: &Arc<Shared>) {
     let mut next = Instant::now() + shared.config.checkpoint_every;
     while !shared.stopped() {
         std::thread::sleep(LOOK_EVERY.min(shared.config.checkpoint_every));
-        let Some(journal) = shared.journal.get() else { continue };
+        let Some(journal) = shared.journal.get() else {
+            continue;
+        };
         journal.pump();
         let fill = journal.fill_percent();
         let tight = fill >= shared.config.admit_below_percent;
@@ -110,7 +112,10 @@ fn checkpoint(shared: &Arc<Shared>, extent: &Arc<Extent>, hurry: bool) {
         return;
     }
     let (tell, told) = mpsc::channel();
-    let mode = Mode { reclaim: hurry, copy: false };
+    let mode = Mode {
+        reclaim: hurry,
+        copy: false,
+    };
     if write(shared, extent, &seen, mode, tell) {
         // An error means that the journal is gone, a timeout that it is slow: either way nothing is given back early.
         let _ = told.recv_timeout(STABLE_WAIT);
@@ -139,7 +144,9 @@ struct Mode {
 
 /// Writes the checkpoint. False if it cannot be now: the log has started anew since `seen`, or something waits that must come first.
 fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: mpsc::Sender<()>) -> bool {
-    let Some(journal) = shared.journal.get() else { return false };
+    let Some(journal) = shared.journal.get() else {
+        return false;
+    };
     let slot = extent.lock();
     if slot.restarts != seen.restarts || slot.gate.is_some() || journal.must_wait(&extent.place) {
         return false;
@@ -148,7 +155,11 @@ fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: m
     let durable = core.status().durable;
     let checkpoint = Checkpoint {
         applied: seen.applied,
-        end: extent.place.pos_at(durable).unwrap_or(seen.applied).max(seen.applied),
+        end: extent
+            .place
+            .pos_at(durable)
+            .unwrap_or(seen.applied)
+            .max(seen.applied),
         commit: core.committed(),
         seen: core.seen(),
         base: core.base(),
@@ -158,7 +169,10 @@ fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: m
     journal.append(&extent.place, Entry::Checkpoint(checkpoint), mode.reclaim, tag());
     if mode.copy {
         // What was applied since `seen` stays where it is, and keeps its segment; what is not stable yet lies at the end anyway.
-        for record in core.unapplied().filter(|record: &&Record| record.pos.lsn <= durable) {
+        for record in core
+            .unapplied()
+            .filter(|record: &&Record| record.pos.lsn <= durable)
+        {
             journal.append(&extent.place, Entry::Record(record.clone()), true, tag());
         }
     }
@@ -167,7 +181,9 @@ fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: m
 
 /// Copies forward what pins the older half of the journal (J3).
 fn copy_forward(shared: &Arc<Shared>, extents: &[Arc<Extent>]) {
-    let Some(journal) = shared.journal.get() else { return };
+    let Some(journal) = shared.journal.get() else {
+        return;
+    };
     let (first, end) = (journal.first().get(), journal.durable_through().get());
     let middle = Position::new(first + end.saturating_sub(first) / 2);
     for extent in extents {
@@ -182,7 +198,10 @@ fn copy_forward(shared: &Arc<Shared>, extents: &[Arc<Extent>]) {
             continue;
         }
         let (tell, told) = mpsc::channel();
-        let mode = Mode { reclaim: true, copy: true };
+        let mode = Mode {
+            reclaim: true,
+            copy: true,
+        };
         if write(shared, extent, &seen, mode, tell) {
             // Ends when every tag has come back and is dropped, or after a while.
             while told.recv_timeout(STABLE_WAIT).is_ok() {}
@@ -192,14 +211,19 @@ fn copy_forward(shared: &Arc<Shared>, extents: &[Arc<Extent>]) {
 
 /// Gives back what no extent needs.
 fn release(shared: &Shared) {
-    let Some(journal) = shared.journal.get() else { return };
+    let Some(journal) = shared.journal.get() else {
+        return;
+    };
     let _lifecycle = shared.lifecycle.lock().unwrap_or_else(PoisonError::into_inner);
     let durable = journal.durable_through();
     let mut needed = durable;
     for extent in shared.all() {
         // What is marked as not to be trusted needs nothing of the journal: it is resynced (J2).
         if extent.failed.load(Ordering::Acquire)
-            && extent.file.get().is_some_and(|file| file.meta().damaged.is_some())
+            && extent
+                .file
+                .get()
+                .is_some_and(|file| file.meta().damaged.is_some())
         {
             continue;
         }

@@ -51,7 +51,12 @@ pub(super) struct Scratch {
 }
 
 impl Extent {
-    pub(super) fn new(id: ExtentId, core: ExtentCore, file: Option<Arc<ExtentFile>>, place: Arc<Place>) -> Self {
+    pub(super) fn new(
+        id: ExtentId,
+        core: ExtentCore,
+        file: Option<Arc<ExtentFile>>,
+        place: Arc<Place>,
+    ) -> Self {
         let slot = Slot {
             core,
             view: None,

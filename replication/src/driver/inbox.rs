@@ -69,7 +69,11 @@ impl<J> Inbox<J> {
     pub(crate) fn close(&self, discard: bool) {
         let mut state = self.lock();
         state.closed = true;
-        let dropped = if discard { std::mem::take(&mut state.jobs) } else { Vec::new() };
+        let dropped = if discard {
+            std::mem::take(&mut state.jobs)
+        } else {
+            Vec::new()
+        };
         drop(state);
         drop(dropped);
         self.ready.notify_all();

@@ -99,7 +99,10 @@ pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>) {
                 shared.open_gate(&job.extent);
                 continue;
             };
-            match done.iter_mut().find(|(extent, _)| Arc::ptr_eq(extent, &job.extent)) {
+            match done
+                .iter_mut()
+                .find(|(extent, _)| Arc::ptr_eq(extent, &job.extent))
+            {
                 Some((_, events)) => events.push(event),
                 None => done.push((job.extent, vec![event])),
             }

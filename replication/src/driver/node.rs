@@ -16,7 +16,9 @@ use super::{DriverConfig, Front, LeaseView, Proposer, checkpoint, timer};
 use crate::core::ExtentCore;
 use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, View};
 use crate::net::{Links, Net, NetConfig, PeerAddress};
-use crate::store::{Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError};
+use crate::store::{
+    Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError,
+};
 
 /// How long the first journal entry of a new extent may take.
 const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(30);
@@ -359,7 +361,12 @@ impl Shared {
         let failed = || StoreError::damaged(&self.store.journal(), "it takes no entries");
         let journal = self.journal.get().ok_or_else(failed)?;
         let (tell, told) = mpsc::channel();
-        journal.append(place, Entry::Checkpoint(Checkpoint::default()), false, Tag::Told(tell));
+        journal.append(
+            place,
+            Entry::Checkpoint(Checkpoint::default()),
+            false,
+            Tag::Told(tell),
+        );
         told.recv_timeout(FIRST_ENTRY_WAIT).map_err(|_| failed())
     }
 

@@ -41,7 +41,7 @@ pub(super) struct Shared {
     /// Held while extents come and go, and while journal segments are given back.
     pub(super) lifecycle: Mutex<()>,
     /// Messages that came before their extent did.
-    early: Mutex<HashMap<ExtentId, Vec<(NodeId, LinkId, Message)>>>,
+    early: Mutex<HashMap<ExtentId, Early>>,
     /// Writes that wait for room in the journal (J3).
     waiting: Mutex<VecDeque<(Arc<Extent>, OpId, Request)>>,
     /// The journal has too little room for new writes.
@@ -49,6 +49,9 @@ pub(super) struct Shared {
     stopped: AtomicBool,
     next_reader: AtomicUsize,
 }
+
+/// Messages with their sender and link.
+type Early = Vec<(NodeId, LinkId, Message)>;
 
 /// What is done after the extent's lock is given back.
 #[derive(Default)]
@@ -133,7 +136,11 @@ impl Shared {
             if after.reads.is_empty() {
                 return;
             }
-            let events: Vec<Event> = after.reads.drain(..).filter_map(|job| self.read_now(job)).collect();
+            let events: Vec<Event> = after
+                .reads
+                .drain(..)
+                .filter_map(|job| self.read_now(job))
+                .collect();
             if events.is_empty() {
                 return;
             }
@@ -141,7 +148,12 @@ impl Shared {
         }
     }
 
-    fn step(self: &Arc<Self>, extent: &Arc<Extent>, events: impl IntoIterator<Item = Event>, after: &mut After) {
+    fn step(
+        self: &Arc<Self>,
+        extent: &Arc<Extent>,
+        events: impl IntoIterator<Item = Event>,
+        after: &mut After,
+    ) {
         let mut slot = extent.lock();
         // Looked at under the lock: who stops the node waits for it to come free, and nothing happens afterwards.
         if self.stopped() {
@@ -272,7 +284,11 @@ impl Shared {
                 links.send(to, link, sends.drain(..).map(|(_, _, message)| (extent, message)));
             } else {
                 let some: Vec<_> = sends.extract_if(.., |other| same(other)).collect();
-                links.send(to, link, some.into_iter().map(|(_, _, message)| (extent, message)));
+                links.send(
+                    to,
+                    link,
+                    some.into_iter().map(|(_, _, message)| (extent, message)),
+                );
             }
         }
     }
@@ -327,9 +343,14 @@ impl Shared {
         }
     }
 
-    /// Takes a command in, or has it wait if it writes and the journal has too little room (J3).
+    /// New writes had better wait: the journal has too little room (J3), or a peer takes too little off its link.
+    fn crowded(&self) -> bool {
+        self.tight.load(Ordering::Relaxed) || self.links().is_some_and(|links| links.congested())
+    }
+
+    /// Takes a command in, or has it wait if it writes and the node is crowded.
     pub(super) fn submit(self: &Arc<Self>, extent: &Arc<Extent>, op: OpId, request: Request) {
-        if request.op.writes() && self.tight.load(Ordering::Relaxed) {
+        if request.op.writes() && self.crowded() {
             guard(&self.waiting).push_back((Arc::clone(extent), op, request));
             self.timer.watch_waiting();
             return;
@@ -343,10 +364,9 @@ impl Shared {
         loop {
             let next = {
                 let mut waiting = guard(&self.waiting);
-                let overdue =
-                    |request: &Request| now.since(request.received) >= self.config.core.hold_limit;
-                let ready = !self.tight.load(Ordering::Relaxed)
-                    || waiting.front().is_some_and(|(_, _, request)| overdue(request));
+                let overdue = |request: &Request| now.since(request.received) >= self.config.core.hold_limit;
+                let ready =
+                    !self.crowded() || waiting.front().is_some_and(|(_, _, request)| overdue(request));
                 if !ready && !waiting.is_empty() {
                     self.timer.watch_waiting();
                 }
@@ -376,7 +396,12 @@ impl Shared {
     }
 
     /// The links are up as given: what an extent that is new here has to hear first, and what came for it before.
-    pub(super) fn catch_up(self: &Arc<Self>, extent: &Arc<Extent>, view: &Arc<View>, links: &[(Identity, LinkId)]) {
+    pub(super) fn catch_up(
+        self: &Arc<Self>,
+        extent: &Arc<Extent>,
+        view: &Arc<View>,
+        links: &[(Identity, LinkId)],
+    ) {
         let ups = links.iter().map(|(peer, link)| Event::PeerUp {
             peer: *peer,
             link: *link,
@@ -493,7 +518,9 @@ pub(super) fn spawn(
 /// The threads that touch extents.
 pub(super) fn spawn_io(shared: &Arc<Shared>) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
     let mut threads = vec![
-        spawn("extent-apply", shared, |shared| io::serve(shared, &shared.applies))?,
+        spawn("extent-apply", shared, |shared| {
+            io::serve(shared, &shared.applies)
+        })?,
         spawn("extent-hash", shared, |shared| io::serve(shared, &shared.hashes))?,
     ];
     for index in 0..shared.reads.len() {

@@ -64,7 +64,9 @@ impl Progress {
                 .unwrap_or((now, resync.bytes_left));
             began.insert(node, (since, left));
             let proven = left.saturating_sub(resync.bytes_left);
-            let millis = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX).max(1);
+            let millis = u64::try_from(now.since(since).as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1);
             let total = resync.bytes_total.max(1);
             #[allow(clippy::cast_precision_loss)]
             let done = 1.0 - resync.bytes_left.min(total) as f64 / total as f64;
@@ -86,7 +88,11 @@ pub(super) fn snapshot(slot: &mut Slot, damaged: Option<Damage>, now: Mono) -> E
     let core = slot.core.status();
     let resyncs = slot.progress.rates(&core, now);
     ExtentStatus {
-        in_sync: slot.view.as_ref().map(|view| view.in_sync.clone()).unwrap_or_default(),
+        in_sync: slot
+            .view
+            .as_ref()
+            .map(|view| view.in_sync.clone())
+            .unwrap_or_default(),
         fenced: slot.fenced,
         damaged,
         resyncs,

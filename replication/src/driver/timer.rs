@@ -67,7 +67,9 @@ impl Timer {
     /// Sees to it that the extent is looked at at `deadline` or earlier. A later deadline than the one it has costs nothing here: it is
     /// looked at early, once, and armed again.
     pub(super) fn arm(&self, extent: &Arc<Extent>, deadline: Option<Mono>) {
-        let Some(at) = deadline.map(Mono::as_nanos) else { return };
+        let Some(at) = deadline.map(Mono::as_nanos) else {
+            return;
+        };
         if extent.armed.fetch_min(at, Ordering::AcqRel) <= at {
             return;
         }

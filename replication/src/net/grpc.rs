@@ -412,3 +412,7 @@ async fn read(shared: &Shared, mut incoming: Streaming<pb::Frame>, link: &Arc<Li
         }
     }
 }
+
+#[cfg(test)]
+#[path = "grpc_test.rs"]
+mod tests;

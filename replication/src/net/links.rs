@@ -10,7 +10,9 @@ use super::outbox::Outbox;
 use crate::core::api::{Identity, LinkId, Message};
 
 /// Bytes that may wait for one peer. The core bounds what it has under way, so more means that the peer takes nothing off: the link is reset.
-const OUTBOX_BYTES_MAX: usize = 256 << 20;
+const OUTBOX_BYTES_MAX: usize = 1 << 30;
+/// Bytes that wait for one peer from which on new writes wait with them.
+const CONGESTED_BYTES: usize = 32 << 20;
 
 /// What a connection must be able to do besides carrying batches: the seam between [`Links`] and a transport.
 pub trait Carrier: Send + Sync + std::fmt::Debug {
@@ -237,6 +239,17 @@ impl Links {
         }
         self.events.receive(node, link.id, messages);
         true
+    }
+
+    /// Whether so much waits for some peer that new writes had better wait.
+    pub fn congested(&self) -> bool {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().any(|peer| {
+            let current = peer.current.read().unwrap_or_else(PoisonError::into_inner);
+            current
+                .as_ref()
+                .is_some_and(|link| link.outbox.bytes() > CONGESTED_BYTES)
+        })
     }
 
     /// Whether a batch may be handed on now.

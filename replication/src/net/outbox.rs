@@ -1,6 +1,7 @@
 //! What waits to be sent over one link.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -20,6 +21,8 @@ const OVERHEAD: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
+    /// As in the state; read without its lock.
+    bytes: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,7 @@ impl Outbox {
             state.messages.push_back((extent, message));
         }
         let (bytes, waker) = (state.bytes, state.waker.take());
+        self.bytes.store(bytes, Ordering::Relaxed);
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -56,7 +60,7 @@ impl Outbox {
 
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
-        self.lock().bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Drops what waits; nothing is taken or given any more.
@@ -64,6 +68,7 @@ impl Outbox {
         let mut state = self.lock();
         state.closed = true;
         state.bytes = 0;
+        self.bytes.store(0, Ordering::Relaxed);
         let (dropped, waker) = (std::mem::take(&mut state.messages), state.waker.take());
         drop(state);
         drop(dropped);
@@ -93,6 +98,7 @@ impl Outbox {
             batch.extend(state.messages.pop_front());
         }
         state.bytes -= size;
+        self.bytes.store(state.bytes, Ordering::Relaxed);
         Poll::Ready(Some(batch))
     }
 }

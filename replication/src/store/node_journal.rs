@@ -229,14 +229,21 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
             queue.waiting.push_back(waiting);
         } else if let Some(waiting) = self.put(&mut queue.replaces, waiting) {
             // What makes room may not wait behind what needs it (see `must_wait`).
-            if waiting.reclaim { queue.waiting.push_front(waiting) } else { queue.waiting.push_back(waiting) }
+            if waiting.reclaim {
+                queue.waiting.push_front(waiting)
+            } else {
+                queue.waiting.push_back(waiting)
+            }
         }
     }
 
     /// Whether an entry of this extent waits that a checkpoint written past it would contradict.
     pub fn must_wait(&self, place: &Arc<Place>) -> bool {
         let queue = self.queue();
-        let mine = queue.waiting.iter().filter(|waiting| Arc::ptr_eq(&waiting.place, place));
+        let mine = queue
+            .waiting
+            .iter()
+            .filter(|waiting| Arc::ptr_eq(&waiting.place, place));
         mine.into_iter().any(|waiting| waiting.effect.replaces())
     }
 

@@ -1,4 +1,9 @@
 //! The journal of a node with real files.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::type_complexity,
+    reason = "small numbers, plain tuples"
+)]
 
 use std::sync::mpsc;
 
@@ -66,7 +71,9 @@ impl Rig {
             let tell = tell.clone();
             Box::new(move |completion| {
                 if let Completion::Durable { tags, .. } = completion {
-                    tags.into_iter().for_each(|tag| drop(tell.send(tag)));
+                    for tag in tags {
+                        let _ = tell.send(tag);
+                    }
                 }
             })
         })?;

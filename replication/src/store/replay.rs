@@ -104,14 +104,6 @@ impl<R> ExtentLog<R> {
         self.applied
     }
 
-    pub(crate) fn base(&self) -> Option<Base> {
-        self.base
-    }
-
-    pub(crate) fn seen(&self) -> Epoch {
-        self.seen
-    }
-
     /// The position with this lsn, at or behind the checkpoint.
     pub(crate) fn pos_at(&self, lsn: Lsn) -> Option<LogPos> {
         let index = lsn.0.checked_sub(self.applied.lsn.0)?;
@@ -121,27 +113,10 @@ impl<R> ExtentLog<R> {
         }
     }
 
-    /// Records behind the checkpoint, oldest first.
-    pub(crate) fn tail(&self) -> impl ExactSizeIterator<Item = &Place<R>> {
-        self.tail.iter()
-    }
-
     /// The oldest place in the journal that recovery of this extent needs.
     pub(crate) fn needed_from(&self) -> Option<Position> {
         let anchor = self.anchor?;
         Some(self.tail.front().map_or(anchor, |first| first.at.min(anchor)))
-    }
-
-    /// What a checkpoint at `applied` says. `applied` is at or behind the present one.
-    pub(crate) fn checkpoint(&self, applied: LogPos, commit: Lsn, seen: Epoch, end: LogPos) -> Checkpoint {
-        Checkpoint {
-            applied,
-            end,
-            commit: self.commit.max(commit),
-            seen: self.seen.max(seen),
-            base: self.base,
-            history: self.history.up_to(applied.lsn),
-        }
     }
 
     /// A record was appended at `at`.

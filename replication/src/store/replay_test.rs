@@ -6,6 +6,34 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::api::RecordBody;
 
+/// What a node's core would say, from the log alone.
+impl ExtentLog<()> {
+    fn base(&self) -> Option<Base> {
+        self.base
+    }
+
+    fn seen(&self) -> Epoch {
+        self.seen
+    }
+
+    /// Records behind the checkpoint, oldest first.
+    fn tail(&self) -> impl ExactSizeIterator<Item = &Place<()>> {
+        self.tail.iter()
+    }
+
+    /// What a checkpoint at `applied` says. `applied` is at or behind the present one.
+    fn checkpoint(&self, applied: LogPos, commit: Lsn, seen: Epoch, end: LogPos) -> Checkpoint {
+        Checkpoint {
+            applied,
+            end,
+            commit: self.commit.max(commit),
+            seen: self.seen.max(seen),
+            base: self.base,
+            history: self.history.up_to(applied.lsn),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append { new_epoch: bool },

@@ -244,7 +244,10 @@ impl Pair {
             if start.elapsed() > limit {
                 let nodes = self.nodes.lock().unwrap();
                 let all: Vec<_> = nodes.values().map(|node| node.node.statuses()).collect();
-                panic!("{what}: not within {limit:?}; state {:?}, nodes {all:#?}", self.view());
+                panic!(
+                    "{what}: not within {limit:?}; state {:?}, nodes {all:#?}",
+                    self.view()
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -258,7 +261,9 @@ impl Pair {
     }
 
     pub fn wait_in_sync(&self) {
-        self.wait("both in sync", Duration::from_secs(60), |pair| pair.view().in_sync.len() == 2);
+        self.wait("both in sync", Duration::from_secs(60), |pair| {
+            pair.view().in_sync.len() == 2
+        });
     }
 }
 
@@ -333,7 +338,10 @@ fn govern(asked: &mpsc::Receiver<Ask>, state: &Mutex<View>, nodes: &Nodes, deaf:
                     .into_iter()
                     .for_each(|(_, proposal)| decide(&mut view, proposal, &identity)),
                 Ask::Promote(id) => {
-                    assert!(view.in_sync.contains(&id), "only in-sync replicas are promoted (I5)");
+                    assert!(
+                        view.in_sync.contains(&id),
+                        "only in-sync replicas are promoted (I5)"
+                    );
                     reign(&mut view, identity(id));
                 }
                 Ask::Publish => {}
@@ -344,7 +352,8 @@ fn govern(asked: &mpsc::Receiver<Ask>, state: &Mutex<View>, nodes: &Nodes, deaf:
         let view = Arc::new(state.lock().unwrap().clone());
         let all: Vec<_> = nodes.lock().unwrap().values().cloned().collect();
         for node in all {
-            node.node.apply_state(view.revision, &[(EXTENT, Arc::clone(&view))]);
+            node.node
+                .apply_state(view.revision, &[(EXTENT, Arc::clone(&view))]);
         }
     }
 }
@@ -357,7 +366,9 @@ fn reign(view: &mut View, primary: Option<Identity>) {
 
 /// E2.
 fn decide(view: &mut View, proposal: Proposal, identity: &dyn Fn(NodeId) -> Option<Identity>) {
-    let by_primary = view.primary.is_some_and(|primary| primary.node == proposal.by.node);
+    let by_primary = view
+        .primary
+        .is_some_and(|primary| primary.node == proposal.by.node);
     if proposal.epoch != view.epoch || proposal.version != view.version || !by_primary {
         return;
     }
