@@ -233,3 +233,40 @@ fn j1_a_replica_with_a_damaged_journal_is_resynced_before_it_counts() {
     pair.wait_serving(B);
     model.check(&pair.node(B));
 }
+
+#[test]
+fn j1_a_replica_whose_files_are_gone_or_broken_is_resynced_before_it_counts() {
+    let mut rng = rng();
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(dir.path(), BYTES, config());
+    let mut model = Model::new();
+    pair.wait_serving(A);
+    for remove in [true, false] {
+        model.write(&pair.node(A), &mut rng, 100, 4);
+        pair.kill_both(B);
+        let meta = dir.path().join(format!("b/extents/{}.meta", pair::EXTENT));
+        if remove {
+            std::fs::remove_file(meta).unwrap();
+        } else {
+            std::fs::write(meta, "holdfast-extent 1\nnonsense").unwrap();
+        }
+        pair.start(B);
+        pair.start(A);
+        let damaged = |pair: &Pair| {
+            pair.node(B)
+                .node
+                .status(pair::EXTENT)
+                .is_none_or(|status| status.damaged.is_some())
+        };
+        assert!(damaged(&pair));
+        pair.promote(A);
+        pair.wait_serving(A);
+        pair.wait("healed", Duration::from_secs(30), |pair| {
+            pair.view().in_sync.len() == 2 && !damaged(pair)
+        });
+    }
+    pair.kill(A);
+    pair.promote(B);
+    pair.wait_serving(B);
+    model.check(&pair.node(B));
+}

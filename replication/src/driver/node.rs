@@ -10,7 +10,7 @@ use holdfast_types::{ExtentId, Mono, NodeId, Revision};
 use tokio::net::TcpListener;
 
 use super::extent::{Extent, Tag};
-use super::shared::{Ears, Shared, spawn, spawn_io};
+use super::shared::{Ears, Shared, guard, spawn, spawn_io};
 use super::status::{ExtentStatus, snapshot};
 use super::{DriverConfig, Front, LeaseView, Proposer, checkpoint, timer};
 use crate::core::ExtentCore;
@@ -89,7 +89,7 @@ impl DataNode {
             lease,
         } = parts;
         let store = NodeStore::new(root)?;
-        let files = open_extents(&store)?;
+        let (files, broken) = open_extents(&store)?;
         let shared = Arc::new(Shared::new(me, config, store, front, proposer, lease));
         let sink = || {
             let shared: Weak<Shared> = Arc::downgrade(&shared);
@@ -100,6 +100,7 @@ impl DataNode {
             }) as Box<dyn holdfast_journal::Sink<Tag>>
         };
         let (journal, mut opened) = NodeJournal::open(&shared.store, &shared.config.journal, &files, sink)?;
+        *guard(&shared.lost) = broken.into_iter().chain(opened.without_files).collect();
         for (id, file) in files {
             if let Some((recovered, place)) = opened.extents.remove(&id) {
                 tracing::info!(extent = %id, applied = %recovered.applied, tail = recovered.tail.len(), damaged = recovered.damaged, "recovered");
@@ -250,16 +251,22 @@ fn spawn_all(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
 
 type Files = Vec<(ExtentId, Arc<ExtentFile>)>;
 
-fn open_extents(store: &NodeStore) -> Result<Files, StoreError> {
+/// What can be opened, and whose files were set aside because they are broken.
+fn open_extents(store: &NodeStore) -> Result<(Files, Vec<ExtentId>), StoreError> {
     let dir = store.extents();
-    let mut files = Vec::new();
+    let (mut files, mut broken) = (Vec::new(), Vec::new());
     for id in ExtentFile::list(&dir)? {
         match ExtentFile::open(&dir, id) {
             Ok(file) => files.push((id, Arc::new(file))),
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(extent = %id, %error, "its files are set aside; it is resynced from its peer before it counts again");
+                ExtentFile::set_aside(&dir, id)?;
+                broken.push(id);
+            }
             Err(error) => tracing::error!(extent = %id, %error, "the extent stays out"),
         }
     }
-    Ok(files)
+    Ok((files, broken))
 }
 
 impl Shared {
@@ -339,8 +346,9 @@ impl Shared {
     }
 
     fn create_files(&self, id: ExtentId, view: &View, place: &Arc<Place>) -> Result<ExtentFile, StoreError> {
-        // Later than its first epoch an in-sync member may have acknowledged records: an empty file is not that member.
-        let missing = view.in_sync.contains(&self.me.node) && view.epoch.0 > 1;
+        // An in-sync member may have acknowledged records, unless the extent is quite new: an empty file is not that member.
+        let old = view.epoch.0 > 1 || guard(&self.lost).contains(&id);
+        let missing = view.in_sync.contains(&self.me.node) && old;
         if missing {
             tracing::error!(extent = %id, "the files of the extent are gone: it is resynced from its peer before it counts again");
         }

@@ -1,6 +1,6 @@
 //! Events into cores, commands out of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) lease: Arc<dyn LeaseView>,
     /// Held while extents come and go, and while journal segments are given back.
     pub(super) lifecycle: Mutex<()>,
+    /// Extents that were here in an earlier run and whose files are gone or broken.
+    pub(super) lost: Mutex<HashSet<ExtentId>>,
     /// Messages that came before their extent did.
     early: Mutex<HashMap<ExtentId, Early>>,
     /// Writes that wait for room in the journal (J3).
@@ -60,7 +62,7 @@ struct After {
     reads: Vec<Job>,
 }
 
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -88,6 +90,7 @@ impl Shared {
             proposer,
             lease,
             lifecycle: Mutex::new(()),
+            lost: Mutex::default(),
             early: Mutex::default(),
             waiting: Mutex::default(),
             tight: AtomicBool::new(false),

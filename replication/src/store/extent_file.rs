@@ -401,6 +401,25 @@ impl ExtentFile {
         sync_dir(dir)
     }
 
+    /// Gives the files of extent `id` other names (`….broken`), for people to look at; older ones of that name are replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn set_aside(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
+        // The data first: as long as the description is there, this is tried again.
+        for path in [data_path(dir, id), ExtentMeta::path(dir, id)] {
+            let mut name = path.clone().into_os_string();
+            name.push(".broken");
+            match fs::rename(&path, &name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("rename", &path, error));
+                }
+                _ => {}
+            }
+        }
+        sync_dir(dir)
+    }
+
     fn check_alive(&self) -> Result<(), StoreError> {
         if self.has_failed() {
             return Err(StoreError::Failed(self.id));

@@ -3,7 +3,7 @@
 //! Appending never fails in the caller's face: what the journal cannot take yet (its queue or its segments are full) waits here in order and
 //! goes in as room comes (J3). What has failed is told through the journal's sink (J2).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -163,6 +163,8 @@ impl<T> std::fmt::Debug for NodeJournal<T> {
 pub struct Opened {
     /// What each extent's core starts from, and its place in the journal.
     pub extents: HashMap<ExtentId, (Recovered, Arc<Place>)>,
+    /// Extents of which the journal has entries, but that have no files here: removed ones, or lost ones.
+    pub without_files: HashSet<ExtentId>,
     /// How the journal was found.
     pub recovery: Recovery,
 }
@@ -203,6 +205,7 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
         if let Verdict::TornTail { position, bytes } = &recovery.verdict {
             tracing::info!(journal = %path.display(), %position, bytes, "the last write was cut short by a power cut or a kill");
         }
+        let without_files = std::mem::take(&mut replay.without_files);
         let extents = replay.finish(extents, &path)?;
         let journal = Self {
             journal,
@@ -211,7 +214,12 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
                 replaces: Position::ZERO,
             }),
         };
-        Ok((journal, Opened { extents, recovery }))
+        let opened = Opened {
+            extents,
+            without_files,
+            recovery,
+        };
+        Ok((journal, opened))
     }
 
     /// Appends an entry, in the order of the calls. The tag comes back once it is stable, or with the journal's failure.
@@ -362,6 +370,7 @@ fn mark_all(extents: &[(ExtentId, Arc<ExtentFile>)]) -> Result<(), StoreError> {
 /// Entries on their way into extents' logs.
 struct Replay {
     logs: HashMap<ExtentId, (ExtentLog<Record>, Option<Inconsistent>)>,
+    without_files: HashSet<ExtentId>,
     /// An entry that could not be read: whose it is cannot be told.
     unreadable: Option<DecodeError>,
 }
@@ -371,6 +380,7 @@ impl Replay {
         let logs = extents.iter().map(|(id, _)| (*id, (ExtentLog::new(), None)));
         Self {
             logs: logs.collect(),
+            without_files: HashSet::new(),
             unreadable: None,
         }
     }
@@ -378,15 +388,16 @@ impl Replay {
     fn take(&mut self, record: holdfast_journal::Record) {
         match Entry::decode(&record.header, record.payload) {
             Ok((extent, entry)) => {
-                // Entries of removed extents are left over.
-                if let Some((log, trouble)) = self.logs.get_mut(&extent) {
-                    // A log that starts anew owes nothing to what was before it (R1).
-                    if matches!(entry, Entry::Restart { .. }) {
-                        *trouble = None;
-                    }
-                    if let Err(error) = log.replay(record.position, entry) {
-                        trouble.get_or_insert(error);
-                    }
+                let Some((log, trouble)) = self.logs.get_mut(&extent) else {
+                    self.without_files.insert(extent);
+                    return;
+                };
+                // A log that starts anew owes nothing to what was before it (R1).
+                if matches!(entry, Entry::Restart { .. }) {
+                    *trouble = None;
+                }
+                if let Err(error) = log.replay(record.position, entry) {
+                    trouble.get_or_insert(error);
                 }
             }
             Err(error @ DecodeError::Newer(_)) => self.unreadable = Some(error),
