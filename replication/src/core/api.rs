@@ -293,7 +293,8 @@ pub enum AbortScope {
     All,
 }
 
-/// Why a replica answers nothing any more (J2). Final for this run.
+/// Why a replica answers nothing any more (J2). Final for this run; the driver marks the disk, so that the next run starts as
+/// [`Recovered::damaged`] and is resynced: what a failed flush dropped cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FenceReason {
     /// A write or flush of the journal failed.
@@ -466,7 +467,8 @@ pub enum Command {
 }
 
 /// A change of an extent's committed state, with its preconditions (E2): it takes effect only if `epoch` and `version` are those of the
-/// state when it is applied, and it raises the version.
+/// state when it is applied, and it raises the version. A cluster state that knows a node's newest run does well to refuse proposals of older
+/// ones: they are not wrong, but a late shrink by a primary that died since can leave a set without a living member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// The epoch it starts from.

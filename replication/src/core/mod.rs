@@ -123,7 +123,6 @@ pub struct ExtentCore {
 /// Rules broken on purpose, to see that the simulator notices.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, Default)]
-#[allow(clippy::struct_excessive_bools)]
 pub(crate) struct Faults {
     pub(crate) ack_without_replica: bool,
     pub(crate) ack_before_local: bool,
@@ -189,8 +188,8 @@ impl ExtentCore {
             commit,
             ..
         } = recovered;
-        let history = if history.end() == applied {
-            history
+        let history = if history.holds(applied) {
+            history.up_to(applied.lsn)
         } else {
             EpochHistory::from_lasts(vec![applied]).unwrap_or_default()
         };
