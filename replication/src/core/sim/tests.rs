@@ -1,6 +1,6 @@
 //! Whole extents under a seed: crashes, pauses, cuts, late views, leases; and the same with rules broken on purpose.
 //!
-//! `HOLDFAST_SEED=n` runs one seed, `HOLDFAST_SEEDS=n` that many, `HOLDFAST_TRACE=1` prints every event.
+//! `HOLDFAST_SEED=n` runs one seed, `HOLDFAST_SEEDS=n` that many (from `HOLDFAST_FROM` on), `HOLDFAST_TRACE=1` prints every event.
 
 use super::{Faults, Plan, Script, World};
 
@@ -48,7 +48,9 @@ fn run(seed: u64, script: Script, faults: Faults) -> Result<World, String> {
 fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
     let seeds = match (number("HOLDFAST_SEED"), number("HOLDFAST_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(60),
+        (None, count) => {
+            number("HOLDFAST_FROM").unwrap_or(0)..number("HOLDFAST_FROM").unwrap_or(0) + count.unwrap_or(60)
+        }
     };
     let mut seen = std::collections::BTreeMap::new();
     let single = seeds.end - seeds.start == 1;
