@@ -323,6 +323,9 @@ impl Shared {
         let mut recovered = Recovered::default();
         let mut file = None;
         let _lifecycle = self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(extent) = self.extent(id) {
+            return Ok(extent);
+        }
         if view.replicas.contains(&self.me.node) {
             let made = self.create_files(id, view, &place)?;
             recovered.damaged = made.meta().damaged.is_some();
