@@ -1,5 +1,5 @@
-//! Prints what an in-process pair does: 4 KiB random writes a second at queue depth 1 and 32, both copies durable, and the processor time of
-//! each, both nodes together. A figure to start from and a place to point a profiler at; no network, no SCSI.
+//! Prints what an in-process pair does: 4 KiB random writes a second at queue depth 1 and 32, both copies durable, and the
+//! processor time of each, both nodes together. A figure to start from and a place to point a profiler at; no network, no SCSI.
 //!
 //! `cargo run --release -p holdfast-replication --example pair_iops [DIRECTORY [SECONDS]]`
 #![allow(

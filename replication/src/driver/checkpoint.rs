@@ -1,8 +1,8 @@
 //! Moving checkpoints and giving journal segments back, in the background (J3).
 //!
-//! Per extent: note how far it is applied, flush its file, then write a checkpoint that says so. Nothing of it is under the extent's lock but
-//! two glances, so commands go on meanwhile. What must be kept although it is old (the checkpoint of an idle extent, records that cannot be
-//! applied yet) is written again at the journal's end, oldest extent first.
+//! Per extent: note how far it is applied, flush its file, then write a checkpoint that says so. Nothing of it is under the
+//! extent's lock but two glances, so commands go on meanwhile. What must be kept although it is old (the checkpoint of an idle
+//! extent, records that cannot be applied yet) is written again at the journal's end, oldest extent first.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, mpsc};

@@ -2,8 +2,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Jobs for one thread. Whoever adds a job wakes the thread only if it sleeps, and the thread takes all jobs in one go, so that a busy thread
-/// costs no wake-ups.
+/// Jobs for one thread. Whoever adds a job wakes the thread only if it sleeps, and the thread takes all jobs in one go, so that a
+/// busy thread costs no wake-ups.
 #[derive(Debug)]
 pub(crate) struct Inbox<J> {
     state: Mutex<State<J>>,

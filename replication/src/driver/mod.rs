@@ -13,8 +13,8 @@
 //! | tokio | one task per link |
 //!
 //! Each core is behind a mutex that is held while it takes events and its commands are put into queues, never across an await or a
-//! disk access. Locks are taken in this order: a peer's order (links), the map of extents, an extent, the journal's queue, an extent's place in
-//! the journal, a link's queue. Answers to the front are given without any of them.
+//! disk access. Locks are taken in this order: a peer's order (links), the map of extents, an extent, the journal's queue, an
+//! extent's place in the journal, a link's queue. Answers to the front are given without any of them.
 
 mod checkpoint;
 mod extent;

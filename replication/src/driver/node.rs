@@ -75,7 +75,8 @@ impl DataNode {
     /// [`DataNode::apply_state`] tells what the cluster decided; links come with [`DataNode::set_peers`].
     ///
     /// # Errors
-    /// [`StoreError`], one line: the store cannot be used at all. A single extent that cannot be opened stays out and is told in the log.
+    /// [`StoreError`], one line: the store cannot be used at all. A single extent that cannot be opened stays out and is told in
+    /// the log.
     pub fn start(root: &Path, parts: Parts) -> Result<Self, StoreError> {
         let Parts {
             me,
@@ -103,7 +104,8 @@ impl DataNode {
         *guard(&shared.lost) = broken.into_iter().chain(opened.without_files).collect();
         for (id, file) in files {
             if let Some((recovered, place)) = opened.extents.remove(&id) {
-                tracing::info!(extent = %id, applied = %recovered.applied, tail = recovered.tail.len(), damaged = recovered.damaged, "recovered");
+                let (applied, tail, damaged) = (recovered.applied, recovered.tail.len(), recovered.damaged);
+                tracing::info!(extent = %id, %applied, tail, damaged, "recovered");
                 let core = ExtentCore::new(me, id, shared.config.core.clone(), recovered);
                 let extent = Arc::new(Extent::new(id, core, Some(file), place));
                 shared.insert(extent);
@@ -140,9 +142,9 @@ impl DataNode {
         }
     }
 
-    /// Takes in a committed state of the cluster: all its extents. New ones are created, sizes followed, and those gone from a state that is not
-    /// older than their creation here are removed with their files. Revisions must not go down. May wait for the disk; must not be called from
-    /// within a callback of this node.
+    /// Takes in a committed state of the cluster: all its extents. New ones are created, sizes followed, and those gone from a
+    /// state that is not older than their creation here are removed with their files. Revisions must not go down. May wait for
+    /// the disk; must not be called from within a callback of this node.
     ///
     /// An extent whose files cannot be made or changed stays as it was and is told in the log; the next call tries again.
     pub fn apply_state(&self, revision: Revision, views: &[(ExtentId, Arc<View>)]) {

@@ -1,7 +1,7 @@
 //! Links over gRPC: one bidirectional stream on a TCP connection of its own.
 //!
-//! Per link there is one task that reads and, within hyper's task of the connection, one stream that drains the link's queue. Nothing is
-//! spawned per message.
+//! Per link there is one task that reads and, within hyper's task of the connection, one stream that drains the link's queue.
+//! Nothing is spawned per message.
 
 use std::future::Future as _;
 use std::pin::Pin;

@@ -9,7 +9,8 @@ use super::hello::{Hello, Refusal};
 use super::outbox::Outbox;
 use crate::core::api::{Identity, LinkId, Message};
 
-/// Bytes that may wait for one peer. The core bounds what it has under way, so more means that the peer takes nothing off: the link is reset.
+/// Bytes that may wait for one peer. The core bounds what it has under way, so more means that the peer takes nothing off: the
+/// link is reset.
 const OUTBOX_BYTES_MAX: usize = 1 << 30;
 /// Bytes that wait for one peer from which on new writes wait with them.
 const CONGESTED_BYTES: usize = 32 << 20;

@@ -19,8 +19,8 @@ pub(crate) struct Aborter(Arc<OwnedFd>);
 impl Carrier for Aborter {
     /// Sends a reset and drops what the system still has to send; whoever reads or writes the socket gets an error at once.
     fn abort(&self) {
-        // Connecting to "nobody" is how Linux lets a connection be cut without closing its descriptor. It fails only where there is nothing
-        // left to cut.
+        // Connecting to "nobody" is how Linux lets a connection be cut without closing its descriptor. It fails only where there
+        // is nothing left to cut.
         let _ = rustix::net::connect_unspec(self.0.as_fd());
     }
 }

@@ -1,5 +1,5 @@
-//! Core messages as they travel: into the generated types and back, without copying payloads. What comes off a wire is checked as far as its
-//! shape goes; whether it fits the extent is the core's to check.
+//! Core messages as they travel: into the generated types and back, without copying payloads. What comes off a wire is checked as
+//! far as its shape goes; whether it fits the extent is the core's to check.
 
 use std::time::Duration;
 

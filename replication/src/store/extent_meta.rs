@@ -10,7 +10,8 @@
 //! damaged extent   (only while it is: what failed, see [`Damage`])
 //! check 6d0c…      (first 16 hexadecimal digits of BLAKE3 over the lines above)
 //! ```
-//! It is replaced as a whole: written beside, flushed, renamed, and the directory flushed, so a power cut leaves the old or the new one.
+//! It is replaced as a whole: written beside, flushed, renamed, and the directory flushed, so a power cut leaves the old or the
+//! new one.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -26,8 +27,8 @@ pub const EXTENT_FORMAT: u32 = 1;
 
 const MAGIC: &str = "holdfast-extent";
 
-/// Why an extent's contents here cannot be trusted until they are resynced from a peer (J1, J2). Kept beside the data, not in the journal, which
-/// may be what failed.
+/// Why an extent's contents here cannot be trusted until they are resynced from a peer (J1, J2). Kept beside the data, not in the
+/// journal, which may be what failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
     /// The journal lost records that were stable, or may have.

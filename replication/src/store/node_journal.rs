@@ -1,7 +1,7 @@
 //! The one journal of a data node, shared by all its extents.
 //!
-//! Appending never fails in the caller's face: what the journal cannot take yet (its queue or its segments are full) waits here in order and
-//! goes in as room comes (J3). What has failed is told through the journal's sink (J2).
+//! Appending never fails in the caller's face: what the journal cannot take yet (its queue or its segments are full) waits here
+//! in order and goes in as room comes (J3). What has failed is told through the journal's sink (J2).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -170,8 +170,8 @@ pub struct Opened {
 }
 
 impl<T: Clone + Send + 'static> NodeJournal<T> {
-    /// Opens the journal and replays it for the extents that have files here. Damage is noted beside each extent's data, stable, before anything
-    /// is appended (J1), and told in one line.
+    /// Opens the journal and replays it for the extents that have files here. Damage is noted beside each extent's data, stable,
+    /// before anything is appended (J1), and told in one line.
     ///
     /// # Errors
     /// [`StoreError`]: the journal cannot be used at all, or was written by a later release. Nothing was changed then.
@@ -320,8 +320,8 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
         self.journal.first_position()
     }
 
-    /// Gives back what lies below `position`, worked out from [`Place::needed_from`] of all extents, and lets what waits in. Does nothing while
-    /// an entry that some place already counts on is not stable.
+    /// Gives back what lies below `position`, worked out from [`Place::needed_from`] of all extents, and lets what waits in. Does
+    /// nothing while an entry that some place already counts on is not stable.
     pub fn release_before(&self, position: Position) {
         {
             let queue = self.queue();
@@ -436,7 +436,11 @@ impl Replay {
             let (log, trouble) = self.logs.remove(id).unwrap_or_else(|| (ExtentLog::new(), None));
             let (mut recovered, log, verdict) = log.finish();
             if let Some(error) = trouble.or(verdict.err()) {
-                tracing::error!(extent = %id, %error, "the journal lost records of the extent: it is resynced from its peer before it counts again");
+                tracing::error!(
+                    extent = %id,
+                    %error,
+                    "the journal lost records of the extent: it is resynced from its peer before it counts again"
+                );
                 if file.meta().damaged.is_none() {
                     file.mark(Some(Damage::Journal))?;
                 }

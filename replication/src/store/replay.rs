@@ -48,8 +48,8 @@ pub enum Inconsistent {
     NoCheckpoint,
 }
 
-/// The index of one extent's part of the journal: what recovery starts from, and where every record behind it is. `R` is the record itself during
-/// recovery, and nothing while the node runs: then the journal is read again where a record is wanted.
+/// The index of one extent's part of the journal: what recovery starts from, and where every record behind it is. `R` is the
+/// record itself during recovery, and nothing while the node runs: then the journal is read again where a record is wanted.
 #[derive(Debug)]
 pub(crate) struct ExtentLog<R> {
     /// Where the newest entry is that sets the log's beginning (checkpoint, restart); `None` before the first.
@@ -67,8 +67,8 @@ pub(crate) struct ExtentLog<R> {
     tail: VecDeque<Place<R>>,
     /// Known to have been stable; the log must reach it.
     stable: LogPos,
-    /// The records follow `applied` without a gap and reach `stable`. Not so while a journal whose beginning is gone is replayed: then records
-    /// are taken as they come, until a checkpoint, and the copies behind it (J3), or a restart make it whole.
+    /// The records follow `applied` without a gap and reach `stable`. Not so while a journal whose beginning is gone is replayed:
+    /// then records are taken as they come, until a checkpoint, and the copies behind it (J3), or a restart make it whole.
     whole: bool,
 }
 
@@ -272,7 +272,8 @@ impl ExtentLog<Record> {
         }
     }
 
-    /// Ends recovery: what the core starts from, and the index that goes on. The verdict is about what the entries say; `damaged` is set by it.
+    /// Ends recovery: what the core starts from, and the index that goes on. The verdict is about what the entries say; `damaged`
+    /// is set by it.
     pub(crate) fn finish(self) -> (Recovered, ExtentLog<()>, Result<(), Inconsistent>) {
         let usable = self.anchor.is_some() && self.follows();
         let end = if usable { self.end() } else { self.applied };
