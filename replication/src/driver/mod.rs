@@ -14,7 +14,7 @@
 //!
 //! Each core is behind a mutex that is held while it takes events and its commands are put into queues, never across an await or a
 //! disk access. Locks are taken in this order: a peer's order (links), the map of extents, an extent, the journal's queue, an
-//! extent's place in the journal, a link's queue. Answers to the front are given without any of them.
+//! extent's place in the journal, a link's queue. Answers to the front are given without any of them but the first.
 
 mod checkpoint;
 mod extent;
@@ -34,7 +34,8 @@ pub use status::{ExtentStatus, ResyncRate};
 
 use crate::core::api::{Config, Ctx, OpId, Proposal};
 
-/// Takes answers to commands. Called from any thread, with no lock held; must not block.
+/// Takes answers to commands. Called from any thread; must not block. It may submit, abort and ask for status, but not apply a state or
+/// set peers: the order of a peer's messages may be held.
 pub trait Front: Send + Sync + 'static {
     /// The one answer to a submitted command.
     fn complete(&self, extent: ExtentId, op: OpId, outcome: OpOutcome);
