@@ -22,6 +22,11 @@ const OUTBOX_MAX: usize = 16 << 20;
 /// How long what was answered may take to go out when a connection ends in order.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Between two looks at whether the session that an ending one was to replace is gone.
+const ENDING_LOOK: Duration = Duration::from_millis(5);
+/// Reads in a row before timers, changes of state and other connections get their turn.
+const READS_MAX: usize = 64;
+
 /// How a connection ended.
 enum End {
     /// What was answered goes out, then the connection is closed.
@@ -74,6 +79,17 @@ pub(super) async fn serve(
         }
     }
     drop(stream);
+    front.registry.end(id);
+    // F2: who replaces this session, or has reset a unit, waits for what storage still has of it.
+    while session.is_ending() {
+        tokio::select! {
+            message = inbound.recv() => match message {
+                Some(message) => session.inbound_at_end(message),
+                None => break,
+            },
+            () = tokio::time::sleep(ENDING_LOOK) => {}
+        }
+    }
     front.registry.disconnect(id);
 }
 
@@ -89,11 +105,12 @@ async fn run(
     // When the socket was last known to be empty: nothing read since then can have waited longer (W1).
     let mut arrived = front.now();
     loop {
-        match step(session, stream, inbound, &mut buffer, &mut arrived) {
-            Ok(None) => {}
-            Ok(Some(why)) => return End::Closed(why),
+        let is_behind = match step(session, stream, inbound, &mut buffer, &mut arrived) {
+            Ok(Next::Wait) => false,
+            Ok(Next::Again) => true,
+            Ok(Next::Close(why)) => return End::Closed(why),
             Err(MustReset(why)) => return End::Reset(why),
-        }
+        };
         let deadline = session.deadline();
         let writing = !session.iscsi.outbox().is_empty();
         let reading = session.iscsi.wanted(&buffer) > 0 && session.iscsi.outbox().bytes() < OUTBOX_MAX;
@@ -107,18 +124,7 @@ async fn run(
         let wait = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.since(now));
         tokio::select! {
             biased;
-            message = inbound.recv() => {
-                // The registry holds the other end as long as this connection is in it.
-                let Some(message) = message else { return End::Reset("the node ends") };
-                if let Err(MustReset(why)) = session.inbound(message, front.now()) {
-                    return End::Reset(why);
-                }
-            }
-            ready = stream.ready(interest), if reading || writing => {
-                if ready.is_err() {
-                    return End::Closed("the socket failed".to_owned());
-                }
-            }
+            // Timers and state first: the others may be ready without end.
             changed = state.changed() => {
                 if changed.is_err() {
                     return End::Reset("the node ends");
@@ -138,8 +144,20 @@ async fn run(
                     return End::Reset(why);
                 }
             }
+            message = inbound.recv() => {
+                // The registry holds the other end as long as this connection is in it.
+                let Some(message) = message else { return End::Reset("the node ends") };
+                if let Err(MustReset(why)) = session.inbound(message, front.now()) {
+                    return End::Reset(why);
+                }
+            }
+            ready = stream.ready(interest), if reading || writing => {
+                if ready.is_err() {
+                    return End::Closed("the socket failed".to_owned());
+                }
+            }
         }
-        if reading {
+        if reading && !is_behind {
             // Whatever lies there now came while this task was waiting for it, so just now. A process that was stopped meanwhile is
             // noticed by the lease (L7).
             arrived = front.now();
@@ -147,16 +165,26 @@ async fn run(
     }
 }
 
-/// Everything that can be done without waiting. Tells why the connection is over, if it is.
+/// What comes after a step.
+enum Next {
+    /// Waiting, until there is something to do.
+    Wait,
+    /// Another step, after a look at everything else: there is more to read.
+    Again,
+    /// The end, and why.
+    Close(String),
+}
+
+/// Everything that can be done without waiting.
 fn step(
     session: &mut Session,
     stream: &TcpStream,
     inbound: &mut mpsc::UnboundedReceiver<Inbound>,
     buffer: &mut BytesMut,
     arrived: &mut Mono,
-) -> Result<Option<String>, MustReset> {
+) -> Result<Next, MustReset> {
     let front = Arc::clone(&session.front);
-    loop {
+    for _ in 0..READS_MAX {
         while let Ok(message) = inbound.try_recv() {
             session.inbound(message, front.now())?;
         }
@@ -165,28 +193,29 @@ fn step(
         let received = session.iscsi.receive(buffer, *arrived);
         session.act(front.now())?;
         if let Err(fatal) = received {
-            return Ok(Some(fatal.to_string()));
+            return Ok(Next::Close(fatal.to_string()));
         }
         if let Err(error) = write(session, stream) {
-            return Ok(Some(error.to_string()));
+            return Ok(Next::Close(error.to_string()));
         }
         if (session.iscsi.is_finished() || session.closing) && session.iscsi.outbox().is_empty() {
-            return Ok(Some("done".to_owned()));
+            return Ok(Next::Close("done".to_owned()));
         }
         if session.iscsi.outbox().bytes() >= OUTBOX_MAX {
-            return Ok(None);
+            return Ok(Next::Wait);
         }
         match read(session, stream, buffer) {
             Ok(Read::Some) => {}
             Ok(Read::Empty) => {
                 *arrived = front.now();
-                return Ok(None);
+                return Ok(Next::Wait);
             }
-            Ok(Read::NotNow) => return Ok(None),
-            Ok(Read::End) => return Ok(Some("the initiator closed it".to_owned())),
-            Err(error) => return Ok(Some(error.to_string())),
+            Ok(Read::NotNow) => return Ok(Next::Wait),
+            Ok(Read::End) => return Ok(Next::Close("the initiator closed it".to_owned())),
+            Err(error) => return Ok(Next::Close(error.to_string())),
         }
     }
+    Ok(Next::Again)
 }
 
 /// What a look into the socket found.

@@ -18,9 +18,11 @@ pub(crate) enum Inbound {
     /// A storage operation ended.
     Completed(OpId, OpOutcome),
     /// LOGICAL UNIT RESET or CLEAR TASK SET on another connection: abort this one's tasks on the unit, then drop the token.
-    ResetUnit {
+    EndUnit {
         /// The unit's extent.
         extent: ExtentId,
+        /// Which of the two.
+        function: UnitFunction,
         /// Dropped when no task of the unit is left here.
         token: Arc<ResetToken>,
     },
@@ -30,6 +32,15 @@ pub(crate) enum Inbound {
     Reset(&'static str),
     /// End in order: what was answered goes out first.
     Close,
+}
+
+/// A function that ends everybody's tasks on a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnitFunction {
+    /// CLEAR TASK SET: who lost tasks by it hears 06/2F/00 (SAM-5, 7.4).
+    ClearTaskSet,
+    /// LOGICAL UNIT RESET: everybody hears 06/29/03 (SAM-5, 7.7).
+    Reset,
 }
 
 /// Tells a connection when every other one has dropped its tasks: when the last copy of this is gone.
@@ -49,6 +60,8 @@ impl Drop for ResetToken {
 struct Connection {
     inbound: mpsc::UnboundedSender<Inbound>,
     session: Option<(SessionSerial, SessionStatus)>,
+    /// The connection is over, its session waits for storage.
+    ending: bool,
 }
 
 /// A node's connections. The queue towards a connection is bounded by what the connection itself has open.
@@ -83,9 +96,18 @@ impl Registry {
                 entry.insert(Connection {
                     inbound,
                     session: None,
+                    ending: false,
                 });
                 return (ConnectionId(id), receiver);
             }
+        }
+    }
+
+    /// The connection is gone; its session is there until [`Self::disconnect`].
+    pub(crate) fn end(&self, id: ConnectionId) {
+        let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = connections.get_mut(&id.0) {
+            connection.ending = true;
         }
     }
 
@@ -168,13 +190,15 @@ impl Registry {
 
     /// LOGICAL UNIT RESET or CLEAR TASK SET, asked of `from`: every other connection drops its tasks on the unit; then `from` hears
     /// [`Inbound::OthersReset`].
-    pub(crate) fn reset_unit(&self, from: ConnectionId, extent: ExtentId, id: TmfId) {
-        *self
-            .resets
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(extent)
-            .or_default() += 1;
+    pub(crate) fn end_unit(&self, from: ConnectionId, extent: ExtentId, function: UnitFunction, id: TmfId) {
+        if function == UnitFunction::Reset {
+            *self
+                .resets
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(extent)
+                .or_default() += 1;
+        }
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         let Some(asking) = connections.get(&from.0) else {
             return;
@@ -184,8 +208,9 @@ impl Registry {
             id,
         });
         for (_, connection) in connections.iter().filter(|(id, _)| **id != from.0) {
-            let _ = connection.inbound.send(Inbound::ResetUnit {
+            let _ = connection.inbound.send(Inbound::EndUnit {
                 extent,
+                function,
                 token: Arc::clone(&token),
             });
         }
@@ -227,6 +252,7 @@ impl Registry {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         connections
             .values()
+            .filter(|connection| !connection.ending)
             .filter_map(|connection| connection.session.as_ref().map(|(_, status)| status.clone()))
             .collect()
     }

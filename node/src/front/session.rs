@@ -1,6 +1,6 @@
 //! One connection's brain: what came in becomes SCSI, SCSI becomes storage operations, outcomes become answers. No I/O here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use holdfast_iscsi::pdu::{Direction, LoginStatus, ScsiStatus};
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionKind, SessionSerial, Tsih};
 use holdfast_iscsi::target::{Answer, Command, Connection, Event, TaskId};
 use holdfast_replication::core::api::{AbortScope, OpId, Request};
-use holdfast_scsi::{Finished, NexusLu, Response, Status, Step, finish, start, start_absent};
+use holdfast_scsi::{Finished, NexusLu, Response, Status, Step, UnitAttention, finish, start, start_absent};
 use holdfast_types::{
     CommandName, ExtentId, HOLD_LIMIT, IscsiName, LeaseGeneration, Lun, Mono, OpOutcome, SessionInstance,
     TpgId,
 };
 
 use super::Front;
-use super::registry::{ConnectionId, Inbound};
+use super::registry::{ConnectionId, Inbound, UnitFunction};
 use super::state::FrontState;
 use super::tasks::{Stage, Tasks};
-use super::tmf::Tmfs;
+use super::tmf::{CONFIRMED_WITHIN, Tmfs};
 use crate::status::SessionStatus;
 
 /// Most operations of one connection that storage has at a time; more wait here, in order.
@@ -44,6 +44,7 @@ struct LoggedIn {
 struct Reinstating {
     old: SessionSerial,
     tsih: Tsih,
+    since: Mono,
 }
 
 /// A connection with its session.
@@ -123,9 +124,17 @@ impl Session {
     pub(super) fn inbound(&mut self, message: Inbound, now: Mono) -> Result<(), MustReset> {
         match message {
             Inbound::Completed(op, outcome) => self.completed(op, outcome, now),
-            Inbound::ResetUnit { extent, token } => {
-                self.abort_unit(extent);
-                self.tmfs.hold_token(self.tasks.ops_on(extent).collect(), token);
+            Inbound::EndUnit {
+                extent,
+                function,
+                token,
+            } => {
+                let ended = self.abort_unit(extent);
+                let ops: HashSet<OpId> = self.tasks.ops_on(extent).collect();
+                if function == UnitFunction::ClearTaskSet && (ended || !ops.is_empty()) {
+                    self.raise(extent, UnitAttention::CommandsCleared);
+                }
+                self.tmfs.hold_token(ops, token);
                 Ok(())
             }
             Inbound::OthersReset(id) => {
@@ -157,11 +166,15 @@ impl Session {
 
     /// Time has passed, or committed state has changed.
     pub(super) fn tick(&mut self, now: Mono) -> Result<(), MustReset> {
-        if let Some(Reinstating { old, tsih }) = self.reinstating
-            && !self.front.registry.has_session(old)
-        {
-            self.reinstating = None;
-            self.iscsi.accept_login(tsih, now);
+        if let Some(Reinstating { old, tsih, since }) = self.reinstating {
+            if !self.front.registry.has_session(old) {
+                self.reinstating = None;
+                self.iscsi.accept_login(tsih, now);
+            } else if now.since(since) >= CONFIRMED_WITHIN {
+                return Err(MustReset(
+                    "the end of the session that it replaces could not be confirmed in time",
+                ));
+            }
         }
         if self.tmfs.overdue(now) {
             // F2: what cannot be confirmed is not answered.
@@ -194,7 +207,11 @@ impl Session {
                 self.begin_session(session, target);
                 // The old session's tasks are gone before the new one is answered (RFC 7143, 6.3.5).
                 registry.reset_session(old);
-                self.reinstating = Some(Reinstating { old, tsih });
+                self.reinstating = Some(Reinstating {
+                    old,
+                    tsih,
+                    since: now,
+                });
             }
             Admission::Refuse(status) => drop(self.iscsi.refuse_login(status)),
             // Every TSIH is taken: the initiator is one too many here, as with a limit on sessions.
@@ -267,11 +284,9 @@ impl Session {
                 self.tasks.put(task, Stage::Held(Box::new(command)));
                 return Ok(());
             }
-            // All of it came with the command.
-            Step::NeedData { bytes, then }
-                if data.len() == expected as usize && bytes as usize <= data.len() =>
-            {
-                then.with_data(&view, data.slice(..bytes as usize))
+            // All of it came with the command, and all of it is wanted. Where less is, the protocol engine has to know for the residual.
+            Step::NeedData { bytes, then } if bytes == expected && data.len() == bytes as usize => {
+                then.with_data(&view, data)
             }
             step => step,
         };
@@ -417,6 +432,8 @@ impl Session {
         if held.is_empty() {
             return Ok(());
         }
+        // L7: what made them startable may also have ended their generation.
+        self.stands(now)?;
         let state = Arc::clone(&self.front.state.borrow());
         for command in held {
             self.start(&state, command, now)?;
@@ -444,12 +461,54 @@ impl Session {
         }
     }
 
-    /// Drops this connection's tasks on a unit that storage does not have; what it has, ends there.
-    pub(super) fn abort_unit(&mut self, extent: ExtentId) {
+    /// After the connection's end: its session stays until storage has answered for all that it had, and until the session that it was
+    /// to replace is gone, so that whoever replaces this one waits for both (F2). False when nothing is left to wait for.
+    pub(super) fn is_ending(&self) -> bool {
+        let replaces = self.reinstating.as_ref();
+        self.tasks.in_storage() > 0
+            || replaces.is_some_and(|replaced| self.front.registry.has_session(replaced.old))
+    }
+
+    /// What a session that is ending hears: nothing is answered any more.
+    pub(super) fn inbound_at_end(&mut self, message: Inbound) {
+        match message {
+            Inbound::Completed(op, _) => {
+                self.tasks.take_op(op);
+                self.tmfs.op_ended(op);
+            }
+            Inbound::EndUnit { extent, token, .. } => {
+                self.tmfs.hold_token(self.tasks.ops_on(extent).collect(), token);
+            }
+            Inbound::OthersReset(_) | Inbound::Reset(_) | Inbound::Close => {}
+        }
+    }
+
+    /// Makes a unit attention pending for every LUN of this nexus that shows the extent.
+    fn raise(&mut self, extent: ExtentId, attention: UnitAttention) {
         let state = Arc::clone(&self.front.state.borrow());
-        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else {
+        let Some(LoggedIn {
+            target: Some(target),
+            units,
+            ..
+        }) = &mut self.logged_in
+        else {
             return;
         };
+        for (lun, nexus) in units {
+            let view = state.view(target, *lun, self.port, |_| 0);
+            if view.is_some_and(|view| view.extent == extent) {
+                nexus.raise(attention);
+            }
+        }
+    }
+
+    /// Drops this connection's tasks on a unit that storage does not have; what it has, ends there. Whether there were any.
+    pub(super) fn abort_unit(&mut self, extent: ExtentId) -> bool {
+        let state = Arc::clone(&self.front.state.borrow());
+        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else {
+            return false;
+        };
+        let mut ended = false;
         let all: Vec<(TaskId, u64)> = self.iscsi.tasks().map(|(task, lun, _)| (task, lun)).collect();
         for (task, lun) in all {
             let on_unit = Lun::from_field(lun)
@@ -458,9 +517,10 @@ impl Session {
                 .is_some_and(|view| view.extent == extent);
             if on_unit && !matches!(self.tasks.stage(task), Some(Stage::Storage { .. })) {
                 self.tasks.take(task);
-                self.iscsi.abort(task);
+                ended |= self.iscsi.abort(task);
             }
         }
+        ended
     }
 
     /// The extent behind a LUN of this session's target.

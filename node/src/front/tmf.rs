@@ -9,12 +9,12 @@ use holdfast_iscsi::target::{ReferencedTask, TaskId, TaskManagement, TmfId};
 use holdfast_replication::core::api::{AbortScope, OpId};
 use holdfast_types::{ExtentId, HOLD_LIMIT, Mono};
 
-use super::registry::ResetToken;
+use super::registry::{ResetToken, UnitFunction};
 use super::session::Session;
 use super::tasks::Stage;
 
-/// A function that is not confirmed after this long costs the connection (F2): initiators wait longer for it, and then reset more.
-const CONFIRMED_WITHIN: Duration = HOLD_LIMIT.saturating_add(Duration::from_secs(2));
+/// A function, or the end of a session that is replaced, that is not confirmed after this long costs the connection (F2): initiators wait longer for it, and then reset more.
+pub(super) const CONFIRMED_WITHIN: Duration = HOLD_LIMIT.saturating_add(Duration::from_secs(2));
 
 /// A function that waits until nothing it aborts is left in storage.
 #[derive(Debug)]
@@ -113,8 +113,12 @@ impl Session {
                 Some(extent) => return self.abort_task_set(id, extent, now),
                 None => TaskResult::NO_SUCH_LUN,
             },
-            TaskFunction::CLEAR_TASK_SET | TaskFunction::LOGICAL_UNIT_RESET => match self.extent_of(lun) {
-                Some(extent) => return self.reset_unit(id, extent, now),
+            TaskFunction::CLEAR_TASK_SET => match self.extent_of(lun) {
+                Some(extent) => return self.end_unit(id, extent, UnitFunction::ClearTaskSet, now),
+                None => TaskResult::NO_SUCH_LUN,
+            },
+            TaskFunction::LOGICAL_UNIT_RESET => match self.extent_of(lun) {
+                Some(extent) => return self.end_unit(id, extent, UnitFunction::Reset, now),
                 None => TaskResult::NO_SUCH_LUN,
             },
             TaskFunction::TASK_REASSIGN => TaskResult::REASSIGN_NOT_SUPPORTED,
@@ -156,7 +160,7 @@ impl Session {
     }
 
     /// Everybody's tasks on the unit end, as far as this node took them.
-    fn reset_unit(&mut self, id: TmfId, extent: ExtentId, now: Mono) {
+    fn end_unit(&mut self, id: TmfId, extent: ExtentId, function: UnitFunction, now: Mono) {
         self.abort_unit(extent);
         let ops = self.tasks.ops_on(extent).collect();
         self.tmfs.waiting.push(Waiting {
@@ -165,7 +169,7 @@ impl Session {
             others: true,
             since: now,
         });
-        self.front.registry.reset_unit(self.id, extent, id);
+        self.front.registry.end_unit(self.id, extent, function, id);
         self.front.backend.abort(extent, AbortScope::All);
     }
 
