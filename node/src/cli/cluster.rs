@@ -85,7 +85,7 @@ fn cluster_id(identities: &[Identity]) -> anyhow::Result<String> {
         .collect();
     known.dedup_by(|a, b| a.cluster_id == b.cluster_id);
     match known.as_slice() {
-            [] => Ok(holdfast_raft::model::ClusterId(rand::random()).to_string()),
+        [] => Ok(holdfast_raft::model::ClusterId(rand::random()).to_string()),
         [one] => Ok(one.cluster_id.clone()),
         [first, second, ..] => anyhow::bail!(
             "node '{}' and node '{}' belong to different clusters already; a node changes clusters only with an empty directory",

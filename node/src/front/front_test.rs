@@ -19,7 +19,7 @@ fn seed() -> u64 {
         .ok()
         .and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(rand::random);
-    println!("HOLDFAST_SEED={seed}");
+    eprintln!("HOLDFAST_SEED={seed}");
     seed
 }
 
@@ -81,7 +81,9 @@ async fn answers_may_come_late_and_with_digests() {
 async fn the_largest_transfer_fits_and_no_larger_one() {
     let rig = Rig::start().await;
     let session = rig.session(1).await;
-    let data: Vec<u8> = (0..4_u32 << 20).map(|at| (at >> 9 ^ at) as u8).collect();
+    let data: Vec<u8> = (0..4_u32 << 20)
+        .map(|at| (at >> 9 ^ at).to_le_bytes()[0])
+        .collect();
     session.write(Lba(3), Bytes::from(data.clone())).await.unwrap();
     assert!(session.read(Lba(3), 8192).await.unwrap() == data);
     let more = session.read(Lba(3), 8193).await.unwrap_err();

@@ -264,6 +264,6 @@ async fn by_hand() {
     let portal = std::env::var("HOLDFAST_FRONT").unwrap_or_else(|_| "127.0.0.1:3270".to_owned());
     let rig = Rig::start_on(portal.parse().unwrap(), 1 << 30);
     rig.reopen(A);
-    println!("iscsi://{portal}/{}/0", super::rig_test::TARGET);
+    eprintln!("iscsi://{portal}/{}/0", super::rig_test::TARGET);
     tokio::time::sleep(Duration::from_secs(3600)).await;
 }
