@@ -13,7 +13,8 @@ use super::registry::{ResetToken, UnitFunction};
 use super::session::Session;
 use super::tasks::Stage;
 
-/// A function, or the end of a session that is replaced, that is not confirmed after this long costs the connection (F2): initiators wait longer for it, and then reset more.
+/// A function, or the end of a session that is replaced, that is not confirmed after this long costs the connection (F2): initiators wait
+/// longer for it, and then reset more.
 pub(super) const CONFIRMED_WITHIN: Duration = HOLD_LIMIT.saturating_add(Duration::from_secs(2));
 
 /// A function that waits until nothing it aborts is left in storage.
