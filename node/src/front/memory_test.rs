@@ -21,7 +21,7 @@ pub(super) enum Mood {
     Deaf,
     /// Answered with this at once, and not carried out.
     Answering(OpOutcome),
-    /// Carried out after a while, each on its own.
+    /// Carried out after a while, each on its own; aborted where that comes first.
     Slow(Duration),
 }
 
@@ -86,6 +86,16 @@ impl Memory {
             let outcome = outcome
                 .cloned()
                 .unwrap_or_else(|| inner.carry_out(extent, &request.op));
+            self.registry.complete(op, outcome);
+        }
+    }
+
+    /// Carries one out, if it is still kept.
+    fn release_one(&self, op: OpId) {
+        let mut inner = self.inner();
+        if let Some(at) = inner.kept.iter().position(|(_, kept, _)| *kept == op) {
+            let (extent, op, request) = inner.kept.swap_remove(at);
+            let outcome = inner.carry_out(extent, &request.op);
             self.registry.complete(op, outcome);
         }
     }
@@ -162,11 +172,11 @@ impl Backend for Handle {
             }
             Mood::Answering(outcome) => return Some(outcome),
             Mood::Slow(delay) => {
+                inner.kept.push((extent, op, request));
                 let memory = Arc::clone(memory);
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
-                    let outcome = memory.inner().carry_out(extent, &request.op);
-                    memory.registry.complete(op, outcome);
+                    memory.release_one(op);
                 });
                 return None;
             }

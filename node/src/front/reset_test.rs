@@ -256,14 +256,20 @@ async fn a_logout_is_answered_and_ends_the_session() {
     eventually("the session is gone", || rig.front.registry.sessions().is_empty()).await;
 }
 
-/// A front by itself, for initiators of others: `HOLDFAST_FRONT=127.0.0.1:3270 cargo test -p holdfast by_hand -- --ignored`. Ends
-/// after an hour.
+/// A front by itself, for initiators of others: `HOLDFAST_FRONT=127.0.0.1:3270 cargo test -p holdfast by_hand -- --ignored`. With
+/// `HOLDFAST_FRONT_DELAY_MS` every operation takes that long. Ends after an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "runs for an hour, for initiators that are started by hand"]
 async fn by_hand() {
     let portal = std::env::var("HOLDFAST_FRONT").unwrap_or_else(|_| "127.0.0.1:3270".to_owned());
     let rig = Rig::start_on(portal.parse().unwrap(), 1 << 30);
     rig.reopen(A);
+    if let Some(delay) = std::env::var("HOLDFAST_FRONT_DELAY_MS")
+        .ok()
+        .and_then(|ms| ms.parse().ok())
+    {
+        rig.memory.set_mood(Mood::Slow(Duration::from_millis(delay)));
+    }
     eprintln!("iscsi://{portal}/{}/0", super::rig_test::TARGET);
     tokio::time::sleep(Duration::from_secs(3600)).await;
 }
