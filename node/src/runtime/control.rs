@@ -37,30 +37,19 @@ impl Parts {
         }
     }
 
-    /// Tells the cluster of this run, until it is committed (E1).
+    /// Tells the cluster of this run, whenever the committed state names another one (E1): at the start, and should a proposal of an
+    /// earlier run come late.
     pub(super) async fn announce(self) {
         let mut state = self.control.watch();
         loop {
-            let member = state
-                .borrow_and_update()
-                .node(self.me)
-                .map(|node| node.incarnation);
-            match member {
-                Some(known) if known == Some(self.incarnation) => return,
-                Some(_) => {
-                    let command = Command::NodeStarted {
-                        node: self.me,
-                        incarnation: self.incarnation,
-                    };
-                    // Lost proposals are made again.
-                    let _ = self.control.propose(command).await;
-                    tokio::time::sleep(AGAIN_AFTER).await;
-                }
-                None => {
-                    if state.changed().await.is_err() {
-                        return;
-                    }
-                }
+            let told = state.borrow_and_update().node(self.me).map(|node| node.incarnation);
+            if told.is_some_and(|known| known != Some(self.incarnation)) {
+                let command = Command::NodeStarted { node: self.me, incarnation: self.incarnation };
+                // Lost proposals are made again.
+                let _ = self.control.propose(command).await;
+                tokio::time::sleep(AGAIN_AFTER).await;
+            } else if state.changed().await.is_err() {
+                return;
             }
         }
     }

@@ -63,7 +63,21 @@ fn led_by(extent: &Extent, node: NodeId) -> Result<(), Refusal> {
     }
 }
 
+/// As [`led_by`], and the epoch names the newest run that the node told of: what an earlier run proposed comes too late, for the
+/// present one may find its replica damaged and count on the others (J1, E1).
+fn led_by_newest_run(extent: &Extent, node: NodeId, newest: Option<Incarnation>) -> Result<(), Refusal> {
+    led_by(extent, node)?;
+    if newest.is_some() && newest != extent.primary_incarnation {
+        return Err(Refusal::OtherIncarnation);
+    }
+    Ok(())
+}
+
 impl ClusterState {
+    fn newest_run(&self, node: NodeId) -> Option<Incarnation> {
+        self.nodes.get(&node).and_then(|member| member.incarnation)
+    }
+
     /// Runs `change` over each item whose precondition holds; the items stand for themselves.
     fn each(
         &mut self,
@@ -164,8 +178,9 @@ impl ClusterState {
         if proposer == remove {
             return Err(Refusal::RemovesPrimary { node: remove });
         }
+        let newest = self.newest_run(proposer);
         let items = self.each(items, |extent| {
-            led_by(extent, proposer)?;
+            led_by_newest_run(extent, proposer, newest)?;
             if !extent.in_sync.remove(&remove) {
                 return Err(Refusal::NotInSync { node: remove });
             }
@@ -179,8 +194,9 @@ impl ClusterState {
     pub(super) fn grow(&mut self, items: &[ExtentStamp], proposer: NodeId, add: NodeId) -> Applied {
         self.trusted(proposer)?;
         self.trusted(add)?;
+        let newest = self.newest_run(proposer);
         let items = self.each(items, |extent| {
-            led_by(extent, proposer)?;
+            led_by_newest_run(extent, proposer, newest)?;
             if !extent.replicas.contains(&add) {
                 return Err(Refusal::NotReplica { node: add });
             }
@@ -196,8 +212,9 @@ impl ClusterState {
     /// E3: only the version is raised, so that a growth that is still under way finds another one.
     pub(super) fn grow_void(&mut self, items: &[ExtentStamp], proposer: NodeId) -> Applied {
         self.trusted(proposer)?;
+        let newest = self.newest_run(proposer);
         let items = self.each(items, |extent| {
-            led_by(extent, proposer)?;
+            led_by_newest_run(extent, proposer, newest)?;
             extent.moved();
             Ok(())
         });

@@ -444,3 +444,19 @@ fn p3_the_counter_is_raised_when_and_only_when_a_group_changes() {
         "a new epoch of the same primary shows nothing"
     );
 }
+
+#[test]
+fn e1_what_an_earlier_run_of_the_primary_proposed_changes_no_set() {
+    let mut state = led_by_a(1);
+    let late = shrink(&state, A, B);
+    let again = Command::NodeStarted {
+        node: A,
+        incarnation: run(11),
+    };
+    must(&again, &mut state);
+    assert_eq!(refusals(&go(&late, &mut state)), [Refusal::OtherIncarnation]);
+    assert_eq!(extent(&state, 1).in_sync, set(&[A, B]));
+    reopen(&mut state, A, 11);
+    must(&shrink(&state, A, B), &mut state);
+    assert_eq!(extent(&state, 1).in_sync, set(&[A]));
+}
