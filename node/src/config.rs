@@ -171,6 +171,11 @@ mod tests {
     }
 
     #[test]
+    fn the_installed_example_is_accepted() {
+        assert_eq!(check(include_str!("../../deploy/node.toml")), Ok(()));
+    }
+
+    #[test]
     fn wrong_input_names_the_field() {
         let cases = [
             (DATA.replace("\"a\"", "\"-a\""), "-a"),

@@ -1,7 +1,8 @@
 //! A single-node control plane for power-cut tests.
 //!
-//! `powercut_writer DIR` proposes numbered commands for ever and prints the number of each one that was acknowledged, one per line, flushed.
-//! `powercut_writer DIR --verify N` opens the directory and exits 0 if everything acknowledged up to number N is in the applied state.
+//! `powercut_writer DIR` proposes numbered commands for ever and prints the number of each one that was acknowledged, one per line,
+//! flushed. `powercut_writer DIR --verify N` opens the directory and exits 0 if everything acknowledged up to number N is in the applied
+//! state.
 
 #![allow(clippy::print_stdout)]
 

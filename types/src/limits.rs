@@ -18,7 +18,8 @@ pub const COMPARE_AND_WRITE_BLOCKS_MAX: u8 = 255;
 pub const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 /// Most descriptors of one UNMAP; said in VPD page B0.
 pub const UNMAP_DESCRIPTORS_MAX: u32 = 256;
-/// Most bytes that one WRITE SAME covers; said in VPD page B0. The pattern is written out when the record is applied, so this bounds that work.
+/// Most bytes that one WRITE SAME covers; said in VPD page B0. The pattern is written out when the record is applied, so this bounds that
+/// work.
 pub const WRITE_SAME_BYTES_MAX: u32 = 32 << 20;
 /// Unit in which replicas are compared and resynchronized. A multiple of every block size.
 pub const RESYNC_RANGE_BYTES: u64 = 1 << 20;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::BlockRange;
 
-/// What `scsi` asks of an extent and `replication` carries out, here or on the primary. Ranges lie within the extent and lengths of data match
-/// them: `scsi` has checked both; whoever takes one off a wire checks again ([`BlockOp::check`]).
+/// What `scsi` asks of an extent and `replication` carries out, here or on the primary. Ranges lie within the extent and lengths of data
+/// match them: `scsi` has checked both; whoever takes one off a wire checks again ([`BlockOp::check`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlockOp {
     /// Give the blocks.

@@ -378,16 +378,16 @@ impl Identity {
                 format!("{} is missing", key.name()),
             )
         };
-        let parse = |name: &str| {
-            name.parse::<IscsiName>()
-                .map_err(|error| Refusal::initiator(format!("'{name}': {error}")))
-        };
-        let initiator = parse(find(Key::InitiatorName).ok_or_else(|| missing(Key::InitiatorName))?)?;
+        let bad = |name: &str, error| Refusal::initiator(format!("{name:?}: {error}"));
+        let name = find(Key::InitiatorName).ok_or_else(|| missing(Key::InitiatorName))?;
+        let initiator = IscsiName::of_initiator(name).map_err(|error| bad(name, error))?;
         // Normal is the default (13.21).
         let kind = match find(Key::SessionType).unwrap_or("Normal") {
-            "Normal" => SessionKind::Normal {
-                target: parse(find(Key::TargetName).ok_or_else(|| missing(Key::TargetName))?)?,
-            },
+            "Normal" => {
+                let name = find(Key::TargetName).ok_or_else(|| missing(Key::TargetName))?;
+                let target = name.parse().map_err(|error| bad(name, error))?;
+                SessionKind::Normal { target }
+            }
             "Discovery" => SessionKind::Discovery,
             other => {
                 return Err(Refusal::new(
@@ -432,7 +432,9 @@ impl Identity {
     fn check_repeats(&self, pairs: &[(String, String)]) -> Result<(), Refusal> {
         for (name, value) in pairs {
             let same = match (Key::from_name(name), &self.kind) {
-                (Some(Key::InitiatorName), _) => value.parse().ok().as_ref() == Some(&self.initiator),
+                (Some(Key::InitiatorName), _) => {
+                    IscsiName::of_initiator(value).ok().as_ref() == Some(&self.initiator)
+                }
                 (Some(Key::TargetName), SessionKind::Normal { target }) => {
                     value.parse().ok().as_ref() == Some(target)
                 }

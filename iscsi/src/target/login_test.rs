@@ -262,6 +262,38 @@ fn libiscsi_and_qemu_log_in() {
     );
 }
 
+/// QEMU names itself after the virtual machine, whatever that is called, and again in the operational stage; upper case is the same name.
+#[test]
+fn names_of_initiators_are_taken_as_they_are_in_use() {
+    let names = |name: &str| format!("InitiatorName={name}\nTargetName=iqn.2026-11.example:disk\nSessionType=Normal");
+    let given = "iqn.2008-11.org.linux-kvm:My_VM(2)";
+    let mut client = Client::usual();
+    client.accept = false;
+    client.expect(
+        S,
+        Some(O),
+        &format!("{}\nAuthMethod=None", names(given)),
+        "TargetPortalGroupTag=1\nAuthMethod=None",
+    );
+    let again = format!("InitiatorName={}", given.to_uppercase());
+    assert_eq!(client.say(O, Some(F), &again), None);
+    let Some(Event::Login(login)) = client.connection.poll_event() else {
+        panic!("no login");
+    };
+    assert_eq!(login.initiator.as_str(), "iqn.2008-11.org.linux-kvm:my_vm(2)");
+    // Another name later on is still another one.
+    let mut client = Client::usual();
+    client.say(S, Some(O), &names(given)).unwrap();
+    let other = "InitiatorName=iqn.2008-11.org.linux-kvm:My_VM(3)";
+    client.refused(O, Some(F), other, LoginStatus::INITIATOR_ERROR);
+    for bad in ["iqn.a b", "iqn.a,b", "iqn.\"a", "iqn.", "vm_1", "iqn.a\u{7f}"] {
+        Client::usual().refused(S, Some(O), &names(bad), LoginStatus::INITIATOR_ERROR);
+    }
+    // Targets' names stay strict.
+    let target = "InitiatorName=iqn.2026-11.example:host\nTargetName=iqn.2026-11.example:my_disk";
+    Client::usual().refused(S, Some(O), target, LoginStatus::INITIATOR_ERROR);
+}
+
 /// vSphere's software initiator offers CHAP besides None, and data digests.
 #[test]
 fn esxi_logs_in() {

@@ -17,7 +17,7 @@ use super::Out;
 /// Arguments of `holdfast bench`.
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// What to measure: iscsi://HOST[:PORT]/TARGET/LUN. Repeated: sessions to the same unit, used in turn.
+    /// What to measure: iscsi://HOST:PORT/TARGET/LUN (the port may be left out). Repeated: sessions to the same unit, used in turn.
     #[arg(long = "url", required = true, value_name = "URL")]
     urls: Vec<IscsiUrl>,
     /// What to send. Writes overwrite the unit.

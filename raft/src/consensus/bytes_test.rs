@@ -138,7 +138,11 @@ fn answers_of_peers_are_taken_only_when_they_fit_the_question() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_are_refused(kind in 0u16..9, header in prop::collection::vec(any::<u8>(), 0..40), body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_are_refused(
+        kind in 0u16..9,
+        header in prop::collection::vec(any::<u8>(), 0..40),
+        body in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
         prop_assert!(decode(&body).is_err());
         // Headers alone may be right by chance.
         drop(decode_record(kind, &header, &body));

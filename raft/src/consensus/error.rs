@@ -47,7 +47,8 @@ pub enum StartError {
     },
     /// Neither the applied state nor a snapshot together with the log gives the committed state.
     #[error(
-        "the cluster state in {dir} cannot be rebuilt ({why}); this node stays out: remove it from the cluster and add it again as a new member"
+        "the cluster state in {dir} cannot be rebuilt ({why}); this node stays out: remove it from the cluster and add it \
+         again as a new member"
     )]
     StateLost {
         /// Where.

@@ -64,8 +64,8 @@ pub struct Config {
     /// A planned switchover that has not drained after this long is given up; one that is not committed after as long again is made void
     /// by commit (E6).
     pub switchover_limit: std::time::Duration,
-    /// A member of the in-sync set that never had a link in this run, or has one and does not answer, is asked out after this long. One whose
-    /// link went down is asked out at once.
+    /// A member of the in-sync set that never had a link in this run, or has one and does not answer, is asked out after this long. One
+    /// whose link went down is asked out at once.
     pub absent_after: std::time::Duration,
     /// How long a forwarded command that waited too long may take to be barred at the primary, before the link is reset (F2).
     pub fate_limit: std::time::Duration,
@@ -126,7 +126,8 @@ pub struct Recovered {
 pub struct Base {
     /// Complete up to and including this position.
     pub pos: LogPos,
-    /// Version of the in-sync set that the resync started from, in which this node was missing. Membership in a *later* version ends the mark.
+    /// Version of the in-sync set that the resync started from, in which this node was missing. Membership in a *later* version ends the
+    /// mark.
     pub version: InSyncVersion,
 }
 
@@ -197,7 +198,8 @@ impl RecordBody {
         }
     }
 
-    /// Whether ranges lie within an extent of `blocks` blocks and payloads have the length they ask for: what a record off a wire must pass.
+    /// Whether ranges lie within an extent of `blocks` blocks and payloads have the length they ask for: what a record off a wire must
+    /// pass.
     pub fn check(&self, blocks: u64, size: BlockSize) -> bool {
         let fits = |range: &BlockRange| range.end().0 <= blocks;
         match self {
@@ -249,8 +251,8 @@ pub struct NodeState {
     pub generation: LeaseGeneration,
 }
 
-/// One connection between two nodes, from its handshake to its end. Both sides call it by the same number, which is never used again between
-/// the same two runs ("channel number" of F1).
+/// One connection between two nodes, from its handshake to its end. Both sides call it by the same number, which is never used again
+/// between the same two runs ("channel number" of F1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
@@ -398,9 +400,9 @@ pub enum Command {
         /// The last position that stays.
         after: LogPos,
     },
-    /// Journal: the log starts anew behind `from`; what was in it before goes (R1). Complete only up to `base`. Before this is written, every
-    /// [`Command::Apply`] given earlier is finished and the extent file is flushed: what the old log would have brought back after a power
-    /// cut is what ranges are then found equal by.
+    /// Journal: the log starts anew behind `from`; what was in it before goes (R1). Complete only up to `base`. Before this is written,
+    /// every [`Command::Apply`] given earlier is finished and the extent file is flushed: what the old log would have brought back after a
+    /// power cut is what ranges are then found equal by.
     Restart {
         /// Its number.
         seq: JournalSeq,
@@ -446,7 +448,8 @@ pub enum Command {
         /// What.
         message: Message,
     },
-    /// Link: end it at once, so that nothing that was sent and has not arrived ever arrives (an abortive close). [`Event::PeerDown`] follows.
+    /// Link: end it at once, so that nothing that was sent and has not arrived ever arrives (an abortive close). [`Event::PeerDown`]
+    /// follows.
     ResetLink {
         /// The other node.
         node: NodeId,
@@ -467,15 +470,16 @@ pub enum Command {
 }
 
 /// A change of an extent's committed state, with its preconditions (E2): it takes effect only if `epoch` and `version` are those of the
-/// state when it is applied, and it raises the version. A cluster state that knows a node's newest run does well to refuse proposals of older
-/// ones: they are not wrong, but a late shrink by a primary that died since can leave a set without a living member.
+/// state when it is applied, and it raises the version. A cluster state that knows a node's newest run does well to refuse proposals of
+/// older ones: they are not wrong, but a late shrink by a primary that died since can leave a set without a living member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// The epoch it starts from.
     pub epoch: Epoch,
     /// The version of the in-sync set it starts from.
     pub version: InSyncVersion,
-    /// Who proposes: must be the primary of the epoch, by node; for all but [`Change::Reopen`] and [`Change::HandOver`] also by incarnation.
+    /// Who proposes: must be the primary of the epoch, by node; for all but [`Change::Reopen`] and [`Change::HandOver`] also by
+    /// incarnation.
     pub by: Identity,
     /// What.
     pub change: Change,
@@ -657,10 +661,11 @@ pub enum Message {
 pub enum ForwardAnswer {
     /// It ended.
     Outcome(OpOutcome),
-    /// The receiver is not the primary of that epoch, or stopped being it before the command got an lsn. It has not carried it out in that epoch
-    /// unless its log says so (which the next primary looks up by name).
+    /// The receiver is not the primary of that epoch, or stopped being it before the command got an lsn. It has not carried it out in that
+    /// epoch unless its log says so (which the next primary looks up by name).
     NotPrimary,
-    /// It cannot be told whether it was carried out, or its generation or name is too old: never carried out from now on. Reset the connection.
+    /// It cannot be told whether it was carried out, or its generation or name is too old: never carried out from now on. Reset the
+    /// connection.
     Refused,
 }
 

@@ -661,7 +661,8 @@ fn f1_an_answer_to_an_earlier_try_does_not_end_a_later_one() {
     assert_eq!(rig.hear(A, late(2, done)), [complete(1, OpOutcome::Done)]);
 }
 
-/// Found by the simulator: a write with an lsn was answered with a reset while its shrink was pending; a read missed it, the next one saw it.
+/// Found by the simulator: a write with an lsn was answered with a reset while its shrink was pending; a read missed it, the next one saw
+/// it.
 #[test]
 fn i11_a_read_waits_for_a_write_whose_sender_was_told_that_its_fate_is_open() {
     let mut rig = Rig::serving();

@@ -1,5 +1,5 @@
-//! Commands of initiators on this node, and forwarded ones: carried out here if this node serves, held while nobody does (I8), ended when they
-//! waited too long (W1, I11).
+//! Commands of initiators on this node, and forwarded ones: carried out here if this node serves, held while nobody does (I8), ended when
+//! they waited too long (W1, I11).
 
 use std::sync::Arc;
 
@@ -429,7 +429,8 @@ impl ExtentCore {
         }
     }
 
-    /// The sender of a command with an lsn is told, or tells itself, that its fate is open: once a read has not seen it, it must not turn up.
+    /// The sender of a command with an lsn is told, or tells itself, that its fate is open: once a read has not seen it, it must not turn
+    /// up.
     pub(crate) fn overdue(&mut self, lsn: Lsn) {
         if let Some(entry) = self.log.get(lsn) {
             self.table.overdue(entry.lock);

@@ -83,9 +83,9 @@ impl EpochHistory {
         Self(lasts)
     }
 
-    /// The last position that both logs hold: in the newest epoch that both know, the smaller end. Logs that share a position share all before
-    /// it (a record is only taken behind its predecessor), and all records of an epoch come from one primary. `None` if they share no epoch that
-    /// is still known.
+    /// The last position that both logs hold: in the newest epoch that both know, the smaller end. Logs that share a position share all
+    /// before it (a record is only taken behind its predecessor), and all records of an epoch come from one primary. `None` if they share
+    /// no epoch that is still known.
     pub fn common(&self, other: &Self) -> Option<LogPos> {
         self.0.iter().rev().find_map(|mine| {
             let theirs = other.0.iter().find(|theirs| theirs.epoch == mine.epoch)?;

@@ -270,8 +270,8 @@ impl ExtentCore {
 
     /// Everything behind this position is needed from the journal after a restart; everything up to it needs the extent file to be stable
     /// before the journal lets go of it. With it, a checkpoint keeps [`ExtentCore::history`], [`ExtentCore::committed`],
-    /// [`ExtentCore::seen`] and [`ExtentCore::base`]. It goes through the journal, behind every command given before it was taken: it speaks
-    /// of a log that those made.
+    /// [`ExtentCore::seen`] and [`ExtentCore::base`]. It goes through the journal, behind every command given before it was taken: it
+    /// speaks of a log that those made.
     pub fn applied(&self) -> LogPos {
         self.log.applied_pos()
     }

@@ -2,8 +2,8 @@
 //!
 //! - a *read* (also a hash) never runs beside an apply that overlaps it, so no block is ever seen torn (W3);
 //! - *writes* get their lsn in any number at a time, are applied in lsn order where they overlap (I7), and wait for reads under way;
-//! - an *exclusive* holder (the compare of a COMPARE AND WRITE, a range under comparison with a replica) waits until every write with an lsn
-//!   that overlaps is applied, and keeps later ones from getting theirs.
+//! - an *exclusive* holder (the compare of a COMPARE AND WRITE, a range under comparison with a replica) waits until every write with an
+//!   lsn that overlaps is applied, and keeps later ones from getting theirs.
 //!
 //! Waiting is fair: nobody overtakes an earlier waiter that it conflicts with, except that a write whose blocks nobody holds need not
 //! wait for one that does. Slots are few (what is in flight), so they are a sorted vector that is scanned.

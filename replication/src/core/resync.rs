@@ -2,8 +2,8 @@
 //!
 //! Per range, the primary holds it exclusively: every write to it with an lsn is applied here, and no other gets one. What both sides then
 //! have, once the replica has applied as much, must be equal. If the hashes differ, the range's contents become a record of their own, with
-//! its own lsn, so that they can never overtake a newer write; and the range is compared again once that record is committed. A range that was
-//! equal once stays equal, because both sides apply the same records.
+//! its own lsn, so that they can never overtake a newer write; and the range is compared again once that record is committed. A range that
+//! was equal once stays equal, because both sides apply the same records.
 //!
 //! The same goes for a replica that only missed the newer end of the log: it gets the records, and the ranges they touch are compared.
 

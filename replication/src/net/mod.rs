@@ -2,8 +2,8 @@
 //!
 //! One connection per pair of nodes carries the messages of all extents, and nothing else: heartbeats and Raft have their own.
 //! The node with the **lower id dials**, the other one listens, so two nodes never race for which of two connections counts. A
-//! connection is a *link* from its handshake on; it has a number that is never used again between the same two runs, chosen by who dials. A new
-//! link of a peer replaces its older one at once, also when the peer has been started anew.
+//! connection is a *link* from its handshake on; it has a number that is never used again between the same two runs, chosen by who dials. A
+//! new link of a peer replaces its older one at once, also when the peer has been started anew.
 //!
 //! [`Links`] knows the links and keeps order: a link's messages reach the cores between its up and its down, never after. What carries
 //! bytes is behind [`Carrier`] and calls [`Links`]; today that is gRPC over TCP ([`Net`]), and a raw channel can join it.

@@ -161,8 +161,8 @@ impl History {
             .collect())
     }
 
-    /// Gibbons and Korach: with unique values, a register's history is linearizable if no two forward zones overlap and no backward zone lies
-    /// within a forward one.
+    /// Gibbons and Korach: with unique values, a register's history is linearizable if no two forward zones overlap and no backward zone
+    /// lies within a forward one.
     fn check_block(&self, block: u64) -> Result<(), String> {
         let zones = self.zones(block)?;
         for zone in &zones {

@@ -59,7 +59,8 @@ impl World {
             return;
         }
         let suspect = cur.nodes.iter().any(|s| s.node == by.node && s.suspect);
-        // A late shrink of a run that ended, whose disk was damaged since, would leave no whole member: two faults at once, outside of this world.
+        // A late shrink of a run that ended, whose disk was damaged since, would leave no whole member: two faults at once, outside of this
+        // world.
         let by_index = usize::try_from(by.node.0 - 1).unwrap();
         if self.damaged == Some(by_index)
             && Self::recovered(&self.nodes[by_index].stable).damaged
