@@ -44,17 +44,16 @@ impl IscsiName {
         &self.0
     }
 
-    /// A name that an initiator gives itself. Strictness here would only lock hosts out: names with `_`, a host's or a virtual machine's
-    /// name in free form behind the type, and `iqn.` without a date are in use. So every name that [`FromStr`] takes passes, and so does
-    /// printable ASCII behind a known type, but for spaces, quotes (`"`, `'`, `` ` ``) and commas, which separate and enclose names elsewhere.
+    /// A name that an initiator gives itself. Strictness here would only lock hosts out: names with `_`, a virtual machine's name in free
+    /// form at the end, and `iqn.` without a date are in use. So every name that [`FromStr`] takes passes, and so does printable
+    /// ASCII behind a known type, but for spaces, quotes (`"`, `'`, `` ` ``) and commas, which separate and enclose names elsewhere.
     ///
     /// # Errors
     /// [`NameError`]: what is wrong. Names of targets are read with [`FromStr`], which is strict.
     pub fn of_initiator(text: &str) -> Result<Self, NameError> {
         let lower = lower_case(text)?;
-        let allowed = |c: char| {
-            c.is_alphanumeric() || (c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '`' | ','))
-        };
+        let allowed =
+            |c: char| c.is_alphanumeric() || (c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '`' | ','));
         if let Some(bad) = lower.chars().find(|c| !allowed(*c)) {
             return Err(NameError::InitiatorCharacter(bad));
         }
