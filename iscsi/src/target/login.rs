@@ -1,6 +1,6 @@
 //! The login phase, target side (RFC 7143, 6.3): from the first Login Request to the point where the owner decides.
 
-use holdfast_types::{IscsiName, Isid};
+use holdfast_types::{IscsiName, Isid, NameError};
 
 use super::PortalConfig;
 use crate::directory::{Directory, Verdict};
@@ -378,7 +378,7 @@ impl Identity {
                 format!("{} is missing", key.name()),
             )
         };
-        let bad = |name: &str, error| Refusal::initiator(format!("{name:?}: {error}"));
+        let bad = |name: &str, error: NameError| Refusal::initiator(format!("{name:?}: {error}"));
         let name = find(Key::InitiatorName).ok_or_else(|| missing(Key::InitiatorName))?;
         let initiator = IscsiName::of_initiator(name).map_err(|error| bad(name, error))?;
         // Normal is the default (13.21).

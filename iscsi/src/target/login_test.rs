@@ -265,7 +265,8 @@ fn libiscsi_and_qemu_log_in() {
 /// QEMU names itself after the virtual machine, whatever that is called, and again in the operational stage; upper case is the same name.
 #[test]
 fn names_of_initiators_are_taken_as_they_are_in_use() {
-    let names = |name: &str| format!("InitiatorName={name}\nTargetName=iqn.2026-11.example:disk\nSessionType=Normal");
+    let names =
+        |name: &str| format!("InitiatorName={name}\nTargetName=iqn.2026-11.example:disk\nSessionType=Normal");
     let given = "iqn.2008-11.org.linux-kvm:My_VM(2)";
     let mut client = Client::usual();
     client.accept = false;
