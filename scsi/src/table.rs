@@ -117,6 +117,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     command("SYNCHRONIZE CACHE(16)", Medium, &usage_16(0x91, 0), block::synchronize_cache),
     command("WRITE SAME(16)", Medium, &usage_16(0x93, 0xff), provision::write_same).writing(),
     command("READ CAPACITY(16)", Manage, &READ_CAPACITY_16, report::read_capacity_16).with_action().quick(),
+    command("GET LBA STATUS(16)", Medium, &GET_LBA_STATUS_16, provision::get_lba_status).with_action().quick(),
     command("REPORT LUNS", Identify, &[0xa0, 0, FF, 0, 0, 0, FF, FF, FF, FF, 0, 4], report::report_luns).passing_attention().quick(),
     command("REPORT TARGET PORT GROUPS", Identify, &maintenance_in(0xea, [0; 4]), report::report_target_port_groups)
         .with_action().quick(),
@@ -132,6 +133,7 @@ pub(crate) const COMMANDS: &[Command] = &[
 
 const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0xf8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, 0, FF, 0, 4];
 const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4];
+const GET_LBA_STATUS_16: [u8; 16] = [0x9e, 0x12, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4];
 
 /// READ, WRITE and their like of 12 bytes; `flags` are the bits of byte 1.
 const fn usage_12(opcode: u8, flags: u8) -> [u8; 12] {

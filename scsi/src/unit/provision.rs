@@ -1,4 +1,4 @@
-//! UNMAP and WRITE SAME (SBC-3, logical block provisioning).
+//! UNMAP, WRITE SAME and GET LBA STATUS (SBC-3, logical block provisioning).
 
 use bytes::Bytes;
 use holdfast_types::{BlockOp, BlockRange, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX};
@@ -93,6 +93,22 @@ pub(crate) fn write_same_data(range: BlockRange, block: Bytes) -> Step {
         return Step::Done(Response::good());
     }
     Storage::step(BlockOp::WriteSame { range, block }, Finish::Status)
+}
+
+/// GET LBA STATUS(16): one descriptor, from the starting LBA to the end of the unit or as far as its 32-bit count goes, with PROVISIONING
+/// STATUS 0h, "mapped or has an unknown state". Which blocks have space is each replica's own affair and is not asked for; the
+/// answer is true of every block, at any time and on every node.
+pub(crate) fn get_lba_status(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    let start = call.cdb.number(2, 8);
+    // Unlike a range of no blocks, the starting LBA has to be there.
+    let rest = call.view.blocks.checked_sub(start).filter(|rest| *rest > 0);
+    let blocks = u32::try_from(rest.ok_or(Sense::LBA_OUT_OF_RANGE)?).unwrap_or(u32::MAX);
+    let mut data = [0; 24];
+    // PARAMETER DATA LENGTH: what follows it.
+    data[3] = 20;
+    data[8..16].copy_from_slice(&start.to_be_bytes());
+    data[16..20].copy_from_slice(&blocks.to_be_bytes());
+    Ok(Step::Done(Response::data(data.to_vec(), call.cdb.length(10, 4))))
 }
 
 fn zero(range: BlockRange) -> Step {

@@ -175,3 +175,60 @@ fn write_same_length_is_bounded_as_declared() {
     assert_eq!(sense(on(0, 0)), "05/24/00");
     assert!(matches!(on((1 << 40) - u64::from(most), 0), Step::Storage(_)));
 }
+
+fn lba_status(lba: u64, allocation: u32) -> Vec<u8> {
+    let mut cdb = vec![0x9e, 0x12];
+    cdb.extend_from_slice(&lba.to_be_bytes());
+    cdb.extend_from_slice(&allocation.to_be_bytes());
+    cdb.extend_from_slice(&[0, 0]);
+    cdb
+}
+
+#[test]
+fn golden_lba_status() {
+    let mut wanted = [0; 24];
+    wanted[3] = 20;
+    wanted[18..20].copy_from_slice(&[0x03, 0xe8]);
+    assert_eq!(Fixture::new().data(&lba_status(0, 24))[..], wanted);
+    // From the middle, and the last block.
+    wanted[14..20].copy_from_slice(&[0x01, 0x02, 0, 0, 0x02, 0xe6]);
+    assert_eq!(Fixture::new().data(&lba_status(0x102, 255))[..], wanted);
+    wanted[14..20].copy_from_slice(&[0x03, 0xe7, 0, 0, 0, 1]);
+    assert_eq!(Fixture::new().data(&lba_status(BLOCKS - 1, u32::MAX))[..], wanted);
+    for allocation in [0, 1, 8, 23, 24, 25] {
+        let data = Fixture::new().data(&lba_status(BLOCKS - 1, allocation));
+        assert_eq!(data[..], wanted[..24.min(allocation as usize)]);
+    }
+}
+
+#[test]
+fn lba_status_begins_within_the_unit() {
+    for lba in [BLOCKS, BLOCKS + 1, 1 << 63, u64::MAX] {
+        for allocation in [0, 24] {
+            assert_eq!(Fixture::new().sense(&lba_status(lba, allocation)), "05/21/00");
+        }
+    }
+}
+
+/// An initiator that goes on behind each descriptor comes to the end of a unit of any size, and every block is told of once.
+#[test]
+fn lba_status_of_a_unit_beyond_32_bits_goes_on() {
+    for total in [1, (1 << 32) - 1, 1 << 32, (1 << 35) + 5] {
+        let mut at = 0;
+        let mut answers = 0_u32;
+        while at < total {
+            let step = Fixture::new().start_on(&lba_status(at, 24), 0, |view| view.blocks = total);
+            let data = crate::fixture::done(step).data;
+            assert_eq!(data[8..16], at.to_be_bytes());
+            assert_eq!(data[20] & 0x0f, 0);
+            let blocks = u32::from_be_bytes([data[16], data[17], data[18], data[19]]);
+            assert!(blocks > 0);
+            at += u64::from(blocks);
+            answers += 1;
+        }
+        assert_eq!(
+            (at, answers),
+            (total, u32::try_from(total.div_ceil((1 << 32) - 1)).unwrap())
+        );
+    }
+}
