@@ -12,6 +12,9 @@ use super::layout::Layout;
 /// How long a node may take to end by itself.
 const END_WITHIN: Duration = Duration::from_secs(8);
 
+/// How long a killed process may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_millis(500);
+
 /// A node's process: running, or ended and not asked back.
 #[derive(Debug)]
 pub(super) struct NodeProcess {
@@ -55,6 +58,16 @@ impl NodeProcess {
     /// Its process id, while it runs.
     pub(super) fn pid(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)
+    }
+
+    /// Whether it runs. One that was killed a moment ago is given the time to be gone.
+    pub(super) async fn runs(&mut self) -> bool {
+        let Some(child) = &mut self.child else { return false };
+        if tokio::time::timeout(GONE_WITHIN, child.wait()).await.is_err() {
+            return true;
+        }
+        self.child = None;
+        false
     }
 
     /// Waits until it ends; never returns for one that has ended and was seen to.

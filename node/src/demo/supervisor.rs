@@ -152,7 +152,7 @@ impl Supervisor {
     async fn carry_out(&mut self, line: &str) -> anyhow::Result<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["restart", name] => self.restart(name),
+            ["restart", name] => self.restart(name).await,
             ["status"] => Ok(self
                 .status()
                 .await
@@ -163,10 +163,11 @@ impl Supervisor {
         }
     }
 
-    fn restart(&mut self, name: &str) -> anyhow::Result<String> {
+    async fn restart(&mut self, name: &str) -> anyhow::Result<String> {
         let index = NODES.iter().position(|(known, _)| *known == name);
         let index = index.with_context(|| format!("there is no node '{name}'; the nodes are a, b and w"))?;
-        if let Some(pid) = self.processes[index].pid() {
+        if self.processes[index].runs().await {
+            let pid = self.processes[index].pid().unwrap_or(0);
             return Ok(format!("node {name} runs already (process {pid})"));
         }
         self.processes[index] = NodeProcess::start(NODES[index].0, &self.layout)?;
