@@ -19,6 +19,8 @@ mod cdb;
 mod fixture;
 mod nexus;
 #[cfg(test)]
+mod scan_test;
+#[cfg(test)]
 mod seeded;
 mod sense;
 mod start;
