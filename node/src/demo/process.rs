@@ -62,7 +62,9 @@ impl NodeProcess {
 
     /// Whether it runs. One that was killed a moment ago is given the time to be gone.
     pub(super) async fn runs(&mut self) -> bool {
-        let Some(child) = &mut self.child else { return false };
+        let Some(child) = &mut self.child else {
+            return false;
+        };
         if tokio::time::timeout(GONE_WITHIN, child.wait()).await.is_err() {
             return true;
         }

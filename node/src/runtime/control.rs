@@ -42,9 +42,15 @@ impl Parts {
     pub(super) async fn announce(self) {
         let mut state = self.control.watch();
         loop {
-            let told = state.borrow_and_update().node(self.me).map(|node| node.incarnation);
+            let told = state
+                .borrow_and_update()
+                .node(self.me)
+                .map(|node| node.incarnation);
             if told.is_some_and(|known| known != Some(self.incarnation)) {
-                let command = Command::NodeStarted { node: self.me, incarnation: self.incarnation };
+                let command = Command::NodeStarted {
+                    node: self.me,
+                    incarnation: self.incarnation,
+                };
                 // Lost proposals are made again.
                 let _ = self.control.propose(command).await;
                 tokio::time::sleep(AGAIN_AFTER).await;

@@ -179,9 +179,15 @@ fn replica_status(
             bytes_left: resync.bytes_left,
             rate: seen.resync_rates.get(&(id, node)).copied().unwrap_or(0),
         });
+    // A member of the set holds everything that is committed; how much of it another one has applied, only its primary hears.
+    let elsewhere = || {
+        core.filter(|_| extent.in_sync.contains(&node))
+            .map_or(0, |core| core.committed.value())
+    };
     let applied_lsn = mine
         .map(|core| core.applied.value())
-        .or_else(|| peer.map(|peer| peer.applied.value()));
+        .or_else(|| peer.map(|peer| peer.applied.value()))
+        .unwrap_or_else(elsewhere);
     ReplicaStatus {
         node: name(node),
         state,

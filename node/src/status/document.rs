@@ -89,8 +89,8 @@ pub(crate) struct ExtentStatus {
 pub(crate) struct ReplicaStatus {
     pub(crate) node: String,
     pub(crate) state: ReplicaState,
-    /// As far as the answering node knows.
-    pub(crate) applied_lsn: Option<u64>,
+    /// As far as the answering node knows; 0 where it knows nothing, as a witness.
+    pub(crate) applied_lsn: u64,
     pub(crate) resync: Option<ResyncStatus>,
 }
 

@@ -15,7 +15,7 @@ pub(in crate::status) fn sample() -> StatusDocument {
     let replica = |node: &str| ReplicaStatus {
         node: node.into(),
         state: ReplicaState::InSync,
-        applied_lsn: Some(9),
+        applied_lsn: 9,
         resync: None,
     };
     let group = |node: &str, id, state: &str| GroupStatus {
