@@ -1,7 +1,7 @@
 //! Asymmetric logical unit access (SPC-4): which port group is how good a way to a logical unit.
 //!
 //! Everything here is a pure function of committed cluster state, so that every node tells an initiator the same:
-//! - [`derive`] turns what is committed about a logical unit into its port groups and their states;
+//! - [`derive()`] turns what is committed about a logical unit into its port groups and their states;
 //! - [`Tracked`] counts the changes, so that a nexus hears of them once, by difference (P3);
 //! - [`admit`] says which commands a state lets through, and with which sense data it refuses the others;
 //! - [`rtpg`] and [`stpg`] read and write the parameter data of REPORT and SET TARGET PORT GROUPS.
