@@ -183,7 +183,8 @@ fn power_cuts_of_log_vote_and_applied_state_lose_nothing_acknowledged() -> Resul
     let Some(tools) = Tools::find() else {
         return Ok(());
     };
-    let writer = tools::built(&["--package", "holdfast-raft", "--example", "powercut_writer"])?;
+    // The whole workspace, so that what `cargo test --workspace` has built is not built again with other features.
+    let writer = tools::built(&["--workspace", "--example", "powercut_writer"])?;
     let mut random = StdRng::seed_from_u64(seed::seed("power cuts"));
     let dir = tempfile::tempdir()?;
     let image = Image::make(&tools, dir.path(), "live", IMAGE_MIB)?;
