@@ -10,7 +10,7 @@ use holdfast_types::{NodeId, Revision};
 
 use super::kind::{Entry, LeaderId, Proposal, SnapshotMeta, Vote, log_id};
 use super::record::{LogRecord, decode as decode_record, encode_entry, encode_truncate, encode_vote};
-use super::snapshot::{decode, encode};
+use super::snapshot::{SnapshotError, decode, encode};
 use super::wire::{put_entry, put_vote, take_append, take_append_response, take_vote};
 use crate::model::{ClusterState, Command};
 
@@ -27,6 +27,17 @@ fn snapshot() -> Vec<u8> {
     let parsed = decode(&bytes).unwrap();
     assert_eq!((parsed.meta, &*parsed.state), (meta, &state));
     bytes.to_vec()
+}
+
+#[test]
+fn a_damaged_snapshot_is_not_taken_for_a_newer_one() {
+    let mut other = snapshot();
+    other[11] = 0x75;
+    assert!(matches!(decode(&other), Err(SnapshotError::Checksum)));
+    let end = other.len() - 4;
+    let crc = crc32c::crc32c(&other[..end]).to_le_bytes();
+    other[end..].copy_from_slice(&crc);
+    assert!(matches!(decode(&other), Err(SnapshotError::Newer(0x7500_0001, 1))));
 }
 
 #[test]

@@ -81,7 +81,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Parsed, SnapshotError> {
     let meta_len = u64::from(u32::from_le_bytes(number(bytes, 12).ok_or_else(short)?));
     let body_len = u64::from_le_bytes(number(bytes, 16).ok_or_else(short)?);
     if format > FORMAT {
-        return Err(SnapshotError::Newer(format, FORMAT));
+        // Every format ends in the checksum of all before it, so a damaged file is never taken for a newer one.
+        let (checked, crc) = bytes.split_at(bytes.len() - 4);
+        return Err(if crc32c::crc32c(checked).to_le_bytes() == crc {
+            SnapshotError::Newer(format, FORMAT)
+        } else {
+            SnapshotError::Checksum
+        });
     }
     let wanted = body_len.saturating_add(meta_len + HEADER as u64 + 4);
     if wanted != bytes.len() as u64 {
