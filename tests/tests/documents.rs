@@ -77,6 +77,55 @@ fn links_in_pages_lead_somewhere() {
     assert!(faults.is_empty(), "\n  {}\n", faults.join("\n  "));
 }
 
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .filter(|line| !line.starts_with("```"))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// Source files and tests that a page names and that are not there. A file is named by the end of its path, a test by its first words and
+/// `_…`.
+fn unknown_names(page: &SourceFile, files: &[SourceFile]) -> Vec<String> {
+    let is_file = |name: &str| {
+        let end = format!("/{name}");
+        files
+            .iter()
+            .any(|file| file.path == name || file.path.ends_with(&end))
+    };
+    // Some tests are made by macros: no `fn` in front.
+    let is_test = |start: &str| {
+        let starts = [format!("fn {start}"), format!("    {start}")];
+        files
+            .iter()
+            .any(|file| file.is_rust() && starts.iter().any(|start| file.text.contains(start)))
+    };
+    let is_unknown = |name: &&str| match name.strip_suffix('…') {
+        Some(start) => start.ends_with('_') && !is_test(start),
+        None => name.ends_with(".rs") && !name.contains(' ') && !is_file(name),
+    };
+    quoted(&page.text)
+        .filter(is_unknown)
+        .map(|name| format!("{}: {name} is not there", page.path))
+        .collect()
+}
+
+#[test]
+fn files_and_tests_that_pages_name_are_there() {
+    let files = tree::files().unwrap();
+    let pages = files.iter().filter(|file| file.path.ends_with(".md"));
+    let faults: Vec<String> = pages.flat_map(|page| unknown_names(page, &files)).collect();
+    assert!(faults.is_empty(), "\n  {}\n", faults.join("\n  "));
+    let page = SourceFile {
+        path: "a.md".into(),
+        text: "`tests/documents.rs`, `no_such.rs`, `a_broken_…`, `zz9_…`\n".into(),
+    };
+    assert_eq!(
+        unknown_names(&page, &files),
+        ["a.md: no_such.rs is not there", "a.md: zz9_… is not there"]
+    );
+}
+
 #[test]
 fn a_broken_link_is_found() {
     let page = SourceFile {
