@@ -100,7 +100,7 @@ pub(crate) struct Entry {
     pub(crate) record: Record,
     /// The open command that it carries out, if this node has to answer it.
     pub(crate) op: Option<OpKey>,
-    /// Its place in the range table; 0 for one that changes no contents.
+    /// Its place in the range table; 0 for one that has none (yet).
     pub(crate) lock: u64,
     pub(crate) applied: bool,
 }

@@ -30,6 +30,8 @@ mod role;
 #[cfg(test)]
 mod core_test;
 #[cfg(test)]
+mod tail_test;
+#[cfg(test)]
 mod sim;
 
 use std::collections::{HashMap, VecDeque};
@@ -51,6 +53,9 @@ use role::Role;
 
 /// How often slow conditions are looked at while there are any.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
+
+/// Committed records of a log's tail in the range table at a time.
+const APPLY_WINDOW: u64 = 128;
 
 /// Whose a slot of the range table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +252,9 @@ impl ExtentCore {
             self.pump |= !self.held.is_empty();
         }
         self.leased = leased;
+        if self.log.handed < self.log.committed {
+            self.hand_committed(out);
+        }
         self.run_grants(ctx, out);
         self.move_primary(ctx, out);
         if self.pump {
@@ -461,14 +469,22 @@ impl ExtentCore {
         }
     }
 
-    /// Gives newly committed records to the range table, and those that may be applied to the extent.
+    /// Gives newly committed records to the range table, and those that may be applied to the extent. Records that came from elsewhere
+    /// enter the table only now, and only so many at a time: a log's tail may be long, and the table is scanned. Nothing else
+    /// looks for them there before: a primary serves only once its tail is applied (E5), and handing out is in lsn order.
     pub(crate) fn hand_committed(&mut self, out: &mut Vec<Command>) {
         while self.log.handed < self.log.committed {
             let lsn = self.log.handed.next();
             let Some(entry) = self.log.get(lsn) else {
                 break;
             };
-            let lock = entry.lock;
+            let mut lock = entry.lock;
+            if lock == 0 && !entry.record.body.ranges().is_empty() {
+                if self.log.handed.0 - self.log.applied.0 >= APPLY_WINDOW {
+                    break;
+                }
+                lock = self.enter_table(lsn);
+            }
             self.log.handed = lsn;
             if lock == 0 {
                 self.entry_applied(lsn, out);
@@ -477,6 +493,20 @@ impl ExtentCore {
             }
         }
         self.finish_flushes(out);
+    }
+
+    /// A record's place in the range table.
+    fn enter_table(&mut self, lsn: Lsn) -> u64 {
+        let id = self.next_id();
+        if let Some(entry) = self.log.get_mut(lsn) {
+            let blocks = match &entry.record.body {
+                api::RecordBody::Zero { ranges } => Blocks::many(ranges),
+                body => body.ranges().first().map_or_else(Blocks::none, |range| Blocks::one(*range)),
+            };
+            entry.lock = id;
+            self.table.add_ordered(id, lsn, blocks, Owner::Record(lsn));
+        }
+        id
     }
 
     fn emit_apply(&self, lock: u64, lsn: Lsn, out: &mut Vec<Command>) {
@@ -491,19 +521,10 @@ impl ExtentCore {
     /// Puts a record that comes from elsewhere (the journal, a primary) at the end of the log.
     pub(crate) fn take_record(&mut self, record: Record, now: Mono) {
         let lsn = record.pos.lsn;
-        let blocks = match &record.body {
-            api::RecordBody::Zero { ranges } => Some(Blocks::many(ranges)),
-            body => body.ranges().first().map(|range| Blocks::one(*range)),
-        };
-        let lock = blocks.map_or(0, |blocks| {
-            let id = self.next_id();
-            self.table.add_ordered(id, lsn, blocks, Owner::Record(lsn));
-            id
-        });
         if let Some(name) = record.name {
             self.names.logged(name, lsn, now);
         }
-        self.log.push(record, None, lock);
+        self.log.push(record, None, 0);
     }
 
     /// Starts what waited for a range and is free now.

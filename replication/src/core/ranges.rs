@@ -31,6 +31,14 @@ impl Blocks {
         }
     }
 
+    pub(crate) const fn none() -> Self {
+        Self {
+            lo: 0,
+            hi: 0,
+            many: None,
+        }
+    }
+
     pub(crate) fn many(ranges: &Arc<[BlockRange]>) -> Self {
         let used = || ranges.iter().filter(|range| !range.is_empty());
         Self {
