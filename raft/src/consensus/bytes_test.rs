@@ -37,7 +37,10 @@ fn a_damaged_snapshot_is_not_taken_for_a_newer_one() {
     let end = other.len() - 4;
     let crc = crc32c::crc32c(&other[..end]).to_le_bytes();
     other[end..].copy_from_slice(&crc);
-    assert!(matches!(decode(&other), Err(SnapshotError::Newer(0x7500_0001, 1))));
+    assert!(matches!(
+        decode(&other),
+        Err(SnapshotError::Newer(0x7500_0001, 1))
+    ));
 }
 
 #[test]
