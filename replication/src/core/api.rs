@@ -46,7 +46,7 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// Whether reads may be answered now (W3).
+    /// Whether the lease is held now (W3); whether the view is as new as the lease is for the core to see.
     pub fn leased(&self) -> bool {
         self.lease_until.is_some_and(|until| self.now < until)
     }

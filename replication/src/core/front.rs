@@ -159,6 +159,14 @@ impl ExtentCore {
         }
     }
 
+    /// Whether reads may be answered (W3): the lease is held, and the view is not of an older generation than the lease. The log tells the
+    /// lease keeper first and the extents later; a node that was suspected, lost its epoch and was cleared again would otherwise
+    /// answer for that epoch under its new lease (A4 of the review).
+    pub(crate) fn leased(&self, ctx: &Ctx) -> bool {
+        let known = self.generation_of(self.me.node);
+        ctx.leased() && known.is_some_and(|known| known >= ctx.generation)
+    }
+
     pub(crate) fn generation_of(&self, node: NodeId) -> Option<LeaseGeneration> {
         let view = self.view.as_ref()?;
         let state = view.nodes.iter().find(|state| state.node == node)?;
@@ -177,7 +185,7 @@ impl ExtentCore {
                 Known::Unknown => {}
             }
         }
-        let throttled = self.throttled();
+        let (throttled, leased) = (self.throttled(), self.leased(ctx));
         let Some(op) = self.ops.get_mut(&key) else { return };
         if op.abort {
             let name = op.name;
@@ -191,7 +199,7 @@ impl ExtentCore {
         let reads = op.request.reads();
         #[cfg(test)]
         let reads = reads && !self.faults.read_without_lease;
-        if (reads && !ctx.leased()) || (op.request.writes() && throttled) {
+        if (reads && !leased) || (op.request.writes() && throttled) {
             return self.hold(key);
         }
         let (want, blocks) = match &op.request {
@@ -328,7 +336,7 @@ impl ExtentCore {
             self.table.remove(lock);
             return;
         };
-        let leased = ctx.leased();
+        let leased = self.leased(ctx);
         #[cfg(test)]
         let leased = leased || self.faults.read_without_lease;
         if !leased {

@@ -247,7 +247,7 @@ impl ExtentCore {
 
     /// What may follow from any event.
     fn after(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
-        let leased = ctx.leased();
+        let leased = self.leased(ctx);
         if leased && !self.leased {
             self.pump |= !self.held.is_empty();
         }
