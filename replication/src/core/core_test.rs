@@ -492,8 +492,13 @@ fn w3_a_lease_newer_than_the_view_answers_no_read() {
         data: data(0),
     });
     assert!(
-        !out.iter()
-            .any(|command| matches!(command, Command::Complete { outcome: OpOutcome::Data(_), .. })),
+        !out.iter().any(|command| matches!(
+            command,
+            Command::Complete {
+                outcome: OpOutcome::Data(_),
+                ..
+            }
+        )),
         "{out:?}"
     );
 }

@@ -30,9 +30,9 @@ mod role;
 #[cfg(test)]
 mod core_test;
 #[cfg(test)]
-mod tail_test;
-#[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod tail_test;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -501,7 +501,10 @@ impl ExtentCore {
         if let Some(entry) = self.log.get_mut(lsn) {
             let blocks = match &entry.record.body {
                 api::RecordBody::Zero { ranges } => Blocks::many(ranges),
-                body => body.ranges().first().map_or_else(Blocks::none, |range| Blocks::one(*range)),
+                body => body
+                    .ranges()
+                    .first()
+                    .map_or_else(Blocks::none, |range| Blocks::one(*range)),
             };
             entry.lock = id;
             self.table.add_ordered(id, lsn, blocks, Owner::Record(lsn));
