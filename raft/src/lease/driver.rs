@@ -21,7 +21,7 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Reads CLOCK_BOOTTIME.
 pub type Clock = Arc<dyn Fn() -> Mono + Send + Sync>;
-/// Gets told to reset connections of generations up to the one named, at once and from any thread; it must not block.
+/// Gets told to reset connections of generations up to the one named, at once and from any thread; it must not block, nor call the [`Lease`].
 pub type OnReset = Arc<dyn Fn(LeaseGeneration, ResetCause) + Send + Sync>;
 
 /// CLOCK_BOOTTIME of this machine (L2: it goes on while the machine sleeps).
@@ -106,7 +106,7 @@ impl Lease {
     fn run(&self, socket: &UdpSocket, stop: &AtomicBool) {
         let mut buffer = [0; DATAGRAM_MAX + 1];
         while !stop.load(Ordering::Relaxed) {
-            self.send(socket, self.tick());
+            Self::send(socket, self.tick());
             let now = (self.clock)();
             let wait = self.lock().next_wake().since(now).clamp(WAIT_MIN, WAIT_MAX);
             // A socket that refuses a timeout keeps the one it was given at the start.
@@ -114,7 +114,7 @@ impl Lease {
             match socket.recv(&mut buffer) {
                 Ok(len) => {
                     if let Ok(datagram) = Datagram::decode(&buffer[..len]) {
-                        self.send(socket, self.receive(&datagram));
+                        Self::send(socket, self.receive(&datagram));
                     }
                 }
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
@@ -129,7 +129,7 @@ impl Lease {
         let mut keeper = self.lock();
         let now = (self.clock)();
         let actions = keeper.tick(now);
-        self.publish(&keeper, now);
+        self.reset_and_publish(&keeper, now, &actions);
         actions
     }
 
@@ -137,8 +137,15 @@ impl Lease {
         let mut keeper = self.lock();
         let now = (self.clock)();
         let actions = keeper.receive(now, datagram);
-        self.publish(&keeper, now);
+        self.reset_and_publish(&keeper, now, &actions);
         actions
+    }
+
+    /// L7: after a pause the cell shows it until every connection has been told; whoever looks at the cell first and at what it was told
+    /// next misses neither.
+    fn reset_and_publish(&self, keeper: &Keeper, now: Mono, actions: &[Action]) {
+        self.resets(actions);
+        self.publish(keeper, now);
     }
 
     fn publish(&self, keeper: &Keeper, now: Mono) {
@@ -147,8 +154,7 @@ impl Lease {
             .publish(keeper.lease_until(now), generation, keeper.last_run());
     }
 
-    fn send(&self, socket: &UdpSocket, actions: Vec<Action>) {
-        self.resets(&actions);
+    fn send(socket: &UdpSocket, actions: Vec<Action>) {
         for action in actions {
             if let Action::Send { to, datagram } = action {
                 // A lost heartbeat and one that could not be sent are the same to everybody.
@@ -186,3 +192,7 @@ impl Drop for HeartbeatThread {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "driver_test.rs"]
+mod tests;
