@@ -1,5 +1,6 @@
 //! One node's process.
 
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -23,9 +24,8 @@ pub(super) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts the node out of this very binary. Its log goes to `node.log` in its directory.
-    pub(super) fn start(name: &'static str, layout: &Layout) -> anyhow::Result<Self> {
-        let binary = std::env::current_exe().context("cannot find this program's own file")?;
+    /// Starts the node out of this program's file, `binary`. Its log goes to `node.log` in its directory.
+    pub(super) fn start(name: &'static str, binary: &Path, layout: &Layout) -> anyhow::Result<Self> {
         let log_path = layout.node_dir(name).join("node.log");
         let log = std::fs::OpenOptions::new()
             .create(true)

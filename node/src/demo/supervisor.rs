@@ -1,5 +1,6 @@
 //! Looks after the demo's processes, narrates what happens, and takes requests.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// A running demo.
 pub(super) struct Supervisor {
     layout: Layout,
+    /// This program, which is also the nodes'.
+    binary: PathBuf,
     out: Out,
     processes: Vec<NodeProcess>,
     requests: mpsc::Receiver<Request>,
@@ -40,6 +43,8 @@ enum Woken {
 impl Supervisor {
     /// Takes the directory and starts the three processes.
     pub(super) fn start(layout: Layout, out: Out) -> anyhow::Result<Self> {
+        // Looked up now: a rebuild puts another file in its place, and the running one then has no name any more.
+        let binary = std::env::current_exe().context("cannot find this program's own file")?;
         let listener = requests::listen(&layout.dir)?;
         layout.write_configs()?;
         let (sender, requests) = mpsc::channel(16);
@@ -47,10 +52,11 @@ impl Supervisor {
         requests::read_typed(sender);
         let processes = NODES
             .iter()
-            .map(|(name, _)| NodeProcess::start(name, &layout))
+            .map(|(name, _)| NodeProcess::start(name, &binary, &layout))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             layout,
+            binary,
             out,
             processes,
             requests,
@@ -170,7 +176,7 @@ impl Supervisor {
             let pid = self.processes[index].pid().unwrap_or(0);
             return Ok(format!("node {name} runs already (process {pid})"));
         }
-        self.processes[index] = NodeProcess::start(NODES[index].0, &self.layout)?;
+        self.processes[index] = NodeProcess::start(NODES[index].0, &self.binary, &self.layout)?;
         self.write_document()?;
         let pid = self.processes[index].pid().unwrap_or(0);
         Ok(format!("node {name} is asked back (process {pid})"))
