@@ -65,19 +65,17 @@ impl Node {
 
     /// Joins a cluster, once.
     pub(crate) async fn adopt(self: &Arc<Self>, cluster: ClusterId, node: NodeId) -> anyhow::Result<()> {
-        let identity = Identity::new(cluster, node);
-        identity.store(&self.config.dir)?;
-        if self.running().await.is_none() {
-            self.start(identity).await?;
-        }
-        Ok(())
+        self.start(Identity::new(cluster, node)).await
     }
 
+    /// One at a time: what is kept in the directory is what runs. From the moment that it is kept the node says so, also where it cannot
+    /// start: a repeated init then finds it.
     async fn start(self: &Arc<Self>, identity: Identity) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
+        identity.store(&self.config.dir)?;
+        self.identity.send_replace(Some(identity));
         if running.is_none() {
             *running = Some(Running::start(&self.config, identity, self.fatal.clone()).await?);
-            self.identity.send_replace(Some(identity));
         }
         Ok(())
     }

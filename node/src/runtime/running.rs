@@ -149,7 +149,15 @@ impl Running {
             .map(|node| (node.id, node.addresses.raft))
             .collect();
         match self.control.initialize(members).await {
-            Ok(()) | Err(InitializeError::AlreadyInitialized) => {}
+            Ok(()) => {}
+            Err(InitializeError::AlreadyInitialized) => {
+                // By an init that was broken off: its voters are Raft's, so they are the cluster's.
+                let voters = self.control.metrics().voters;
+                let same = init.nodes.iter().all(|node| voters.contains(&node.id));
+                if !voters.is_empty() && !(same && voters.len() == init.nodes.len()) {
+                    bail!("an earlier init began with other members: repeat it with exactly those");
+                }
+            }
             Err(error) => return Err(error.into()),
         }
         let state = self.control.state();
