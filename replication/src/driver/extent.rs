@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use holdfast_types::{ExtentId, NodeId};
 
@@ -78,7 +78,9 @@ impl Extent {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
         // The core does not panic; if it ever did, going on from half a step would be worse than stopping here.
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot
+            .lock()
+            .unwrap_or_else(|_| super::fatal::end("a step of an extent"))
     }
 }
 

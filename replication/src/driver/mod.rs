@@ -18,6 +18,7 @@
 
 mod checkpoint;
 mod extent;
+mod fatal;
 mod inbox;
 mod io;
 mod node;

@@ -10,6 +10,7 @@ use holdfast_types::{ExtentId, Mono, NodeId, Revision};
 use tokio::net::TcpListener;
 
 use super::extent::{Extent, Tag};
+use super::fatal::EndsWithPanic;
 use super::shared::{Ears, Shared, guard, spawn, spawn_io};
 use super::status::{ExtentStatus, snapshot};
 use super::{DriverConfig, Front, LeaseView, Proposer, checkpoint, timer};
@@ -95,6 +96,7 @@ impl DataNode {
         let sink = || {
             let shared: Weak<Shared> = Arc::downgrade(&shared);
             Box::new(move |completion| {
+                let _ends = EndsWithPanic("the journal's report");
                 if let Some(shared) = shared.upgrade() {
                     shared.journaled(completion);
                 }

@@ -9,6 +9,7 @@ use holdfast_types::{ExtentId, NodeId, OpOutcome};
 
 use super::checkpoint::Chore;
 use super::extent::{Extent, Scratch, Slot, Tag};
+use super::fatal::EndsWithPanic;
 use super::inbox::Inbox;
 use super::io::{self, Job, What};
 use super::timer::Timer;
@@ -508,14 +509,16 @@ impl LinkEvents for Ears {
 
 /// A thread that runs `body` with what the node shares.
 pub(super) fn spawn(
-    name: &str,
+    name: &'static str,
     shared: &Arc<Shared>,
     body: impl FnOnce(&Arc<Shared>) + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || body(&shared))
+    let ends = EndsWithPanic(name);
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _ends = ends;
+        body(&shared);
+    })
 }
 
 /// The threads that touch extents.
