@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use futures::FutureExt;
 use holdfast_raft::consensus::Control;
 use holdfast_raft::lease::driver::Clock;
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
@@ -21,6 +22,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::Identity;
 use super::control::Parts;
 use super::proposals::Proposals;
+use super::running::essential;
 use crate::config::NodeConfig;
 use crate::front::{Backend, Registry};
 use crate::status::Seen;
@@ -75,8 +77,10 @@ impl Data {
         };
         let root = config.dir.join("data");
         let node = Arc::new(spawn_blocking(move || DataNode::start(&root, data)).await??);
-        tasks.spawn(follow(parts.control.clone(), parts.me, Arc::clone(&node), fatal));
-        tasks.spawn(look(parts.clone(), Arc::clone(&node)));
+        let follow = follow(parts.control.clone(), parts.me, Arc::clone(&node), fatal.clone());
+        tasks.spawn(essential("the extents' state", follow.boxed(), fatal.clone()));
+        let look = look(parts.clone(), Arc::clone(&node));
+        tasks.spawn(essential("the look at the lease", look.boxed(), fatal));
         Ok(Self {
             keep: Mutex::new(Some(Arc::clone(&node))),
             node,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use holdfast_proto::admin::Identity as IdentityMessage;
@@ -15,6 +16,9 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use super::{Identity, Running};
 use crate::config::{NodeConfig, Role};
 use crate::status::{Seen, StatusDocument, derive};
+
+/// How long the node may take to stop in order.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// This process.
 pub(crate) struct Node {
@@ -40,7 +44,12 @@ impl Node {
         let mut terminate = signal(SignalKind::terminate())?;
         node.serve_admin()?;
         if let Some(identity) = kept {
-            node.start(identity).await?;
+            // What a long recovery has not finished yet, the next start does.
+            tokio::select! {
+                started = node.start(identity) => started?,
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
+            }
         } else {
             tracing::info!(
                 name = node.config.name,
@@ -52,8 +61,16 @@ impl Node {
             _ = terminate.recv() => Ok(()),
             error = failed.recv() => Err(error.unwrap_or_else(|| anyhow::anyhow!("the node stopped"))),
         };
-        if let Some(running) = node.running.lock().await.take() {
-            running.stop().await;
+        let running = node.running.lock().await.take();
+        if let Some(running) = running
+            && tokio::time::timeout(STOP_WITHIN, running.stop()).await.is_err()
+        {
+            // It would go on sending heartbeats meanwhile, and nobody would take over from it.
+            match result {
+                Ok(()) => tracing::error!("the node did not stop in time: a disk hangs?"),
+                Err(error) => tracing::error!("{error:#}; and the node did not stop in time: a disk hangs?"),
+            }
+            std::process::exit(1);
         }
         result
     }

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use holdfast_proto::admin::SwitchoverRequest;
 use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError};
+use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, boot_clock};
 use holdfast_raft::model::{ClusterState, Command, Init, Reply};
 use holdfast_types::{ExtentId, Incarnation, NodeId};
@@ -79,11 +83,12 @@ impl Running {
             clock: Arc::clone(&clock),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(parts.clone().catch_up());
-        tasks.spawn(parts.clone().announce());
-        tasks.spawn(parts.clone().govern());
+        let essential = |what, work| essential(what, work, fatal.clone());
+        tasks.spawn(essential("catching up", parts.clone().catch_up().boxed()));
+        tasks.spawn(essential("the announcement", parts.clone().announce().boxed()));
+        tasks.spawn(essential("the governor", parts.clone().govern().boxed()));
         tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
-        tasks.spawn(watch_for_the_end(control.clone(), fatal.clone()));
+        tasks.spawn(watch_for_the_end(parts.clone(), fatal.clone()));
         let data = match config.role {
             Role::Witness => None,
             Role::Data => Some(
@@ -93,13 +98,13 @@ impl Running {
                     &parts,
                     Arc::clone(&registry),
                     &mut tasks,
-                    fatal,
+                    fatal.clone(),
                 )
                 .await?,
             ),
         };
         if let Some(data) = &data {
-            start_front(config, &parts, data, &registry, &mut tasks);
+            start_front(config, &parts, data, &registry, &mut tasks, &fatal);
         }
         tracing::info!(node = %me, %incarnation, "node is running");
         Ok(Arc::new(Self {
@@ -153,8 +158,8 @@ impl Running {
             Err(InitializeError::AlreadyInitialized) => {
                 // By an init that was broken off: its voters are Raft's, so they are the cluster's.
                 let voters = self.control.metrics().voters;
-                let same = init.nodes.iter().all(|node| voters.contains(&node.id));
-                if !voters.is_empty() && !(same && voters.len() == init.nodes.len()) {
+                let asked = init.nodes.iter().map(|node| node.id).collect();
+                if !voters.is_empty() && voters != asked {
                     bail!("an earlier init began with other members: repeat it with exactly those");
                 }
             }
@@ -297,14 +302,16 @@ fn start_front(
     data: &Data,
     registry: &Arc<Registry>,
     tasks: &mut JoinSet<()>,
+    fatal: &mpsc::Sender<anyhow::Error>,
 ) {
     let (state_to, state) = watch::channel(Arc::new(FrontState::default()));
     let (port_to, port) = watch::channel(None);
     let me = parts.me;
-    tasks.spawn(follow_state(parts.control.clone(), move |state| {
+    let follow = follow_state(parts.control.clone(), move |state| {
         state_to.send_replace(Arc::new(FrontState::derive(state)));
         port_to.send_replace(state.node(me).map(|node| node.tpg));
-    }));
+    });
+    tasks.spawn(essential("the front's state", follow.boxed(), fatal.clone()));
     let front = Arc::new(Front {
         node: me,
         incarnation: parts.incarnation,
@@ -314,7 +321,8 @@ fn start_front(
         registry: Arc::clone(registry),
         state,
     });
-    tasks.spawn(Portals::new(front, config.listen.portals.clone(), port).run());
+    let portals = Portals::new(front, config.listen.portals.clone(), port).run();
+    tasks.spawn(essential("the portals", portals.boxed(), fatal.clone()));
 }
 
 /// From the moment that this node is a member by commit it never starts with an empty Raft log again (L8).
@@ -329,14 +337,57 @@ async fn remember_membership(control: Control, identity: Identity, dir: std::pat
     }
 }
 
-/// A control plane that has stopped does not come back in this process.
-async fn watch_for_the_end(control: Control, fatal: mpsc::Sender<anyhow::Error>) {
+/// Between two looks at what must not stop.
+const END_EVERY: Duration = Duration::from_millis(500);
+/// As many looks in a row that find the heartbeat thread not running mean that it never will. After a pause of the whole process it
+/// runs before the second.
+const END_AFTER: u32 = 6;
+
+/// A control plane or a heartbeat thread that has stopped does not come back in this process.
+async fn watch_for_the_end(parts: Parts, fatal: mpsc::Sender<anyhow::Error>) {
+    let cell = parts.lease.cell();
+    let mut paused = 0;
     loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        if let Some(reason) = control.metrics().stopped {
-            // If another part has ended the process already, this one need not.
-            let _ = fatal.try_send(anyhow::anyhow!("the control plane has stopped: {reason}"));
-            return;
-        }
+        tokio::time::sleep(END_EVERY).await;
+        paused = match cell.read((parts.clock)()) {
+            LeaseReading::Paused => paused + 1,
+            LeaseReading::Held(_) | LeaseReading::Lost => 0,
+        };
+        let error = if let Some(reason) = parts.control.metrics().stopped {
+            anyhow::anyhow!("the control plane has stopped: {reason}")
+        } else if paused >= END_AFTER {
+            anyhow::anyhow!("the heartbeat thread does not run any more")
+        } else {
+            continue;
+        };
+        // If another part has ended the process already, this one need not.
+        let _ = fatal.try_send(error);
+        return;
+    }
+}
+
+/// Work that the node cannot do without: should it panic, the process ends, and peers take over from it.
+pub(super) async fn essential(
+    what: &'static str,
+    work: BoxFuture<'static, ()>,
+    fatal: mpsc::Sender<anyhow::Error>,
+) {
+    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        // If another part has ended the process already, this one need not.
+        let _ = fatal.try_send(anyhow::anyhow!("{what} panicked"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_what_is_essential_ends_the_node() {
+        let (fatal, mut failed) = mpsc::channel(1);
+        essential("the test", async { panic!("on purpose") }.boxed(), fatal.clone()).await;
+        assert_eq!(failed.recv().await.unwrap().to_string(), "the test panicked");
+        essential("the test", async {}.boxed(), fatal).await;
+        assert!(failed.recv().await.is_none());
     }
 }
