@@ -185,11 +185,12 @@ fn step(
 ) -> Result<Next, MustReset> {
     let front = Arc::clone(&session.front);
     for _ in 0..READS_MAX {
+        // L7: before anything that was received is looked at. A pause shows in the lease until the reset is in the queue, so in this
+        // order it cannot be missed.
+        session.stands(front.now())?;
         while let Ok(message) = inbound.try_recv() {
             session.inbound(message, front.now())?;
         }
-        // L7: before anything that was received is looked at.
-        session.stands(front.now())?;
         let received = session.iscsi.receive(buffer, *arrived);
         session.act(front.now())?;
         if let Err(fatal) = received {
