@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod front;
 mod runtime;
+mod socket;
 mod status;
 
 fn main() -> std::process::ExitCode {

@@ -11,12 +11,15 @@ use holdfast_proto::admin::{
 use tonic::transport::{Channel, Endpoint};
 
 use super::AdminAddress;
+use crate::socket::Reach;
 use crate::status::StatusDocument;
 
 /// A connection to one node's admin service.
 pub(crate) struct AdminClient {
     rpc: Rpc<Channel>,
     address: AdminAddress,
+    /// Kept for when it dials again.
+    _reach: Option<Reach>,
 }
 
 /// An answered refusal, as one line.
@@ -27,11 +30,13 @@ fn refused(status: tonic::Status) -> anyhow::Error {
 impl AdminClient {
     /// Dials; waits two seconds at most.
     pub(crate) async fn connect(address: &AdminAddress) -> anyhow::Result<Self> {
-        let uri = match address {
-            AdminAddress::Tcp(address) => format!("http://{address}"),
+        let (uri, reach) = match address {
+            AdminAddress::Tcp(address) => (format!("http://{address}"), None),
             AdminAddress::Unix(path) => {
-                let path = std::path::absolute(path).with_context(|| format!("cannot use {address}"))?;
-                format!("unix://{}", path.display())
+                let reach = std::path::absolute(path)
+                    .and_then(|path| Reach::new(&path))
+                    .with_context(|| format!("no node answers on {address}"))?;
+                (format!("unix://{}", reach.path().display()), Some(reach))
             }
         };
         let endpoint = Endpoint::from_shared(uri)
@@ -45,6 +50,7 @@ impl AdminClient {
         Ok(Self {
             rpc: Rpc::new(channel),
             address: address.clone(),
+            _reach: reach,
         })
     }
 

@@ -1,7 +1,8 @@
 //! Where the demo's nodes live: directories and ports, all of which follow from one directory and one port.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use holdfast_types::{ByteSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN};
@@ -17,6 +18,9 @@ pub(super) const CLUSTER: &str = "demo";
 
 /// The three nodes, in the order of their ports.
 pub(super) const NODES: [(&str, Role); 3] = [("a", Role::Data), ("b", Role::Data), ("w", Role::Witness)];
+
+/// How long processes of an earlier run may take to let go of their ports.
+const FREE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Directory, ports and size of a demo.
 #[derive(Debug, Clone)]
@@ -98,6 +102,22 @@ impl Layout {
         }
     }
 
+    /// Another program on one of the ports would be taken for a node. Those of a demo that was killed a moment ago are about to be free.
+    pub(super) fn check_ports(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        for index in 0..NODES.len() {
+            let listen = self.config(index).listen;
+            let tcp = [listen.raft, self.admin(index)].into_iter();
+            for address in tcp.chain(listen.replication).chain(listen.portals) {
+                until_free(began, address, || TcpListener::bind(address).map(drop))?;
+            }
+            until_free(began, listen.heartbeat, || {
+                UdpSocket::bind(listen.heartbeat).map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Writes every node's configuration. A directory that was made for other ports is refused: members know each other by address.
     pub(super) fn write_configs(&self) -> anyhow::Result<()> {
         for (index, (name, _)) in NODES.iter().enumerate() {
@@ -117,6 +137,22 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+fn until_free(
+    began: Instant,
+    address: SocketAddr,
+    bind: impl Fn() -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    while let Err(error) = bind() {
+        ensure!(
+            began.elapsed() < FREE_WITHIN,
+            "port {} of this machine cannot be used ({error}): give another --base-port",
+            address.port()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn first_portal(path: &Path) -> String {
@@ -164,6 +200,16 @@ mod tests {
                 .to_string()
                 .contains("127.0.0.1:4000")
         );
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_before_anything_starts() {
+        // Within the range of ten, whatever the port: it is the sixth, a's for Raft.
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let layout = Layout::new("/tmp/x".into(), port - 5, ByteSize(1 << 30)).unwrap();
+        let error = layout.check_ports().unwrap_err().to_string();
+        assert!(error.contains("--base-port"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::socket::Reach;
+
 /// A request, and where its answer goes.
 pub(super) struct Request {
     pub(super) line: String,
@@ -24,7 +26,8 @@ fn socket_path(dir: &Path) -> PathBuf {
 /// Listens in the demo's directory. A demo that runs there already is left alone.
 pub(super) fn listen(dir: &Path) -> anyhow::Result<UnixListener> {
     let path = socket_path(dir);
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+    let reach = Reach::new(&path).with_context(|| format!("cannot use {}", dir.display()))?;
+    if std::os::unix::net::UnixStream::connect(reach.path()).is_ok() {
         bail!("a demo runs in {} already", dir.display());
     }
     match std::fs::remove_file(&path) {
@@ -33,7 +36,7 @@ pub(super) fn listen(dir: &Path) -> anyhow::Result<UnixListener> {
         }
         _ => {}
     }
-    UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))
+    UnixListener::bind(reach.path()).with_context(|| format!("cannot listen on {}", path.display()))
 }
 
 /// Takes requests from the socket until the demo ends.
@@ -88,9 +91,9 @@ async fn read_line(reader: &mut (impl AsyncBufReadExt + Unpin)) -> anyhow::Resul
 
 /// Sends one request to the demo that runs in `dir`, and returns its answer.
 pub(super) async fn ask(dir: &Path, line: &str) -> anyhow::Result<String> {
-    let stream = UnixStream::connect(socket_path(dir))
-        .await
-        .with_context(|| format!("no demo runs in {}", dir.display()))?;
+    let none = || format!("no demo runs in {}", dir.display());
+    let reach = Reach::new(&socket_path(dir)).with_context(none)?;
+    let stream = UnixStream::connect(reach.path()).await.with_context(none)?;
     let (read, mut write) = stream.into_split();
     write.write_all(format!("{line}\n").as_bytes()).await?;
     let answer = read_line(&mut BufReader::new(read))

@@ -46,6 +46,7 @@ impl Supervisor {
         // Looked up now: a rebuild puts another file in its place, and the running one then has no name any more.
         let binary = std::env::current_exe().context("cannot find this program's own file")?;
         let listener = requests::listen(&layout.dir)?;
+        layout.check_ports()?;
         layout.write_configs()?;
         let (sender, requests) = mpsc::channel(16);
         tokio::spawn(requests::serve(listener, sender.clone()));

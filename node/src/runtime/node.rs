@@ -15,6 +15,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
 use super::{Identity, Running};
 use crate::config::{NodeConfig, Role};
+use crate::socket::Reach;
 use crate::status::{Seen, StatusDocument, derive};
 
 /// How long the node may take to stop in order.
@@ -171,8 +172,9 @@ fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
         }
         _ => {}
     }
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener = Reach::new(path)
+        .and_then(|reach| UnixListener::bind(reach.path()))
+        .with_context(|| format!("cannot listen on {}", path.display()))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
     std::fs::set_permissions(path, mode).with_context(|| format!("cannot protect {}", path.display()))?;
     Ok(listener)
