@@ -14,7 +14,7 @@ use crate::model::fixture;
 /// connection has been told to reset.
 #[test]
 fn l7_a_pause_shows_until_connections_are_told_to_reset() {
-    let time = Arc::new(AtomicU64::new(Duration::from_secs(10).as_nanos() as u64));
+    let time = Arc::new(AtomicU64::new(10_000_000_000));
     let clock: Clock = {
         let time = Arc::clone(&time);
         Arc::new(move || Mono::from_nanos(time.load(Ordering::SeqCst)))
@@ -34,7 +34,7 @@ fn l7_a_pause_shows_until_connections_are_told_to_reset() {
     lease.caught_up();
     lease.tick();
     let gap = RUN_GAP + Duration::from_millis(1);
-    time.fetch_add(gap.as_nanos() as u64, Ordering::SeqCst);
+    time.store((clock() + gap).as_nanos(), Ordering::SeqCst);
     lease.tick();
     assert_eq!(
         found.lock().unwrap()[..],
