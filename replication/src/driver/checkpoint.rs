@@ -13,7 +13,7 @@ use holdfast_types::LogPos;
 
 use super::extent::{Extent, Tag};
 use super::shared::Shared;
-use crate::core::api::{Event, FenceReason, Record};
+use crate::core::api::{Event, FenceReason};
 use crate::store::{Checkpoint, Damage, Entry, ExtentFile};
 
 /// How long the thread waits for a checkpoint to be stable before it goes on; the next round finds it.
@@ -168,11 +168,9 @@ fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: m
     let tag = || Tag::Told(tell.clone());
     journal.append(&extent.place, Entry::Checkpoint(checkpoint), mode.reclaim, tag());
     if mode.copy {
-        // What was applied since `seen` stays where it is, and keeps its segment; what is not stable yet lies at the end anyway.
-        for record in core
-            .unapplied()
-            .filter(|record: &&Record| record.pos.lsn <= durable)
-        {
+        // What was applied since `seen` stays where it is, and keeps its segment. All behind it goes along, stable or not: what is
+        // needed is told by the oldest record alone, so none may lie before it.
+        for record in core.unapplied() {
             journal.append(&extent.place, Entry::Record(record.clone()), true, tag());
         }
     }
@@ -227,11 +225,15 @@ fn release(shared: &Shared) {
         {
             continue;
         }
-        match extent.place.needed_from() {
-            Some(position) => needed = needed.min(position),
-            // Its first entry is on its way.
-            None => return,
+        // One without any entry needs nothing: those that are new have had their first one before they were told here, and whose
+        // journal was lost is marked, and begins anew behind what is there.
+        if let Some(position) = extent.place.needed_from() {
+            needed = needed.min(position);
         }
     }
     journal.release_before(needed);
 }
+
+#[cfg(test)]
+#[path = "checkpoint_test.rs"]
+mod tests;
