@@ -233,15 +233,16 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
             tag,
         };
         let mut queue = self.queue();
-        if !queue.waiting.is_empty() && !reclaim {
-            queue.waiting.push_back(waiting);
+        // What makes room may not wait behind what needs it (see `must_wait`), only behind its like: a log's places in the journal
+        // are in the order of its records.
+        let ahead = match reclaim {
+            true => queue.waiting.partition_point(|waiting| waiting.reclaim),
+            false => queue.waiting.len(),
+        };
+        if ahead > 0 {
+            queue.waiting.insert(ahead, waiting);
         } else if let Some(waiting) = self.put(&mut queue.replaces, waiting) {
-            // What makes room may not wait behind what needs it (see `must_wait`).
-            if waiting.reclaim {
-                queue.waiting.push_front(waiting)
-            } else {
-                queue.waiting.push_back(waiting)
-            }
+            queue.waiting.push_front(waiting);
         }
     }
 

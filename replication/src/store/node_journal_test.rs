@@ -194,3 +194,32 @@ fn j1_a_damaged_journal_marks_every_extent_and_goes_on() {
     let (_, recovered, _, _) = rig.open().unwrap();
     assert!(recovered.damaged);
 }
+
+/// Fills the journal to its last segment, so that nothing more goes in.
+fn fill(journal: &NodeJournal<u64>, place: &Arc<Place>) -> u64 {
+    let mut lsn = 0;
+    while journal.queue().waiting.is_empty() {
+        lsn += 1;
+        journal.append(place, Entry::Record(record(lsn)), true, lsn);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    lsn
+}
+
+#[test]
+fn j3_copies_that_wait_for_room_keep_their_order() {
+    let rig = Rig::new();
+    let (journal, _, place, told) = rig.open().unwrap();
+    first_entry(&journal, &place, &told);
+    let first = fill(&journal, &place);
+    journal.append(&place, Entry::Record(record(first + 3)), false, first + 3);
+    journal.append(&place, Entry::Record(record(first + 1)), true, first + 1);
+    journal.append(&place, Entry::Record(record(first + 2)), true, first + 2);
+    let waiting: Vec<u64> = journal
+        .queue()
+        .waiting
+        .iter()
+        .map(|waiting| waiting.tag)
+        .collect();
+    assert_eq!(waiting, [first, first + 1, first + 2, first + 3]);
+}
