@@ -21,7 +21,8 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Reads CLOCK_BOOTTIME.
 pub type Clock = Arc<dyn Fn() -> Mono + Send + Sync>;
-/// Gets told to reset connections of generations up to the one named, at once and from any thread; it must not block, nor call the [`Lease`].
+/// Gets told to reset connections of generations up to the one named, at once and from any thread; it must not block, nor call the
+/// [`Lease`].
 pub type OnReset = Arc<dyn Fn(LeaseGeneration, ResetCause) + Send + Sync>;
 
 /// CLOCK_BOOTTIME of this machine (L2: it goes on while the machine sleeps).
