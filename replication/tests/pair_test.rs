@@ -270,3 +270,39 @@ fn j1_a_replica_whose_files_are_gone_or_broken_is_resynced_before_it_counts() {
     pair.wait_serving(B);
     model.check(&pair.node(B));
 }
+
+/// Puts a file in the place of an extent's data that can be read, and never be written.
+fn unwritable(data: &std::path::Path) -> std::os::fd::OwnedFd {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let file = rustix::fs::memfd_create("unwritable", MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::fs::ftruncate(&file, BYTES).unwrap();
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
+    std::fs::remove_file(data).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    std::os::unix::fs::symlink(format!("/proc/self/fd/{fd}"), data).unwrap();
+    file
+}
+
+#[test]
+fn j2_a_replica_whose_disk_failed_still_follows_the_cluster_and_forwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(dir.path(), BYTES, config());
+    pair.wait_serving(A);
+    pair.kill(B);
+    let _disk = unwritable(&dir.path().join(format!("b/extents/{}.img", pair::EXTENT)));
+    pair.start(B);
+    pair.wait_in_sync();
+    assert_eq!(pair.node(A).write(0, content(1, 1)), OpOutcome::Done);
+    pair.wait("fenced", Duration::from_secs(20), |pair| {
+        let status = pair.node(B).node.status(pair::EXTENT);
+        status.is_some_and(|status| status.fenced.is_some()) && pair.view().in_sync == [A]
+    });
+    // Whatever is decided from now on reaches its core as before.
+    pair.promote(A);
+    pair.wait("the newest epoch on B", Duration::from_secs(10), |pair| {
+        let status = pair.node(B).node.status(pair::EXTENT);
+        status.is_some_and(|status| status.core.epoch == pair.view().epoch)
+    });
+    assert_eq!(pair.node(B).write(1, content(2, 1)), OpOutcome::Done);
+    assert_eq!(pair.node(B).read(0, 1), OpOutcome::Data(content(1, 1)));
+}

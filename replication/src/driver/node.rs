@@ -148,12 +148,13 @@ impl DataNode {
     /// state that is not older than their creation here are removed with their files. Revisions must not go down. May wait for
     /// the disk; must not be called from within a callback of this node.
     ///
-    /// An extent whose files cannot be made or changed stays as it was and is told in the log; the next call tries again.
+    /// An extent whose files cannot be made stays out, and one whose file cannot grow keeps its size here; both are told in the log,
+    /// and the next call tries again.
     pub fn apply_state(&self, revision: Revision, views: &[(ExtentId, Arc<View>)]) {
         let shared = &self.shared;
         for (id, view) in views {
             if let Err(error) = shared.follow(*id, view) {
-                tracing::error!(extent = %id, %error, "the extent stays out");
+                tracing::error!(extent = %id, %error, "the extent's files are not what the cluster wants");
             }
         }
         for extent in shared.all() {
@@ -301,25 +302,36 @@ impl Shared {
             Some(extent) => extent,
             None => self.create(id, view)?,
         };
+        let (mut view, mut grown) = (Arc::clone(view), Ok(()));
         if let Some(file) = extent.file.get() {
-            file.grow(view.blocks << view.block_size.shift())?;
+            // Whatever becomes of the file, its core hears who is primary, if not of blocks that it lacks. One that failed is not
+            // touched again (J2).
+            if !file.has_failed() {
+                grown = file.grow(view.blocks << view.block_size.shift());
+            }
+            if grown.is_err() {
+                Arc::make_mut(&mut view).blocks = file.blocks();
+            }
         } else if view.replicas.contains(&self.me.node) {
             // It only forwarded so far; a replica that is new starts from nothing, as its core has.
-            let file = self.create_files(id, view, &extent.place)?;
+            let file = self.create_files(id, &view, &extent.place)?;
             let _ = extent.file.set(Arc::new(file));
         }
         let news = {
             let mut slot = extent.lock();
-            let same = slot.view.as_ref().is_some_and(|old| same_but_revision(old, view));
+            let same = slot
+                .view
+                .as_ref()
+                .is_some_and(|old| same_but_revision(old, &view));
             if !same {
-                slot.view = Some(Arc::clone(view));
+                slot.view = Some(Arc::clone(&view));
             }
             !same
         };
         if news {
-            self.drive(&extent, [Event::View(Arc::clone(view))]);
+            self.drive(&extent, [Event::View(view)]);
         }
-        Ok(())
+        grown
     }
 
     fn create(self: &Arc<Self>, id: ExtentId, view: &Arc<View>) -> Result<Arc<Extent>, StoreError> {
