@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use holdfast_proto::admin::SwitchoverRequest;
 use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError};
 use holdfast_raft::lease::LeaseReading;
-use holdfast_raft::lease::driver::{HeartbeatThread, Lease, boot_clock};
+use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{ClusterState, Command, Init, Reply};
 use holdfast_types::{ExtentId, Incarnation, NodeId};
 use tokio::net::TcpListener;
@@ -52,14 +52,7 @@ impl Running {
         let incarnation = Incarnation(rand::random_range(1..u64::MAX));
         let clock = boot_clock();
         let registry = Arc::new(Registry::default());
-        let on_reset = {
-            let registry = Arc::clone(&registry);
-            // Connections check their own generation before anything else (L7); this wakes them up to do so.
-            Arc::new(move |generation, cause| {
-                tracing::warn!(%generation, ?cause, "initiators' connections are reset");
-                registry.reset_all("its lease generation is over, or this node was stopped for a while");
-            })
-        };
+        let on_reset = resets(Arc::clone(&registry));
         let lease = Lease::new(me, incarnation, Arc::clone(&clock), on_reset);
         let mut raft = RaftConfig::new(config.dir.join("raft"), identity.cluster, me);
         raft.expect_log = identity.was_member(&config.dir);
@@ -269,6 +262,18 @@ impl Running {
         }
         derive(&state, seen)
     }
+}
+
+/// Resets connections, on the heartbeat thread. Connections check their own generation before anything else (L7); this wakes them up to do
+/// so. The log may be on a disk that hangs, so its line is written elsewhere (L1).
+fn resets(registry: Arc<Registry>) -> OnReset {
+    let runtime = tokio::runtime::Handle::current();
+    Arc::new(move |generation, cause| {
+        registry.reset_all("its lease generation is over, or this node was stopped for a while");
+        runtime.spawn(async move {
+            tracing::warn!(%generation, ?cause, "initiators' connections are reset");
+        });
+    })
 }
 
 async fn ask_to_switch(
