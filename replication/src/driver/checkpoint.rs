@@ -13,13 +13,17 @@ use holdfast_types::LogPos;
 
 use super::extent::{Extent, Tag};
 use super::shared::Shared;
+use crate::core::ExtentCore;
 use crate::core::api::{Event, FenceReason};
-use crate::store::{Checkpoint, Damage, Entry, ExtentFile};
+use crate::store::{Checkpoint, Damage, Entry, ExtentFile, NodeJournal};
 
 /// How long the thread waits for a checkpoint to be stable before it goes on; the next round finds it.
 const STABLE_WAIT: Duration = Duration::from_secs(10);
 /// How often the journal's fill is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a record takes in the journal besides its payload, at most, but for long lists of ranges.
+const RECORD_OVERHEAD: u64 = 512;
 
 /// Small writes beside the journal that must not hold up who needs them.
 #[derive(Debug)]
@@ -152,6 +156,9 @@ fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: m
         return false;
     }
     let core = &slot.core;
+    if mode.copy && !has_room(journal, core) {
+        return false;
+    }
     let durable = core.status().durable;
     let checkpoint = Checkpoint {
         applied: seen.applied,
@@ -175,6 +182,18 @@ fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: m
         }
     }
     true
+}
+
+/// Whether what is not applied can be written again, with room left for checkpoints: those free what is applied later, but not
+/// behind copies that wait for room themselves.
+fn has_room(journal: &NodeJournal<Tag>, core: &ExtentCore) -> bool {
+    let usage = journal.usage();
+    let left = usage.capacity_bytes.saturating_sub(usage.used_bytes);
+    let bytes: u64 = core
+        .unapplied()
+        .map(|record| record.body.payload_len() as u64 + RECORD_OVERHEAD)
+        .sum();
+    bytes <= left / 2
 }
 
 /// Copies forward what pins the older half of the journal (J3).

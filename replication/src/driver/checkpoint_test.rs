@@ -10,12 +10,11 @@ use holdfast_types::{
 };
 
 use super::*;
-use crate::core::ExtentCore;
 use crate::core::api::{
     Config, Ctx, Identity, LinkId, Message, OpId, Proposal, Record, RecordBody, Recovered, View,
 };
 use crate::driver::{DriverConfig, Front, LeaseView, Proposer};
-use crate::store::{ExtentMeta, NodeJournal, NodeStore, Opened, Place};
+use crate::store::{ExtentMeta, NodeStore, Opened, Place};
 
 const ID: ExtentId = ExtentId::from_u128(9);
 const OTHER: ExtentId = ExtentId::from_u128(10);
@@ -143,8 +142,8 @@ fn record(lsn: u64) -> Record {
     }
 }
 
-/// The extent follows node 2, and has four records of it, none of them committed.
-fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>) {
+/// The extent follows node 2, and has so many records of it, none of them committed.
+fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>, count: u64) {
     let (from, link, epoch) = (NodeId(2), LinkId(1), Epoch(1));
     let view = View {
         revision: Revision(1),
@@ -166,7 +165,7 @@ fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>) {
         message(Message::Probe { epoch }),
         message(Message::Adopt { epoch, after }),
     ];
-    let records = (1..=4).map(|lsn| {
+    let records = (1..=count).map(|lsn| {
         let prev = if lsn == 1 { after } else { record(lsn - 1).pos };
         let record = record(lsn);
         message(Message::Replicate { epoch, prev, record })
@@ -179,7 +178,7 @@ fn j3_what_is_copied_forward_leaves_no_record_behind_that_was_under_way() {
     let rig = Rig::new();
     let extent = rig.extent(ID);
     rig.begin(&extent);
-    follow(&rig.shared, &extent);
+    follow(&rig.shared, &extent, 4);
     // The other two are stable a moment later.
     let seq = crate::core::api::JournalSeq(2);
     rig.shared.drive(&extent, [Event::Appended { seq }]);
@@ -225,4 +224,48 @@ fn j3_an_extent_of_which_the_journal_lost_everything_holds_up_nobody() {
         .into();
     assert_eq!(places[&OTHER], None);
     assert!(places[&ID].is_some_and(|needed| needed >= rig.journal().first()));
+}
+
+#[test]
+fn j3_a_tail_too_long_to_be_copied_leaves_room_for_the_checkpoint_that_frees_it() {
+    let rig = Rig::new();
+    let extent = rig.extent(ID);
+    rig.begin(&extent);
+    // More than the last segment holds.
+    follow(&rig.shared, &extent, 40);
+    let place = Arc::new(Place::new(ExtentId::from_u128(11)));
+    rig.put(&place, Entry::Checkpoint(Checkpoint::default()));
+    let mut lsn = 0;
+    while rig.journal().fill_percent() <= 100 {
+        lsn += 1;
+        rig.journal().append(
+            &place,
+            Entry::Record(record(lsn)),
+            false,
+            Tag::Told(mpsc::channel().0),
+        );
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    copy_forward(&rig.shared, &[Arc::clone(&extent)]);
+    // Then the other replicas have them, too.
+    let (from, link, epoch, commit) = (NodeId(2), LinkId(1), Epoch(1), Lsn(40));
+    let message = Message::Commit { epoch, commit };
+    rig.shared
+        .drive(&extent, [Event::Message { from, link, message }]);
+    let mut jobs = Vec::new();
+    assert!(rig.shared.applies.take(&mut jobs));
+    let done: Vec<Event> = jobs.iter().filter_map(crate::driver::io::run).collect();
+    rig.shared.drive(&extent, done);
+    assert_eq!(extent.lock().core.applied().lsn, commit);
+    checkpoint(&rig.shared, &extent, true);
+    release(&rig.shared);
+    let start = Instant::now();
+    while rig.journal().fill_percent() > 100 {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "what waited has no room still"
+        );
+        rig.journal().pump();
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
