@@ -33,6 +33,9 @@ pub struct ExtentFile {
     damaged: Mutex<Option<Damage>>,
     file: File,
     failed: AtomicBool,
+    /// Held while flushing: Linux tells an error of writing back only once, so of two flushes at a time one would succeed and prove
+    /// nothing (J2).
+    flushing: Mutex<()>,
     /// The file system cannot tell whether a read would wait: every read goes to an I/O thread.
     no_try: AtomicBool,
 }
@@ -117,6 +120,7 @@ impl ExtentFile {
             damaged: Mutex::new(meta.damaged),
             file,
             failed: AtomicBool::new(false),
+            flushing: Mutex::new(()),
             no_try: AtomicBool::new(false),
         }
     }
@@ -330,6 +334,7 @@ impl ExtentFile {
     /// # Errors
     /// [`StoreError::Failed`], [`StoreError::Io`].
     pub fn sync(&self) -> Result<(), StoreError> {
+        let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_alive()?;
         self.file.sync_data().map_err(|error| self.fail("flush", error))
     }
