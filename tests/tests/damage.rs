@@ -72,6 +72,9 @@ fn spoil(path: &Path) -> Result<usize> {
         })
         .collect();
     let file = std::fs::OpenOptions::new().write(true).open(path)?;
+    if used.len() < 2 {
+        return spoil_middle(&file, &contents);
+    }
     // Neither the first page (the header) nor the last ones: whole records of later groups stay behind the damage.
     let middle = used.len() / 2;
     let chosen = used
@@ -86,6 +89,25 @@ fn spoil(path: &Path) -> Result<usize> {
         spoiled += 1;
     }
     Ok(spoiled)
+}
+
+/// The same for a file that has one page at most: bytes in the middle of what is used of it.
+fn spoil_middle(file: &std::fs::File, contents: &[u8]) -> Result<usize> {
+    let is_used = |byte: &u8| *byte != 0;
+    let (Some(first), Some(last)) = (
+        contents.iter().position(is_used),
+        contents.iter().rposition(is_used),
+    ) else {
+        return Ok(0);
+    };
+    let at = first + (last - first) / 2;
+    let flipped: Vec<u8> = contents[at..=last]
+        .iter()
+        .take(64)
+        .map(|byte| byte ^ 0xa5)
+        .collect();
+    file.write_all_at(&flipped, at as u64)?;
+    Ok(1)
 }
 
 /// Spoils every file with contents in the directories of this name; there must be one.
