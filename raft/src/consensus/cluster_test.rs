@@ -145,6 +145,8 @@ async fn l6_leadership_is_handed_to_a_voter_that_has_caught_up() {
         controls[at].transfer_leader(seats[to].node).await.unwrap();
         eprintln!("handed over in {:?}", started.elapsed());
         eventually("the successor leads", || controls[to].metrics().am_leader).await;
+        // Its metrics come from another task than the word that the successor leads.
+        eventually("the old leader knows", || !controls[at].metrics().am_leader).await;
         let late = controls[at].transfer_leader(seats[at].node).await.unwrap_err();
         assert_eq!(late, TransferError::NotLeader);
     }
