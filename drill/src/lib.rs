@@ -1,12 +1,14 @@
 //! Initiators and workloads that put a target to the test: ours or anybody's.
 //!
-//! [`workload`] writes blocks that say who wrote them and in which order, and notices any block that goes back; [`mod@bench`] measures;
-//! [`initiator`] is one iSCSI session; [`multipath`] sends commands over several paths as dm-multipath does. All of them see a
-//! [`disk::Disk`], so that they are tested on disks in memory that lose and tear writes.
+//! [`workload`] writes blocks that say who wrote them and in which order, and notices any block that goes back; [`checker`] judges a
+//! whole history of reads and writes; [`mod@bench`] measures; [`initiator`] is one iSCSI session; [`multipath`] sends commands over
+//! several paths as dm-multipath does. All of them see a [`disk::Disk`], so that they are tested on disks in memory that lose and tear
+//! writes.
 
 pub mod bench;
 pub mod bench_guard;
 pub mod cdb;
+pub mod checker;
 pub mod disk;
 pub mod error;
 pub mod histogram;
