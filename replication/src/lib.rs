@@ -2,5 +2,6 @@
 
 pub mod core;
 pub mod driver;
+pub mod fault;
 pub mod net;
 pub mod store;

@@ -4,6 +4,7 @@
 //! so that an epoch is never taken for a log sequence number, nor a block address for a byte offset.
 
 mod block;
+mod fault;
 mod ids;
 mod limits;
 mod lun;

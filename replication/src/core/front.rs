@@ -13,6 +13,7 @@ use super::names::Known;
 use super::ranges::{Blocks, Want};
 use super::role::{Role, Session};
 use super::{ExtentCore, Owner};
+use crate::fault::{self, Fault};
 
 /// An open command: of this node, or forwarded by another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,8 +198,7 @@ impl ExtentCore {
             return self.finish(key, outcome, out);
         }
         let reads = op.request.reads();
-        #[cfg(test)]
-        let reads = reads && !self.faults.read_without_lease;
+        let reads = reads && !fault::on(Fault::ReadWithoutLease);
         if (reads && !leased) || (op.request.writes() && throttled) {
             return self.hold(key);
         }
@@ -221,8 +221,7 @@ impl ExtentCore {
     }
 
     fn known(&self, op: &Op) -> Known {
-        #[cfg(test)]
-        if self.faults.forget_names {
+        if fault::on(Fault::ForgetNames) {
             return Known::Never;
         }
         self.names.look_up(&op.name, op.received)
@@ -337,8 +336,7 @@ impl ExtentCore {
             return;
         };
         let leased = self.leased(ctx);
-        #[cfg(test)]
-        let leased = leased || self.faults.read_without_lease;
+        let leased = leased || fault::on(Fault::ReadWithoutLease);
         if !leased {
             // W3: it is read again when the lease is back, here or elsewhere.
             self.table.remove(lock);

@@ -7,6 +7,7 @@ use super::primary::{Follower, Primary};
 use super::resync::Resync;
 use super::role::Role;
 use super::{ExtentCore, HOUSEKEEPING};
+use crate::fault::{self, Fault};
 
 impl ExtentCore {
     /// Steps that a primary takes when something it waited for has come.
@@ -19,9 +20,8 @@ impl ExtentCore {
                 Role::Serving(primary)
             }
             Role::Draining { primary, to, since } => self.drain(ctx, primary, to, since, out),
-            #[cfg(test)]
             Role::HandedBack { primary, since, .. }
-                if self.faults.resume_by_timer && ctx.now.since(since) > self.config.switchover_limit =>
+                if fault::on(Fault::ResumeByTimer) && ctx.now.since(since) > self.config.switchover_limit =>
             {
                 Role::Serving(primary)
             }

@@ -121,28 +121,6 @@ pub struct ExtentCore {
     next_sweep: Mono,
     housekeeping: Option<Mono>,
     last_wish: Option<(api::Proposal, Mono)>,
-    #[cfg(test)]
-    faults: Faults,
-}
-
-/// Rules broken on purpose, to see that the simulator notices.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Faults {
-    pub(crate) ack_without_replica: bool,
-    pub(crate) ack_before_local: bool,
-    pub(crate) read_before_settled: bool,
-    pub(crate) accept_old_epoch: bool,
-    pub(crate) grow_without_barrier: bool,
-    pub(crate) growth_not_counted: bool,
-    pub(crate) resync_without_lock: bool,
-    pub(crate) read_without_lease: bool,
-    pub(crate) serve_after_restart: bool,
-    pub(crate) forget_names: bool,
-    pub(crate) base_forgotten: bool,
-    pub(crate) resume_by_timer: bool,
-    /// The driver's: see [`Command::Restart`].
-    pub(crate) restart_unflushed: bool,
 }
 
 impl ExtentCore {
@@ -177,8 +155,6 @@ impl ExtentCore {
             housekeeping: None,
             last_wish: None,
             config,
-            #[cfg(test)]
-            faults: Faults::default(),
         };
         core.load(recovered);
         core

@@ -7,8 +7,8 @@ use super::ExtentCore;
 use super::api::{Command, Ctx, LinkId, Message, Record, RecordBody, View};
 use super::front::OpKey;
 use super::resync::Resync;
-#[cfg(test)]
 use super::role::Role;
+use crate::fault::{self, Fault};
 
 /// Records in memory that are not applied here and stored on every streaming replica; above it new writes wait for their lsn.
 const WINDOW_RECORDS: usize = 1 << 16;
@@ -134,8 +134,7 @@ impl ExtentCore {
             primary.tail = tail;
         }
         self.append(ctx, RecordBody::EpochStart, None, None, 0, None, out);
-        #[cfg(test)]
-        if self.faults.read_before_settled
+        if fault::on(Fault::ReadBeforeSettled)
             && let Role::Settling(_) = &self.role
             && let Role::Settling(primary) = std::mem::replace(&mut self.role, Role::Idle)
         {
@@ -204,8 +203,7 @@ impl ExtentCore {
             .and_then(|primary| primary.growth)
             .is_some_and(|growth| growth.node == follower.node);
         let barrier = follower.resync().is_some_and(Resync::at_barrier);
-        #[cfg(test)]
-        if self.faults.growth_not_counted {
+        if fault::on(Fault::GrowthNotCounted) {
             return view.in_sync.contains(&follower.node);
         }
         view.in_sync.contains(&follower.node) || growing || barrier
@@ -217,14 +215,12 @@ impl ExtentCore {
             return Lsn(0);
         };
         let local = self.log.durable;
-        #[cfg(test)]
-        let local = if self.faults.ack_before_local {
+        let local = if fault::on(Fault::AckBeforeLocal) {
             self.log.end().lsn
         } else {
             local
         };
-        #[cfg(test)]
-        if self.faults.ack_without_replica {
+        if fault::on(Fault::AckWithoutReplica) {
             return local;
         }
         primary

@@ -9,6 +9,7 @@ use super::log::Log;
 use super::ranges::{Blocks, Want};
 use super::role::{HashWait, Role, Session};
 use super::{ExtentCore, Owner};
+use crate::fault::{self, Fault};
 
 /// Who speaks, over what, and for which epoch.
 pub(crate) type Sender = (NodeId, LinkId, Epoch);
@@ -29,8 +30,7 @@ impl ExtentCore {
 
     /// Whether the sender is the primary that this replica follows; otherwise it is told the newest epoch seen (E4).
     fn follows(&self, sender: Sender, out: &mut Vec<Command>) -> bool {
-        #[cfg(test)]
-        if self.faults.accept_old_epoch
+        if fault::on(Fault::AcceptOldEpoch)
             && let Some(replica) = self.role.replica()
             && replica
                 .following
@@ -51,11 +51,13 @@ impl ExtentCore {
 
     fn summary(&self) -> LogSummary {
         let base = self.base;
-        #[cfg(test)]
-        let base = if self.faults.base_forgotten { None } else { base };
+        let base = if fault::on(Fault::BaseForgotten) {
+            None
+        } else {
+            base
+        };
         let committed = self.log.pos_at(self.log.committed).unwrap_or(self.log.end());
-        #[cfg(test)]
-        let committed = if self.faults.accept_old_epoch {
+        let committed = if fault::on(Fault::AcceptOldEpoch) {
             LogPos::EMPTY
         } else {
             committed
@@ -82,8 +84,7 @@ impl ExtentCore {
             return;
         }
         let old = epoch < self.seen;
-        #[cfg(test)]
-        let old = old && !self.faults.accept_old_epoch;
+        let old = old && !fault::on(Fault::AcceptOldEpoch);
         if old {
             return self.refuse(from, link, out);
         }
@@ -119,8 +120,7 @@ impl ExtentCore {
     /// The sender asked for the log last, and may tell what to do with it.
     fn probed_by(&self, sender: Sender) -> bool {
         let newest = sender.2 >= self.seen;
-        #[cfg(test)]
-        let newest = newest || self.faults.accept_old_epoch;
+        let newest = newest || fault::on(Fault::AcceptOldEpoch);
         newest
             && self
                 .role
@@ -157,8 +157,7 @@ impl ExtentCore {
             return self.refuse(from, link, out);
         }
         let cut_off = after.lsn < self.log.committed;
-        #[cfg(test)]
-        let cut_off = cut_off && !self.faults.accept_old_epoch;
+        let cut_off = cut_off && !fault::on(Fault::AcceptOldEpoch);
         if self.log.pos_at(after.lsn) != Some(after) || cut_off {
             Self::bad(out, from, "it wants the log cut at a position that cannot be cut");
             return self.refuse(from, link, out);
@@ -177,8 +176,7 @@ impl ExtentCore {
         if records == 0 {
             return;
         }
-        #[cfg(test)]
-        if self.faults.accept_old_epoch {
+        if fault::on(Fault::AcceptOldEpoch) {
             self.log.committed = self.log.committed.min(after.lsn);
             self.log.handed = self.log.handed.min(after.lsn);
             self.log.applied = self.log.applied.min(after.lsn);

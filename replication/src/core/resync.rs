@@ -17,6 +17,7 @@ use super::primary::{FollowerState, Growth};
 use super::ranges::{Blocks, Want};
 use super::role::Role;
 use super::{ExtentCore, Owner};
+use crate::fault::{self, Fault};
 
 /// A replica's way to the barrier.
 #[derive(Debug)]
@@ -200,8 +201,7 @@ impl ExtentCore {
                     Step::Hashing { mine, .. } => mine.is_none(),
                     Step::Reading => true,
                 };
-                #[cfg(test)]
-                if self.faults.resync_without_lock && !io {
+                if fault::on(Fault::ResyncWithoutLock) && !io {
                     self.table.remove(active.lock);
                     continue;
                 }
@@ -227,8 +227,7 @@ impl ExtentCore {
     /// Ranges whose contents are on their way as a committed record are compared again.
     fn compare_again(&mut self, node: NodeId, out: &mut Vec<Command>) {
         let committed = self.log.committed;
-        #[cfg(test)]
-        let trust = self.faults.resync_without_lock;
+        let trust = fault::on(Fault::ResyncWithoutLock);
         while let Some(resync) = self.resync_mut(node)
             && let Some(active) = resync
                 .active
@@ -236,7 +235,6 @@ impl ExtentCore {
                 .find(|active| matches!(active.step, Step::Sent(lsn) if lsn <= committed))
         {
             let no = active.no;
-            #[cfg(test)]
             if trust {
                 self.proven(node, no);
                 continue;
@@ -268,8 +266,7 @@ impl ExtentCore {
         active.lock = lock;
         active.step = Step::Waits;
         let want = Want::Exclusive;
-        #[cfg(test)]
-        let want = if self.faults.resync_without_lock {
+        let want = if fault::on(Fault::ResyncWithoutLock) {
             Want::Read
         } else {
             want
@@ -419,10 +416,7 @@ impl ExtentCore {
         let Some(version) = self.view.as_ref().map(|view| view.version) else {
             return;
         };
-        #[cfg(test)]
-        let skip = self.faults.grow_without_barrier;
-        #[cfg(not(test))]
-        let skip = false;
+        let skip = fault::on(Fault::GrowWithoutBarrier);
         let Some(primary) = self.role.primary_mut() else {
             return;
         };

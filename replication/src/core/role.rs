@@ -8,6 +8,7 @@ use holdfast_types::{BlockRange, Epoch, Lsn, Mono, NodeId};
 use super::ExtentCore;
 use super::api::{Command, Ctx, Identity, LinkId, Note, RoleName, View};
 use super::primary::Primary;
+use crate::fault::{self, Fault};
 
 /// A primary's hold on a replica, as the replica sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,8 +174,7 @@ impl ExtentCore {
                     Target::Primary(view.epoch)
                 }
             }
-            #[cfg(test)]
-            Some(primary) if primary.node == me && self.faults.serve_after_restart => {
+            Some(primary) if primary.node == me && fault::on(Fault::ServeAfterRestart) => {
                 Target::Primary(view.epoch)
             }
             Some(primary) if primary.node == me => Target::Closed,

@@ -20,8 +20,9 @@ use holdfast_types::{
     LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
 };
 
+use super::ExtentCore;
 use super::api::*;
-use super::{ExtentCore, Faults};
+use crate::fault::{self, Fault};
 use check::{Call, History};
 
 pub(super) const BLOCKS: u64 = 64;
@@ -185,7 +186,6 @@ pub(super) enum Script {
 #[derive(Clone)]
 pub(super) struct Plan {
     pub(super) nodes: usize,
-    pub(super) faults: Faults,
     pub(super) keep_bytes: usize,
     pub(super) run_ms: u64,
     pub(super) disasters: bool,
@@ -553,7 +553,7 @@ impl World {
                 from,
                 history,
             } => {
-                if !self.plan.faults.restart_unflushed {
+                if !fault::on(Fault::RestartUnflushed) {
                     self.flush_extent(n);
                 }
                 self.journal(n, seq.0, Entry::Restart(base, from, history));

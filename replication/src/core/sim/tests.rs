@@ -2,7 +2,8 @@
 //!
 //! `HOLDFAST_SEED=n` runs one seed, `HOLDFAST_SEEDS=n` that many (from `HOLDFAST_FROM` on), `HOLDFAST_TRACE=1` prints every event.
 
-use super::{Faults, Plan, Script, World};
+use super::{Plan, Script, World};
+use crate::fault::{self, Fault};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -18,7 +19,7 @@ const SCRIPTS: [Script; 7] = [
     Script::Isolated,
 ];
 
-fn plan(seed: u64, script: Script, faults: Faults) -> Plan {
+fn plan(seed: u64, script: Script) -> Plan {
     Plan {
         script,
         nodes: if seed.is_multiple_of(3) || script == Script::OldPrimaryReturns {
@@ -26,7 +27,6 @@ fn plan(seed: u64, script: Script, faults: Faults) -> Plan {
         } else {
             2
         },
-        faults,
         keep_bytes: match script {
             Script::CrashInResync => 12 << 10,
             _ => [4 << 10, 64 << 10, 1 << 20][usize::try_from(seed / 3 % 3).unwrap()],
@@ -38,10 +38,12 @@ fn plan(seed: u64, script: Script, faults: Faults) -> Plan {
     }
 }
 
-fn run(seed: u64, script: Script, faults: Faults) -> Result<World, String> {
-    let mut world = World::new(seed, plan(seed, script, faults));
-    world.run()?;
-    Ok(world)
+fn run(seed: u64, script: Script, fault: Option<Fault>) -> Result<World, String> {
+    fault::with(fault, || {
+        let mut world = World::new(seed, plan(seed, script));
+        world.run()?;
+        Ok(world)
+    })
 }
 
 #[test]
@@ -55,7 +57,7 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
     let mut seen = std::collections::BTreeMap::new();
     let single = seeds.end - seeds.start == 1;
     for seed in seeds {
-        match run(seed, Script::None, Faults::default()) {
+        match run(seed, Script::None, None) {
             Ok(world) => {
                 for (note, count) in world.notes {
                     *seen.entry(note).or_insert(0) += count;
@@ -95,7 +97,7 @@ fn known_bad_traces_with_variations() {
     };
     for seed in seeds {
         for script in SCRIPTS {
-            if let Err(error) = run(seed, script, Faults::default()) {
+            if let Err(error) = run(seed, script, None) {
                 panic!("HOLDFAST_SEED={seed} {script:?}: {error}");
             }
         }
@@ -103,38 +105,37 @@ fn known_bad_traces_with_variations() {
 }
 
 /// Runs seeds with a rule broken until the simulator notices; how many that took.
-fn caught(name: &str, script: Script, most: u64, faults: Faults) -> u64 {
+fn caught(script: Script, most: u64, fault: Fault) -> u64 {
     for seed in 0..most {
-        if let Err(error) = run(seed, script, faults) {
-            eprintln!("{name}: seed {seed}: {}", error);
+        if let Err(error) = run(seed, script, Some(fault)) {
+            eprintln!("{fault:?}: seed {seed}: {error}");
             return seed + 1;
         }
     }
-    panic!("{name}: not noticed in {most} seeds");
+    panic!("{fault:?}: not noticed in {most} seeds");
 }
 
 macro_rules! broken {
     ($($test:ident: $fault:ident, $script:ident, $most:expr;)*) => {$(
         #[test]
         fn $test() {
-            let faults = Faults { $fault: true, ..Faults::default() };
-            assert!(caught(stringify!($fault), Script::$script, $most, faults) > 0);
+            assert!(caught(Script::$script, $most, Fault::$fault) > 0);
         }
     )*};
 }
 
 broken! {
-    w2_acknowledged_without_the_replica_is_noticed: ack_without_replica, None, 100;
-    w2_acknowledged_before_stable_here_is_noticed: ack_before_local, CrashAtDone, 100;
-    e5_reads_before_the_tail_is_settled_are_noticed: read_before_settled, None, 100;
-    e4_accepting_an_old_epoch_is_noticed: accept_old_epoch, OldPrimaryReturns, 100;
-    r3_growth_without_barrier_is_noticed: grow_without_barrier, None, 100;
-    e3_growth_not_counted_is_noticed: growth_not_counted, CutAtGrowth, 100;
-    r2_resync_block_without_lock_is_noticed: resync_without_lock, None, 300;
-    w3_reads_without_a_lease_are_noticed: read_without_lease, Isolated, 100;
-    e1_serving_on_after_a_restart_is_noticed: serve_after_restart, None, 100;
-    f1_names_forgotten_are_noticed: forget_names, None, 100;
-    r1_base_forgotten_is_noticed: base_forgotten, CrashInResync, 100;
-    r1_extent_not_flushed_before_the_log_starts_anew_is_noticed: restart_unflushed, PowerAfterGrowth, 300;
-    e6_resumed_by_a_timer_is_noticed: resume_by_timer, Switchovers, 100;
+    w2_acknowledged_without_the_replica_is_noticed: AckWithoutReplica, None, 100;
+    w2_acknowledged_before_stable_here_is_noticed: AckBeforeLocal, CrashAtDone, 100;
+    e5_reads_before_the_tail_is_settled_are_noticed: ReadBeforeSettled, None, 100;
+    e4_accepting_an_old_epoch_is_noticed: AcceptOldEpoch, OldPrimaryReturns, 100;
+    r3_growth_without_barrier_is_noticed: GrowWithoutBarrier, None, 100;
+    e3_growth_not_counted_is_noticed: GrowthNotCounted, CutAtGrowth, 100;
+    r2_resync_block_without_lock_is_noticed: ResyncWithoutLock, None, 300;
+    w3_reads_without_a_lease_are_noticed: ReadWithoutLease, Isolated, 100;
+    e1_serving_on_after_a_restart_is_noticed: ServeAfterRestart, None, 100;
+    f1_names_forgotten_are_noticed: ForgetNames, None, 100;
+    r1_base_forgotten_is_noticed: BaseForgotten, CrashInResync, 100;
+    r1_extent_not_flushed_before_the_log_starts_anew_is_noticed: RestartUnflushed, PowerAfterGrowth, 300;
+    e6_resumed_by_a_timer_is_noticed: ResumeByTimer, Switchovers, 100;
 }

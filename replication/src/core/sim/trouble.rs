@@ -26,8 +26,7 @@ impl World {
             fate_limit: Duration::from_millis(200),
             ..Config::default()
         };
-        let mut core = ExtentCore::new(me, extent_id(), config, Self::recovered(&node.stable));
-        core.faults = self.plan.faults;
+        let core = ExtentCore::new(me, extent_id(), config, Self::recovered(&node.stable));
         node.core = Some(core);
         node.failed = false;
         node.lease = 0;

@@ -1,0 +1,30 @@
+//! Rules that tests break on purpose, one at a time, to show that the tests notice. In a release all of them hold.
+
+holdfast_types::fault_switches! {
+    /// W2: a write is acknowledged that no replica has.
+    AckWithoutReplica,
+    /// W2: a write is acknowledged before it is stable here.
+    AckBeforeLocal,
+    /// E5: reads before the log's tail is settled.
+    ReadBeforeSettled,
+    /// E4: a replica takes records of an older epoch.
+    AcceptOldEpoch,
+    /// R3: a growth without the barrier.
+    GrowWithoutBarrier,
+    /// E3: a newcomer does not count while its growth is pending.
+    GrowthNotCounted,
+    /// R2: a block in resync is read without its lock, and not compared again.
+    ResyncWithoutLock,
+    /// W3: reads without a lease.
+    ReadWithoutLease,
+    /// E1: a primary serves on in its old epoch after a restart.
+    ServeAfterRestart,
+    /// F1: commands are not known by their names.
+    ForgetNames,
+    /// R1: a replica in resync tells the end of its log.
+    BaseForgotten,
+    /// E6: a primary that handed back serves again after a while.
+    ResumeByTimer,
+    /// R1: the driver's: the extent is not flushed before its log starts anew.
+    RestartUnflushed,
+}
