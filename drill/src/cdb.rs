@@ -66,6 +66,31 @@ pub const fn synchronize_cache_16(lba: Lba, blocks: u32) -> Cdb {
     medium(0x91, lba, blocks)
 }
 
+/// COMPARE AND WRITE (SBC-4, 5.3); its data are the blocks that must be there, then those to put.
+pub const fn compare_and_write(lba: Lba, blocks: u8) -> Cdb {
+    let mut cdb = medium(0x89, lba, 0);
+    cdb[13] = blocks;
+    cdb
+}
+
+/// WRITE SAME(16) (SBC-4, 5.46); its data are one block.
+pub const fn write_same_16(lba: Lba, blocks: u32) -> Cdb {
+    medium(0x93, lba, blocks)
+}
+
+/// UNMAP of one range (SBC-4, 5.35): the command, and the parameter list that is its data.
+pub fn unmap(lba: Lba, blocks: u32) -> (Cdb, [u8; 24]) {
+    let mut cdb = [0; 16];
+    cdb[0] = 0x42;
+    cdb[8] = 24;
+    let mut list = [0; 24];
+    list[1] = 22;
+    list[3] = 16;
+    list[8..16].copy_from_slice(&lba.0.to_be_bytes());
+    list[16..20].copy_from_slice(&blocks.to_be_bytes());
+    (cdb, list)
+}
+
 const fn medium(opcode: u8, lba: Lba, blocks: u32) -> Cdb {
     let mut cdb = [0; 16];
     cdb[0] = opcode;
@@ -168,6 +193,20 @@ mod tests {
         assert_eq!(inquiry(Some(0x83), 0x1ff)[..6], [0x12, 1, 0x83, 1, 0xff, 0]);
         assert_eq!(read_capacity_16(32)[..2], [0x9e, 0x10]);
         assert_eq!(read_capacity_16(32)[13], 32);
+        let compare = compare_and_write(Lba(0x0102), 3);
+        assert_eq!(
+            (compare[0], compare[8..14].to_vec()),
+            (0x89, vec![1, 2, 0, 0, 0, 3])
+        );
+        assert_eq!(write_same_16(Lba(1), 0x0102_0304)[9..14], [1, 1, 2, 3, 4]);
+        let (cdb, list) = unmap(Lba(5), 6);
+        assert_eq!(cdb[..10], [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]);
+        assert_eq!(
+            list,
+            [
+                0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 0
+            ]
+        );
     }
 
     #[test]

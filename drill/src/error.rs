@@ -26,6 +26,9 @@ impl SenseCode {
     /// 02/04/0C: the port group is unavailable; another path may serve.
     pub const UNAVAILABLE: Self = Self::new(0x02, 0x04, 0x0c);
 
+    /// 0E/1D/00: COMPARE AND WRITE or VERIFY found something else.
+    pub const MISCOMPARE: Self = Self::new(0x0e, 0x1d, 0x00);
+
     /// From its three parts.
     pub const fn new(key: u8, asc: u8, ascq: u8) -> Self {
         Self { key, asc, ascq }

@@ -2,6 +2,7 @@
 //! at everything.
 
 mod ledger;
+pub mod mixed;
 mod stamp;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,0 +1,469 @@
+//! Several initiators on the same blocks: READ, WRITE, WRITE SAME, UNMAP and COMPARE AND WRITE, every attempt of which is taken down
+//! for the block checker. Where [`super::start`] gives each unit one writer and judges at once, here writers meet, and the whole
+//! history is judged at the end.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_types::{BlockRange, BlockSize, Lba, Mono};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::cdb;
+use crate::checker::{Call, Client, Contents, History, Outcome, Rules, Summary, Violation};
+use crate::disk::Disk;
+use crate::error::{Error, SenseCode};
+use crate::initiator::{Dial, Session};
+
+/// Faults kept word for word; more are counted.
+const FAULTS_KEPT: usize = 20;
+/// Blocks of a call, at most.
+const CALL_BLOCKS_MAX: u64 = 4;
+/// Before a command is sent again that met a transition, BUSY or no path.
+const AGAIN: Duration = Duration::from_millis(30);
+
+/// What the initiators do.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Decides all calls; also marks the blocks.
+    pub seed: u64,
+    /// The first block.
+    pub first: Lba,
+    /// How many blocks; few, so that the initiators meet.
+    pub blocks: u64,
+    /// Pause of each initiator after a call.
+    pub pause: Duration,
+    /// How the history is judged.
+    pub rules: Rules,
+}
+
+#[derive(Debug)]
+struct Shared {
+    plan: Plan,
+    began: Instant,
+    size: BlockSize,
+    history: Mutex<History>,
+    stop: AtomicBool,
+    acknowledged: AtomicU64,
+    next_value: AtomicU64,
+    /// Per initiator, when its newest answered call began; nanoseconds.
+    newest: Vec<AtomicU64>,
+    faults: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn now(&self) -> Mono {
+        Mono::ZERO + self.began.elapsed()
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self, text: String) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        if faults.len() < FAULTS_KEPT {
+            faults.push(text);
+        }
+    }
+
+    fn contents(&self, data: &[u8]) -> Contents {
+        Contents::from_bytes(data, self.size)
+    }
+
+    /// A block that nobody wrote before.
+    fn fresh(&self) -> Bytes {
+        let value = self.next_value.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut block = BytesMut::with_capacity(self.size.bytes() as usize);
+        for word in 0..u64::from(self.size.bytes()) / 16 {
+            block.extend_from_slice(&(self.plan.seed ^ word).to_be_bytes());
+            block.extend_from_slice(&value.to_be_bytes());
+        }
+        block.freeze()
+    }
+}
+
+/// Initiators at work. Ends with [`Mixed::stop`]; dropping it aborts its tasks.
+#[derive(Debug)]
+pub struct Mixed {
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Calls answered with GOOD, or a miscompare.
+    pub acknowledged: u64,
+    /// Answers that an initiator must not get for our own trouble (I8).
+    pub faults: Vec<String>,
+    /// What the checker says.
+    pub verdict: Result<Summary, Violation>,
+}
+
+/// Starts one initiator for each list of paths; the first path is preferred.
+///
+/// # Errors
+/// No initiator, or no blocks.
+pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<Mixed, Error> {
+    if initiators.is_empty() || initiators.iter().any(Vec::is_empty) || plan.blocks == 0 {
+        let text = "a mixed workload needs initiators with paths, and blocks";
+        return Err(Error::Usage(text.to_owned()));
+    }
+    let shared = Arc::new(Shared {
+        plan,
+        began: Instant::now(),
+        size,
+        history: Mutex::new(History::new(plan.rules)),
+        stop: AtomicBool::new(false),
+        acknowledged: AtomicU64::new(0),
+        next_value: AtomicU64::new(0),
+        newest: initiators.iter().map(|_| AtomicU64::new(0)).collect(),
+        faults: Mutex::new(Vec::new()),
+    });
+    let tasks = initiators
+        .into_iter()
+        .enumerate()
+        .map(|(number, paths)| {
+            let random = StdRng::seed_from_u64(plan.seed.wrapping_mul(31).wrapping_add(number as u64));
+            let initiator = Initiator {
+                shared: Arc::clone(&shared),
+                number,
+                random,
+                paths,
+                at: 0,
+                session: None,
+                known: vec![Bytes::new(); usize::try_from(plan.blocks).unwrap_or(0)],
+            };
+            tokio::spawn(initiator.work())
+        })
+        .collect();
+    Ok(Mixed { shared, tasks })
+}
+
+impl Mixed {
+    /// Calls answered until now.
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every initiator has an answer to a call that it began after now; tells how long that took.
+    ///
+    /// # Errors
+    /// Some have none within `limit`.
+    pub async fn served(&self, limit: Duration) -> Result<Duration, Error> {
+        let since = self.shared.now().as_nanos();
+        let start = Instant::now();
+        let is_new = |newest: &AtomicU64| newest.load(Ordering::Relaxed) > since;
+        while !self.shared.newest.iter().all(is_new) {
+            if start.elapsed() >= limit {
+                return Err(Error::Timeout(limit));
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Ends the initiators and waits for what they have under way. The history stays open for last looks.
+    pub async fn stop(mut self) -> Stopped {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut self.tasks) {
+            if let Err(error) = task.await {
+                self.shared.fault(format!("an initiator died: {error}"));
+            }
+        }
+        Stopped {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl Drop for Mixed {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A mixed workload that is over.
+#[derive(Debug)]
+pub struct Stopped {
+    shared: Arc<Shared>,
+}
+
+impl Stopped {
+    /// Reads all blocks through `disk`, for the checker.
+    ///
+    /// # Errors
+    /// Whatever the read came to.
+    pub async fn look(&self, disk: &impl Disk) -> Result<(), Error> {
+        let plan = self.shared.plan;
+        let from = self.shared.now();
+        let blocks = u32::try_from(plan.blocks).map_err(|_| Error::Usage("too many blocks".to_owned()))?;
+        let data = disk.read(plan.first, blocks).await?;
+        let contents = self.shared.contents(&data);
+        let range =
+            BlockRange::new(plan.first, plan.blocks).map_err(|error| Error::Usage(error.to_string()))?;
+        let mut history = self.shared.history();
+        let id = history.invoke(Client(u64::MAX), Call::Read { range }, from);
+        history.answered(id, Outcome::Data(contents), self.shared.now());
+        Ok(())
+    }
+
+    /// Judges the history.
+    pub fn judge(self) -> Report {
+        let faults = self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        Report {
+            acknowledged: self.shared.acknowledged.load(Ordering::Relaxed),
+            faults: faults.clone(),
+            verdict: self.shared.history().check(),
+        }
+    }
+}
+
+/// A command in bytes, and as the checker sees it.
+#[derive(Debug, Clone)]
+struct Command {
+    call: Call,
+    cdb: cdb::Cdb,
+    /// Bytes that come back.
+    reads: Option<u32>,
+    data: Bytes,
+}
+
+/// What to do after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Done,
+    Again,
+    Later,
+    Elsewhere,
+}
+
+struct Initiator {
+    shared: Arc<Shared>,
+    number: usize,
+    random: StdRng,
+    paths: Vec<Dial>,
+    at: usize,
+    session: Option<Session>,
+    /// What this initiator saw or put last, per block; empty when it knows nothing.
+    known: Vec<Bytes>,
+}
+
+impl Initiator {
+    async fn work(mut self) {
+        while !self.is_over() {
+            let command = self.draw();
+            while !self.is_over() {
+                match self.attempt(&command).await {
+                    Next::Done => break,
+                    Next::Again => {}
+                    Next::Later => sleep(AGAIN).await,
+                    Next::Elsewhere => {
+                        self.session = None;
+                        self.at += 1;
+                        sleep(AGAIN).await;
+                        // A read that is lost is of no further use; a write is sent again, as multipath layers do.
+                        if command.reads.is_some() {
+                            break;
+                        }
+                    }
+                }
+            }
+            if !self.shared.plan.pause.is_zero() {
+                sleep(self.shared.plan.pause).await;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// Sends a command once, and takes down what came of it.
+    async fn attempt(&mut self, command: &Command) -> Next {
+        if self.session.is_none() {
+            let dial = &self.paths[self.at % self.paths.len()];
+            match Session::connect(dial).await {
+                Ok(session) => self.session = Some(session),
+                Err(error) => {
+                    if let Error::LoginRefused { .. } = error {
+                        self.shared.fault(format!("initiator {}: {error}", self.number));
+                    }
+                    return Next::Elsewhere;
+                }
+            }
+        }
+        let Some(session) = &self.session else {
+            return Next::Later;
+        };
+        let from = self.shared.now();
+        let client = Client(self.number as u64);
+        let id = self.shared.history().invoke(client, command.call.clone(), from);
+        let answer = match command.reads {
+            Some(length) => session.command(command.cdb, Some(length)).await,
+            None => session
+                .command_out(command.cdb, command.data.clone())
+                .await
+                .map(|()| Bytes::new()),
+        };
+        let now = self.shared.now();
+        let (outcome, next) = self.judge(command, &answer);
+        match outcome {
+            Some(outcome) => self.shared.history().answered(id, outcome, now),
+            None => self.shared.history().lost(id, now),
+        }
+        if next == Next::Done {
+            self.learn(command, &answer);
+            self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+            self.shared.newest[self.number].fetch_max(from.as_nanos(), Ordering::Relaxed);
+        }
+        next
+    }
+
+    /// What an answer says of the call (`None`: nothing), and what to do next.
+    fn judge(&self, command: &Command, answer: &Result<Bytes, Error>) -> (Option<Outcome>, Next) {
+        const BUSY: u8 = 0x08;
+        const TASK_SET_FULL: u8 = 0x28;
+        const TASK_ABORTED: u8 = 0x40;
+        let error = match answer {
+            Ok(data) if command.reads.is_some_and(|length| data.len() != length as usize) => {
+                self.shared
+                    .fault(format!("a READ ended GOOD with {} bytes", data.len()));
+                return (Some(Outcome::Unknown), Next::Done);
+            }
+            Ok(data) if command.reads.is_some() => {
+                return (Some(Outcome::Data(self.shared.contents(data))), Next::Done);
+            }
+            Ok(_) => return (Some(Outcome::Done), Next::Done),
+            Err(error) => error,
+        };
+        match error {
+            Error::CheckCondition(SenseCode::MISCOMPARE) => {
+                (Some(Outcome::Miscompare { block: None }), Next::Done)
+            }
+            Error::CheckCondition(sense) if sense.is_unit_attention() => {
+                (Some(Outcome::Refused), Next::Again)
+            }
+            Error::CheckCondition(SenseCode::TRANSITION) | Error::Status(BUSY | TASK_SET_FULL) => {
+                (Some(Outcome::Refused), Next::Later)
+            }
+            Error::CheckCondition(SenseCode::STANDBY | SenseCode::UNAVAILABLE) => {
+                (Some(Outcome::Refused), Next::Elsewhere)
+            }
+            Error::Status(TASK_ABORTED) => (Some(Outcome::Unknown), Next::Later),
+            Error::Connect { .. } | Error::Lost(_) | Error::Timeout(_) => (None, Next::Elsewhere),
+            other => {
+                self.shared.fault(format!("{:?} came to: {other}", command.call));
+                (Some(Outcome::Unknown), Next::Later)
+            }
+        }
+    }
+
+    /// Keeps what a later COMPARE AND WRITE will expect.
+    fn learn(&mut self, command: &Command, answer: &Result<Bytes, Error>) {
+        let (Call::Read { range }, Ok(data)) = (&command.call, answer) else {
+            return;
+        };
+        let first = usize::try_from(range.lba().0 - self.shared.plan.first.0).unwrap_or(0);
+        let size = self.shared.size.bytes() as usize;
+        for (at, block) in data.chunks(size).enumerate() {
+            if let Some(known) = self.known.get_mut(first + at) {
+                *known = Bytes::copy_from_slice(block);
+            }
+        }
+    }
+
+    fn draw(&mut self) -> Command {
+        let plan = self.shared.plan;
+        let at = self.random.random_range(0..plan.blocks);
+        let blocks = self
+            .random
+            .random_range(1..=CALL_BLOCKS_MAX.min(plan.blocks - at));
+        let known = self.known[usize::try_from(at).unwrap_or(0)].clone();
+        let kind = match self.random.random_range(0..100) {
+            0..40 => return self.command(0, at, blocks, known),
+            kind => kind,
+        };
+        self.command(kind, at, blocks, known)
+    }
+
+    fn command(&self, kind: u32, at: u64, blocks: u64, known: Bytes) -> Command {
+        let shared = &self.shared;
+        let lba = Lba(shared.plan.first.0 + at);
+        // Small numbers: both ranges are within the plan's blocks, which a READ takes at once.
+        let range = |blocks| BlockRange::new(lba, blocks).unwrap_or_else(|_| unreachable!("a small range"));
+        let count = u32::try_from(blocks).unwrap_or(1);
+        match kind {
+            0..40 => Command {
+                call: Call::Read { range: range(blocks) },
+                cdb: cdb::read_16(lba, count),
+                reads: Some(count * shared.size.bytes()),
+                data: Bytes::new(),
+            },
+            40..70 => {
+                let mut data = BytesMut::new();
+                (0..blocks).for_each(|_| data.extend_from_slice(&shared.fresh()));
+                let data = data.freeze();
+                Command {
+                    call: Call::Write {
+                        range: range(blocks),
+                        data: shared.contents(&data),
+                    },
+                    cdb: cdb::write_16(lba, count),
+                    reads: None,
+                    data,
+                }
+            }
+            70..77 => {
+                let block = shared.fresh();
+                Command {
+                    call: Call::WriteSame {
+                        range: range(blocks),
+                        block: shared.contents(&block),
+                    },
+                    cdb: cdb::write_same_16(lba, count),
+                    reads: None,
+                    data: block,
+                }
+            }
+            77..83 => {
+                let (cdb, list) = cdb::unmap(lba, count);
+                Command {
+                    call: Call::Zero {
+                        ranges: vec![range(blocks)],
+                    },
+                    cdb,
+                    reads: None,
+                    data: Bytes::copy_from_slice(&list),
+                }
+            }
+            _ => self.compare(lba, range(1), known),
+        }
+    }
+
+    fn compare(&self, lba: Lba, range: BlockRange, known: Bytes) -> Command {
+        let shared = &self.shared;
+        let expect = if known.is_empty() {
+            Bytes::from(vec![0; shared.size.bytes() as usize])
+        } else {
+            known
+        };
+        let new = shared.fresh();
+        let call = Call::CompareAndWrite {
+            range,
+            expect: shared.contents(&expect),
+            data: shared.contents(&new),
+        };
+        Command {
+            call,
+            cdb: cdb::compare_and_write(lba, 1),
+            reads: None,
+            data: [expect, new].concat().into(),
+        }
+    }
+}
