@@ -75,6 +75,19 @@ struct Shared {
     unanswered: AtomicU64,
     fault_count: AtomicU64,
     faults: Mutex<Vec<String>>,
+    /// Every acknowledged write while [`Running::record`] is on.
+    samples: Mutex<Option<Vec<Sample>>>,
+}
+
+/// One acknowledged write, in time since the workload's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Number of the disk it went through.
+    pub lane: usize,
+    /// When it was sent first.
+    pub issued: Duration,
+    /// When it was acknowledged.
+    pub answered: Duration,
 }
 
 impl Shared {
@@ -140,6 +153,7 @@ pub fn start<D: Disk>(plan: Plan, disks: &[Arc<D>]) -> Result<Running, Error> {
         unanswered: AtomicU64::new(0),
         fault_count: AtomicU64::new(0),
         faults: Mutex::new(Vec::new()),
+        samples: Mutex::new(None),
     });
     let mut tasks = Vec::new();
     for writer in 0..plan.writers {
@@ -222,8 +236,17 @@ async fn write<D: Disk>(shared: Arc<Shared>, disk: Arc<D>, writer: usize, lane: 
     }
 }
 
-fn count_write(shared: &Shared, lane: usize, issued_at: u64) {
-    let (lane, now) = (&shared.lanes[lane], shared.now());
+fn count_write(shared: &Shared, number: usize, issued_at: u64) {
+    let (lane, now) = (&shared.lanes[number], shared.now());
+    let mut samples = shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(samples) = samples.as_mut() {
+        samples.push(Sample {
+            lane: number,
+            issued: Duration::from_nanos(issued_at),
+            answered: Duration::from_nanos(now),
+        });
+    }
+    drop(samples);
     lane.acknowledged.fetch_add(1, Ordering::Relaxed);
     let last = lane.last_at.fetch_max(now, Ordering::Relaxed);
     lane.longest_gap
@@ -288,6 +311,30 @@ impl Running {
             sleep(Duration::from_millis(2)).await;
         }
         Ok(start.elapsed())
+    }
+
+    /// How many disks it uses.
+    pub fn lanes(&self) -> usize {
+        self.shared.lanes.len()
+    }
+
+    /// Time since the workload's start.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.shared.now())
+    }
+
+    /// Keeps every acknowledged write from here on, until [`Running::recorded`]. Costs 40 bytes a write.
+    pub fn record(&self) {
+        let mut samples = self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        *samples = Some(Vec::new());
+    }
+
+    /// The writes acknowledged since [`Running::record`], in the order of their answers; recording ends.
+    pub fn recorded(&self) -> Vec<Sample> {
+        let mut samples = self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = samples.take().unwrap_or_default();
+        samples.sort_by_key(|sample| sample.answered);
+        samples
     }
 
     /// Judges all units at any time, also while the workload goes on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use holdfast_drill::bench::{Direction, Order, Plan, Report, run as measure};
 use holdfast_drill::bench_guard::find_foreign_data;
 use holdfast_drill::initiator::{Dial, Session};
@@ -13,10 +13,14 @@ use holdfast_drill::url::IscsiUrl;
 use holdfast_types::{ByteSize, IscsiName};
 
 use super::Out;
+use super::failover::FailoverArgs;
 
 /// Arguments of `holdfast bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     /// What to measure: iscsi://HOST:PORT/TARGET/LUN (the port may be left out). Repeated: sessions to the same unit, used in turn.
     #[arg(long = "url", required = true, value_name = "URL")]
     urls: Vec<IscsiUrl>,
@@ -55,6 +59,13 @@ pub(super) struct BenchArgs {
     overwrite: bool,
 }
 
+/// What else can be measured.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Measure failover: hurts a demo pair of its own, round after round, under checked load.
+    Failover(FailoverArgs),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Op {
     Read,
@@ -64,6 +75,9 @@ enum Op {
 
 /// `holdfast bench`
 pub(super) fn run(args: BenchArgs, out: Out) -> anyhow::Result<()> {
+    if let Some(BenchCommand::Failover(failover)) = args.command {
+        return super::failover::run(&failover, out);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

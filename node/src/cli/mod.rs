@@ -2,6 +2,7 @@
 
 mod bench;
 mod cluster;
+mod failover;
 mod objects;
 mod out;
 mod status;
@@ -73,6 +74,9 @@ pub(crate) struct DemoArgs {
     /// Size of the LUN.
     #[arg(long, default_value = "1GiB")]
     pub(crate) size: holdfast_types::ByteSize,
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
     #[command(subcommand)]
     pub(crate) command: Option<DemoCommand>,
 }

@@ -4,16 +4,21 @@ mod layout;
 mod process;
 mod requests;
 mod setup;
+mod stage;
 mod supervisor;
 
 use anyhow::Context;
 
 use crate::cli::{DemoArgs, DemoCommand, Out};
 use layout::Layout;
+pub(crate) use stage::DemoStage;
 use supervisor::Supervisor;
 
 /// `holdfast demo …`
 pub(crate) fn run(args: DemoArgs, out: Out) -> anyhow::Result<()> {
+    if args.with_parent {
+        crate::runtime::end_with_parent()?;
+    }
     // One thread: node processes are tied to the thread that started them (they end when it does).
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

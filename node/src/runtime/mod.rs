@@ -23,7 +23,7 @@ use crate::config::NodeConfig;
 pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
     if args.with_parent {
         // Asked for by the demo, whose nodes must not outlive it, however it ends.
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        end_with_parent()?;
     }
     start_log();
     let config = NodeConfig::load(&args.config)?;
@@ -42,6 +42,13 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
     // Whatever still waits for a peer or a disk is of no use any more.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result
+}
+
+/// From here on this process is killed when the thread that started it ends.
+pub(crate) fn end_with_parent() -> anyhow::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(
+        rustix::process::Signal::KILL,
+    ))?)
 }
 
 /// Logs go to standard error; `HOLDFAST_LOG` says how much (as `RUST_LOG` elsewhere: `debug`, `info,holdfast_raft=debug`).

@@ -1,0 +1,146 @@
+//! `holdfast bench failover`: how long writes stand still when something fails, measured on a demo pair that this command starts itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use holdfast_drill::initiator::{Dial, Session};
+use holdfast_drill::multipath::{MultiPath, Patience};
+use holdfast_drill::rehearsal::{self, Failure, Plan, Report, Round};
+use holdfast_drill::workload;
+use holdfast_types::ByteSize;
+
+use super::Out;
+use crate::demo::DemoStage;
+
+/// Arguments of `holdfast bench failover`.
+#[derive(Debug, Args)]
+pub(super) struct FailoverArgs {
+    /// Rounds of each kind of failure.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Which failures; default: all.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    failures: Vec<Kind>,
+    /// Seconds that a round looks on after the failure.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    observe: u64,
+    /// Writers, half of them through each node's path first, with one write on its way each.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=256))]
+    writers: u16,
+    /// First of the ten ports that the demo takes.
+    #[arg(long, default_value_t = 13260, value_parser = clap::value_parser!(u16).range(1024..=65526))]
+    base_port: u16,
+    /// Size of the demo's LUN.
+    #[arg(long, default_value = "256MiB")]
+    size: ByteSize,
+    /// Decides what is written where.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Draws latency over time around the worst round of each kind into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// A [`Failure`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// The extent is moved, planned.
+    Switchover,
+    /// `kill -9` of the witness.
+    KillWitness,
+    /// `kill -9` of the replica.
+    KillReplica,
+    /// `kill -9` of the primary.
+    KillPrimary,
+    /// The primary is stopped (SIGSTOP).
+    FreezePrimary,
+}
+
+impl From<Kind> for Failure {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Switchover => Self::Switchover,
+            Kind::KillWitness => Self::KillWitness,
+            Kind::KillReplica => Self::KillReplica,
+            Kind::KillPrimary => Self::KillPrimary,
+            Kind::FreezePrimary => Self::FreezePrimary,
+        }
+    }
+}
+
+/// `holdfast bench failover`
+pub(super) fn run(args: &FailoverArgs, out: Out) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    // The demo ends with the thread that starts it: this one.
+    let (rounds, report) = runtime.block_on(measure(args, out))?;
+    if let Some(path) = &args.svg {
+        std::fs::write(path, rehearsal::svg(&rounds))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    out.answer(&report, &report.to_string())?;
+    let faults = &report.workload.faults;
+    ensure!(
+        report.workload.fault_count == 0,
+        "the workload found {} faults, the first: {}",
+        report.workload.fault_count,
+        faults.first().map_or("", String::as_str)
+    );
+    Ok(())
+}
+
+async fn measure(args: &FailoverArgs, out: Out) -> anyhow::Result<(Vec<Round>, Report)> {
+    let failures = match args.failures.as_slice() {
+        [] => Failure::ALL.to_vec(),
+        some => some.iter().map(|kind| Failure::from(*kind)).collect(),
+    };
+    let plan = Plan {
+        failures,
+        rounds: args.rounds,
+        observe: Duration::from_secs(args.observe),
+    };
+    out.narrate("Starting a demo pair …");
+    let stage = DemoStage::start(args.base_port, args.size).await?;
+    let disks = [disk(&stage, [0, 1]).await?, disk(&stage, [1, 0]).await?];
+    let load = workload::Plan {
+        writers: usize::from(args.writers),
+        readers: 2,
+        pause: Duration::from_millis(1),
+        ..workload::Plan::small(args.seed)
+    };
+    let load = workload::start(load, &disks)?;
+    let total = args.rounds;
+    let tell = |number: u32, round: &Round| {
+        let led = if round.led { ", Raft leader" } else { "" };
+        out.narrate(&format!(
+            "{}{led}, round {number} of {total}: nothing completed for {:.0} ms, on the worst lane {:.0} ms",
+            round.failure,
+            round.stall.as_secs_f64() * 1e3,
+            round.lane_stall.as_secs_f64() * 1e3
+        ));
+    };
+    let rounds = rehearsal::run(&plan, &stage, &load, tell).await?;
+    let (workload, verifier) = load.stop().await;
+    for (index, name) in ["the first path", "the second path"].into_iter().enumerate() {
+        let verified = verifier.verify(&*disks[index], name).await;
+        verified.map_err(anyhow::Error::msg)?;
+    }
+    let report = Report::new(&rounds, workload);
+    Ok((rounds, report))
+}
+
+/// The unit over both paths, in that order of preference.
+async fn disk(stage: &DemoStage, order: [usize; 2]) -> anyhow::Result<Arc<MultiPath<Session>>> {
+    let mut dials = Vec::new();
+    for (place, index) in order.into_iter().enumerate() {
+        let number = u16::try_from(order[0] * 2 + place).context("a small number")?;
+        let initiator = "iqn.2026-11.io.holdfast:bench".parse()?;
+        dials.push(Dial::new(stage.url(index).parse()?, initiator, number));
+    }
+    Ok(Arc::new(MultiPath::connect(dials, Patience::default()).await?))
+}
