@@ -10,7 +10,7 @@ use holdfast_raft::lease::driver::Clock;
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
 use holdfast_raft::model::{ClusterState, Command, Extent, Role};
 use holdfast_replication::core::api::{
-    AbortScope, Ctx, Identity as Run, NodeState, OpId, Request, RoleName, View,
+    AbortScope, Ctx, Identity as Run, NodeState, OpId, Policy, Request, RoleName, View,
 };
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
 use holdfast_replication::net::{NetConfig, PeerAddress};
@@ -117,6 +117,18 @@ impl Data {
                     seen.my_name
                 ));
             }
+            if let Some(part) = status.core.stuck {
+                seen.alarms.push(format!(
+                    "extent {extent}: the disk of {} makes no progress (its {part:?}); it serves again by itself once it does",
+                    seen.my_name
+                ));
+            }
+            for replica in status.core.replicas.iter().filter(|replica| replica.stuck) {
+                seen.alarms.push(format!(
+                    "extent {extent}: the disk of node {} makes no progress; it comes back by itself once it does",
+                    replica.node
+                ));
+            }
             seen.cores.insert(extent, status.core);
         }
     }
@@ -205,6 +217,7 @@ fn view(state: &ClusterState, extent: &Extent) -> View {
                 generation: member.lease_generation,
             })
             .collect(),
+        policy: Policy::default(),
     }
 }
 

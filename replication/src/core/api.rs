@@ -77,6 +77,8 @@ pub struct Config {
     pub resync_range_bytes: u64,
     /// Ranges of one replica compared at a time.
     pub resync_in_flight: usize,
+    /// A read that has waited this long for the local disk is asked of an in-sync replica too, whose answer counts as well (I10).
+    pub fetch_after: std::time::Duration,
     /// Command names remembered at most, besides the time they are remembered for (F1).
     pub names_max: usize,
 }
@@ -95,6 +97,7 @@ impl Default for Config {
             window_bytes: 64 << 20,
             resync_range_bytes: holdfast_types::RESYNC_RANGE_BYTES,
             resync_in_flight: 4,
+            fetch_after: Duration::from_secs(1),
             names_max: 1 << 17,
         }
     }
@@ -238,6 +241,23 @@ pub struct View {
     pub block_size: BlockSize,
     /// Liveness state of the nodes that matter here (at least `replicas` and who forwards).
     pub nodes: Vec<NodeState>,
+    /// What was chosen for the extent, or for all of them.
+    pub policy: Policy,
+}
+
+/// Choices of an administrator that the core follows: committed state, as everything in a [`View`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// A replica without progress for this long, with work waiting, is stuck (I10).
+    pub stuck_after: std::time::Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            stuck_after: holdfast_types::STUCK_AFTER,
+        }
+    }
 }
 
 /// A node's liveness state, as committed.
@@ -261,6 +281,7 @@ pub struct LinkId(pub u64);
 pub struct OpId(pub u64);
 
 /// Ties [`Command::Read`], [`Command::Hash`] and [`Command::Apply`] to the events that answer them. Not used again within a run.
+/// Each command is answered by exactly one event, however late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IoToken(pub u64);
 
@@ -295,13 +316,22 @@ pub enum AbortScope {
     All,
 }
 
+/// What makes no progress although work waits for it (I10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StuckPart {
+    /// Writes and flushes of the journal.
+    Journal,
+    /// Reads and writes of the extent.
+    Extent,
+}
+
 /// Why a replica answers nothing any more (J2). Final for this run; the driver marks the disk, so that the next run starts as
 /// [`Recovered::damaged`] and is resynced: what a failed flush dropped cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FenceReason {
     /// A write or flush of the journal failed.
     Journal,
-    /// A read, write or flush of the extent failed.
+    /// A write or flush of the extent failed, or a read that only this disk could answer.
     Extent,
 }
 
@@ -351,6 +381,11 @@ pub enum Event {
         io: IoToken,
         /// The range's bytes.
         data: Bytes,
+    },
+    /// [`Command::Read`] cannot be done: the disk does not give the bytes. Nothing else is wrong with it (I10).
+    ReadFailed {
+        /// Of the command.
+        io: IoToken,
     },
     /// [`Command::Hash`] is done.
     Hashed {
@@ -525,6 +560,8 @@ pub struct LogSummary {
     pub damaged: bool,
     /// Fenced (J2): it will follow nobody in this run.
     pub fenced: bool,
+    /// Stuck (I10): it takes nothing until its disk moves again.
+    pub stuck: bool,
 }
 
 /// What the same extent's cores say to each other.
@@ -609,6 +646,26 @@ pub enum Message {
         id: u64,
         /// Over contents.
         hash: RangeHash,
+    },
+    /// Primary to in-sync replica: give this range's contents, once everything up to `at` is applied (I10).
+    Fetch {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// To answer with.
+        id: u64,
+        /// What.
+        range: BlockRange,
+        /// Applied at least up to here.
+        at: Lsn,
+    },
+    /// Replica to primary: the answer.
+    Fetched {
+        /// The epoch asked under.
+        epoch: Epoch,
+        /// Of the request.
+        id: u64,
+        /// The range's bytes; `None`: they cannot be read there either.
+        data: Option<Bytes>,
     },
     /// Any node to the primary: carry this out (F1).
     Forward {

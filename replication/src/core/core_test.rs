@@ -14,6 +14,8 @@ use super::api::*;
 
 #[path = "lease_test.rs"]
 mod lease_test;
+#[path = "stuck_test.rs"]
+mod stuck_test;
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -95,6 +97,7 @@ impl Rig {
             blocks: 64,
             block_size: BlockSize::B512,
             nodes: vec![state(A), state(B)],
+            policy: Policy::default(),
         };
         let core = ExtentCore::new(identity(me), ExtentId::from_u128(1), Config::default(), recovered);
         Self { core, ctx, view }
@@ -153,6 +156,7 @@ impl Rig {
             base: None,
             damaged: false,
             fenced: false,
+            stuck: false,
         };
         rig.hear(B, Message::Summary { epoch: Epoch(1), log });
         rig.on(Event::Appended { seq: JournalSeq(1) });
@@ -260,6 +264,7 @@ fn e5_a_new_primary_settles_its_tail_before_it_answers() {
         base: None,
         damaged: false,
         fenced: false,
+        stuck: false,
     };
     let out = rig.hear(B, Message::Summary { epoch: Epoch(2), log });
     let after = pos(1, 1);
@@ -751,6 +756,7 @@ fn e3_nothing_is_acknowledged_without_the_newcomer_until_the_outcome_is_applied(
         base: None,
         damaged: false,
         fenced: false,
+        stuck: false,
     };
     // Nothing was missed: straight to the barrier.
     rig.hear(B, Message::Summary { epoch: Epoch(1), log });

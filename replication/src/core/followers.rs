@@ -8,6 +8,7 @@ use super::primary::{Follower, FollowerState};
 use super::rejoin::{Judge, Verdict, decide_rejoin};
 use super::resync::Resync;
 use super::role::Role;
+use super::stuck::Mark;
 
 impl ExtentCore {
     /// Followers for the replicas that have none yet.
@@ -28,6 +29,7 @@ impl ExtentCore {
                 durable: Lsn(0),
                 applied: Lsn(0),
                 told: Lsn(0),
+                moved: Mark::default(),
             };
             if let Some(primary) = self.role.primary_mut() {
                 primary.followers.push(follower);
@@ -134,7 +136,8 @@ impl ExtentCore {
             return;
         }
         let probing = matches!(follower.state, FollowerState::Probing { .. });
-        if !log.fenced && (!probing || growing || !(in_sync || serving)) {
+        let unfit = log.fenced || (log.stuck && in_sync);
+        if !unfit && (!probing || growing || !(in_sync || serving)) {
             return;
         }
         let judge = Judge {
@@ -160,6 +163,10 @@ impl ExtentCore {
             }
             Verdict::MustLeave => self.set_follower(from, FollowerState::Leaving { link }),
             Verdict::Unfit => self.set_follower(from, FollowerState::Unfit { link }),
+            Verdict::Stuck => {
+                let asked = ctx.now;
+                self.set_follower(from, FollowerState::Stuck { link, asked });
+            }
         }
         self.advance(ctx, out);
     }
@@ -297,6 +304,12 @@ impl ExtentCore {
             let member = view.in_sync.contains(&follower.node);
             match &mut follower.state {
                 FollowerState::Unlinked { .. } => busy |= member,
+                FollowerState::Stuck { asked, .. } => {
+                    busy = true;
+                    if ctx.now.since(*asked) >= absent {
+                        again.push(follower.node);
+                    }
+                }
                 FollowerState::Probing { asked, .. } => {
                     busy = true;
                     if ctx.now.since(*asked) >= repeat {

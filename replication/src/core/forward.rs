@@ -130,6 +130,7 @@ impl ExtentCore {
             generation,
             request,
             state: OpState::Held,
+            issued: ctx.now,
             again,
             abort: false,
         };
@@ -230,6 +231,7 @@ impl ExtentCore {
                         generation: holdfast_types::LeaseGeneration(u64::MAX),
                         request: BlockOp::Flush,
                         state: OpState::Logged { lsn },
+                        issued: ctx.now,
                         again: true,
                         abort: false,
                     };

@@ -49,6 +49,8 @@ pub(crate) struct Op {
     pub(crate) generation: LeaseGeneration,
     pub(crate) request: BlockOp,
     pub(crate) state: OpState,
+    /// When the local disk was asked for its blocks last.
+    pub(crate) issued: Mono,
     /// A primary, this node or another, may have given it an lsn: its name is looked up before it is carried out.
     pub(crate) again: bool,
     /// Task management wants it gone.
@@ -71,6 +73,7 @@ impl ExtentCore {
             generation: request.generation,
             request: request.op,
             state: OpState::Held,
+            issued: ctx.now,
             again: false,
             abort: false,
         };
@@ -278,6 +281,7 @@ impl ExtentCore {
             | BlockOp::CompareAndWrite { range, .. } => {
                 let (io, range) = (IoToken(lock), *range);
                 op.state = OpState::Locked { lock, io: true };
+                op.issued = ctx.now;
                 out.push(Command::Read { io, range });
             }
             _ => self.order(ctx, key, lock, out),
@@ -325,12 +329,33 @@ impl ExtentCore {
             Some(Owner::Compare { node, no }) => {
                 return self.compare_read(ctx, node, no, lock, &data, out);
             }
+            Some(Owner::HashFor {
+                to, link, epoch, id, ..
+            }) => {
+                self.table.remove(lock);
+                return self.give((to, link, epoch), id, Some(data), out);
+            }
             Some(Owner::Dead) => {
                 self.table.remove(lock);
                 return;
             }
             _ => return,
         };
+        if let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.lock == lock) {
+            fetch.local = false;
+        }
+        self.read_came(ctx, key, lock, data, out);
+    }
+
+    /// The blocks that a command reads, from the local disk or from a replica (I10).
+    pub(crate) fn read_came(
+        &mut self,
+        ctx: &Ctx,
+        key: OpKey,
+        lock: u64,
+        data: Bytes,
+        out: &mut Vec<Command>,
+    ) {
         let Some(op) = self.ops.get(&key) else {
             self.table.remove(lock);
             return;
@@ -339,12 +364,15 @@ impl ExtentCore {
         let leased = leased || fault::on(Fault::ReadWithoutLease);
         if !leased {
             // W3: it is read again when the lease is back, here or elsewhere.
-            self.table.remove(lock);
+            self.done_reading(lock);
             return self.hold(key);
         }
         let outcome = match &op.request {
             BlockOp::CompareAndWrite { expect, .. } => match difference(expect, &data) {
-                None => return self.order(ctx, key, lock, out),
+                None => {
+                    self.end_fetch(lock);
+                    return self.order(ctx, key, lock, out);
+                }
                 Some(offset) => OpOutcome::Miscompare { offset },
             },
             BlockOp::Verify { expect, .. } => expect
@@ -353,8 +381,17 @@ impl ExtentCore {
                 .map_or(OpOutcome::Done, |offset| OpOutcome::Miscompare { offset }),
             _ => OpOutcome::Data(data),
         };
-        self.table.remove(lock);
+        self.done_reading(lock);
         self.finish(key, outcome, out);
+    }
+
+    /// Lets a read's slot go. It stays while the local disk may still be reading into it.
+    fn done_reading(&mut self, lock: u64) {
+        if self.end_fetch(lock) == Some(true) {
+            self.table.linger(lock, Owner::Dead);
+        } else {
+            self.table.remove(lock);
+        }
     }
 
     /// This node serves no more. Forwarded commands are their sender's again; own ones go on elsewhere, by name where they may have an lsn.
@@ -383,6 +420,7 @@ impl ExtentCore {
     /// Commands that waited long enough are ended (W1, I8).
     pub(crate) fn sweep(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
         self.pump |= !self.held.is_empty();
+        self.look_at_reads(ctx, out);
         let late = |op: &Op| ctx.now >= op.deadline;
         let mut keys: Vec<OpKey> = self
             .ops

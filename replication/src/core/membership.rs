@@ -122,16 +122,18 @@ impl ExtentCore {
             }
             Role::Settling(primary) | Role::Serving(primary) | Role::Draining { primary, .. } => {
                 let gone = |follower: &&Follower| {
-                    view.in_sync.contains(&follower.node) && follower.gone(ctx.now, self.config.absent_after)
+                    let stuck_after = view.policy.stuck_after;
+                    view.in_sync.contains(&follower.node)
+                        && follower.gone(ctx.now, self.config.absent_after, stuck_after)
                 };
                 if let Some(follower) = primary.followers.iter().find(gone) {
                     return Some(Change::Shrink { node: follower.node });
                 }
                 let node = primary.growth?.node;
-                let ready = primary
-                    .followers
-                    .iter()
-                    .any(|f| f.node == node && f.resync().is_some_and(Resync::proposed));
+                let stuck_after = view.policy.stuck_after;
+                let ready =
+                    |f: &Follower| f.resync().is_some_and(Resync::proposed) && !f.stuck(ctx.now, stuck_after);
+                let ready = primary.followers.iter().any(|f| f.node == node && ready(f));
                 Some(if ready {
                     Change::Grow { node }
                 } else {

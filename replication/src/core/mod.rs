@@ -5,14 +5,17 @@
 //! | [`api`] | events, commands, messages, records |
 //! | `log`, `names`, `ranges` | the log's end in memory, which commands are in it, who may touch which blocks |
 //! | `role` | the one function that moves a node between roles |
+//! | `fetch` | reads that a replica answers for the local disk |
 //! | `primary`, `followers` | giving positions, counting acknowledgements, committing; whom records are sent to |
 //! | `membership` | settling, handing back, and the change of the committed state that is wanted |
+//! | `stuck` | who makes no progress although work waits (I10) |
 //! | `replica` | following a primary |
 //! | `rejoin`, `resync` | how a replica comes back: the table of verdicts, comparing ranges, the barrier |
 //! | `report` | notes and status |
 //! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
 
 pub mod api;
+mod fetch;
 mod followers;
 mod forward;
 mod front;
@@ -26,6 +29,7 @@ mod replica;
 mod report;
 mod resync;
 mod role;
+mod stuck;
 
 #[cfg(test)]
 mod core_test;
@@ -44,12 +48,14 @@ use api::{
     Base, Command, Config, Ctx, EpochHistory, Event, FenceReason, Identity, IoToken, JournalSeq, LinkId,
     Message, Note, Record, Recovered, ReplicaStatus, Status, View,
 };
+use fetch::Fetch;
 use front::{Op, OpKey};
 use log::Log;
 use names::{FixedHash, Names};
 use primary::FollowerState;
 use ranges::{Blocks, RangeTable};
 use role::Role;
+use stuck::Watch;
 
 /// How often slow conditions are looked at while there are any.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
@@ -66,13 +72,14 @@ pub(crate) enum Owner {
     Record(Lsn),
     /// A range that this primary compares with a replica.
     Compare { node: NodeId, no: u64 },
-    /// A range that this replica hashes for its primary.
+    /// A range that this replica hashes, or reads, for its primary.
     HashFor {
         to: NodeId,
         link: LinkId,
         epoch: Epoch,
         id: u64,
         range: BlockRange,
+        contents: bool,
     },
     /// Nobody's any more; stays until its I/O is done.
     Dead,
@@ -114,6 +121,9 @@ pub struct ExtentCore {
     held: VecDeque<OpKey>,
     /// Flushes, with the lsn whose commit they wait for.
     flushing: VecDeque<(Lsn, OpKey)>,
+    /// Reads that replicas are asked for (I10).
+    fetches: Vec<Fetch>,
+    watch: Watch,
     /// Something changed that held commands may wait for.
     pump: bool,
     leased: bool,
@@ -148,6 +158,8 @@ impl ExtentCore {
             ops: HashMap::default(),
             held: VecDeque::new(),
             flushing: VecDeque::new(),
+            fetches: Vec::new(),
+            watch: Watch::default(),
             pump: false,
             leased: false,
             started: false,
@@ -199,6 +211,8 @@ impl ExtentCore {
                 out.push(Command::Note(Note::Fenced { reason: None }));
             }
         }
+        self.watch.ends(&event);
+        let before = out.len();
         match event {
             Event::Tick => self.pump |= !self.held.is_empty(),
             Event::View(view) => self.on_view(ctx, view, out),
@@ -212,6 +226,7 @@ impl ExtentCore {
             Event::Appended { seq } => self.on_appended(ctx, seq, out),
             Event::Applied { io } => self.on_applied(io, out),
             Event::ReadDone { io, data } => self.on_read_done(ctx, io, data, out),
+            Event::ReadFailed { io } => self.on_read_failed(ctx, io, out),
             Event::Hashed { io, hash } => self.on_hashed(io, hash, out),
             Event::Failed { reason } => self.on_failed(ctx, reason, out),
             Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
@@ -219,6 +234,7 @@ impl ExtentCore {
             Event::Switchover { to } => self.on_switchover(ctx, to, out),
         }
         self.after(ctx, out);
+        self.watch.begins(out.get(before..).unwrap_or_default());
     }
 
     /// What may follow from any event.
@@ -242,6 +258,7 @@ impl ExtentCore {
             self.sweep(ctx, out);
         }
         self.tell_commit(ctx, out);
+        self.watch(ctx, out);
         self.housekeep(ctx, out);
     }
 
@@ -249,7 +266,10 @@ impl ExtentCore {
     pub fn deadline(&self) -> Option<Mono> {
         let commit = self.role.primary().and_then(|primary| primary.commit_due);
         let sweep = (!self.ops.is_empty()).then_some(self.next_sweep);
-        [commit, sweep, self.housekeeping].into_iter().flatten().min()
+        [commit, sweep, self.housekeeping, self.watch.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Everything behind this position is needed from the journal after a restart; everything up to it needs the extent file to be stable
@@ -296,6 +316,7 @@ impl ExtentCore {
                     in_sync: view.in_sync.contains(&follower.node),
                     following: matches!(follower.state, FollowerState::Streaming { .. }),
                     fenced: matches!(follower.state, FollowerState::Unfit { .. }),
+                    stuck: matches!(follower.state, FollowerState::Stuck { .. }),
                     durable: follower.durable,
                     applied: follower.applied,
                     resync: follower.resync().map(|resync| resync.status()),
@@ -313,6 +334,7 @@ impl ExtentCore {
             applied: self.log.applied,
             open: self.ops.len(),
             base: self.base,
+            stuck: self.watch.stuck(),
             replicas,
         }
     }
@@ -366,6 +388,7 @@ impl ExtentCore {
         self.links.retain(|up| up.peer.node != node);
         self.unfollow(node);
         self.follower_lost(ctx, node, out);
+        self.fetches_lost(ctx, node, out);
         self.front_link_lost(node, link);
         self.pump = true;
     }
@@ -396,6 +419,10 @@ impl ExtentCore {
             Message::Commit { epoch, commit } => self.on_commit((from, link, epoch), commit, out),
             Message::HashRequest { epoch, id, range, at } => {
                 self.on_hash_request((from, link, epoch), id, range, at, out);
+            }
+            Message::Fetch { epoch, id, range, at } => self.on_fetch((from, link, epoch), id, range, at, out),
+            Message::Fetched { epoch, id, data } => {
+                self.on_fetched(ctx, (from, link, epoch), id, data, out);
             }
             Message::Summary { epoch, log } => self.on_summary(ctx, from, link, epoch, &log, out),
             Message::Ack {
@@ -523,18 +550,19 @@ impl ExtentCore {
 
     /// Gives a slot up. It stays, owned by nobody, while I/O for it is under way.
     pub(crate) fn abandon(&mut self, id: u64, io: bool) {
-        if io || self.table.busy(id) {
+        let io = self.end_fetch(id).unwrap_or(io || self.table.busy(id));
+        if io {
             self.table.linger(id, Owner::Dead);
         } else {
             self.table.remove(id);
         }
     }
 
-    fn on_failed(&mut self, ctx: &Ctx, reason: FenceReason, out: &mut Vec<Command>) {
+    pub(crate) fn on_failed(&mut self, ctx: &Ctx, reason: FenceReason, out: &mut Vec<Command>) {
         if self.fenced.is_none() {
             self.fenced = Some(reason);
             out.push(Command::Note(Note::Fenced { reason: Some(reason) }));
-            self.tell_fenced(out);
+            self.tell_unfit(out);
             self.enter_role(ctx, out);
         }
     }

@@ -1,5 +1,7 @@
 //! The primary's side: giving positions, sending, counting, committing; which followers there are; what is known of them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use holdfast_types::{CommandName, Epoch, InSyncVersion, LogPos, Lsn, Mono, NodeId};
 
@@ -8,6 +10,7 @@ use super::api::{Command, Ctx, LinkId, Message, Record, RecordBody, View};
 use super::front::OpKey;
 use super::resync::Resync;
 use super::role::Role;
+use super::stuck::Mark;
 use crate::fault::{self, Fault};
 
 /// Records in memory that are not applied here and stored on every streaming replica; above it new writes wait for their lsn.
@@ -45,6 +48,8 @@ pub(crate) struct Follower {
     pub(crate) applied: Lsn,
     /// Commit position that it was told.
     pub(crate) told: Lsn,
+    /// Whether it stores what it is sent (I10).
+    pub(crate) moved: Mark,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,8 @@ pub(crate) enum FollowerState {
     Leaving { link: LinkId },
     /// Fenced, and not in the set.
     Unfit { link: LinkId },
+    /// Stuck, and not in the set: asked again from time to time.
+    Stuck { link: LinkId, asked: Mono },
 }
 
 impl Follower {
@@ -85,7 +92,8 @@ impl Follower {
             FollowerState::Probing { link, .. }
             | FollowerState::Streaming { link, .. }
             | FollowerState::Leaving { link }
-            | FollowerState::Unfit { link } => Some(link),
+            | FollowerState::Unfit { link }
+            | FollowerState::Stuck { link, .. } => Some(link),
         }
     }
 
@@ -97,12 +105,12 @@ impl Follower {
     }
 
     /// Whether it cannot do its part, as a member of the in-sync set.
-    pub(crate) fn gone(&self, now: Mono, absent_after: std::time::Duration) -> bool {
+    pub(crate) fn gone(&self, now: Mono, absent_after: Duration, stuck_after: Duration) -> bool {
         match self.state {
             FollowerState::Unlinked { since, lost } => lost || now.since(since) >= absent_after,
             FollowerState::Probing { since, .. } => now.since(since) >= absent_after,
-            FollowerState::Streaming { .. } => false,
-            FollowerState::Leaving { .. } | FollowerState::Unfit { .. } => true,
+            FollowerState::Streaming { .. } => self.stuck(now, stuck_after),
+            FollowerState::Leaving { .. } | FollowerState::Unfit { .. } | FollowerState::Stuck { .. } => true,
         }
     }
 }

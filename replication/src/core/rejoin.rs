@@ -26,6 +26,8 @@ pub enum Verdict {
     MustLeave,
     /// Out of the set and fenced: nothing can be done until its process starts anew.
     Unfit,
+    /// Out of the set, and its disk makes no progress: nothing can be done until it does (I10).
+    Stuck,
 }
 
 /// What the primary knows when it judges.
@@ -52,6 +54,12 @@ pub(crate) fn decide_rejoin(judge: Judge<'_>, log: &LogSummary) -> Verdict {
     let base_held = base
         .map(|base| base.pos)
         .filter(|pos| in_memory(pos) && judge.history.holds(*pos));
+    if log.stuck && !log.fenced {
+        return match judge.in_sync {
+            true => Verdict::MustLeave,
+            false => Verdict::Stuck,
+        };
+    }
     match (judge.in_sync, log.fenced, log.damaged, base) {
         (true, true, _, _) | (true, _, true, _) | (true, _, _, Some(_)) => Verdict::MustLeave,
         (false, true, _, _) => Verdict::Unfit,
@@ -106,6 +114,7 @@ mod tests {
             base: None,
             damaged: false,
             fenced: false,
+            stuck: false,
         }
     }
 

@@ -68,6 +68,7 @@ impl ExtentCore {
             base,
             damaged: self.damaged,
             fenced: self.fenced.is_some(),
+            stuck: self.watch.stuck().is_some(),
         }
     }
 
@@ -303,8 +304,8 @@ impl ExtentCore {
         }
     }
 
-    /// J2: the primary hears at once.
-    pub(crate) fn tell_fenced(&self, out: &mut Vec<Command>) {
+    /// J2, I10: the primary hears at once.
+    pub(crate) fn tell_unfit(&self, out: &mut Vec<Command>) {
         let session = self
             .role
             .replica()
@@ -323,18 +324,30 @@ impl ExtentCore {
         at: Lsn,
         out: &mut Vec<Command>,
     ) {
+        let contents = false;
+        let wait = HashWait {
+            id,
+            range,
+            at,
+            contents,
+        };
+        self.wanted_by(sender, wait, out);
+    }
+
+    /// Takes in what a primary wants to know of a range.
+    pub(crate) fn wanted_by(&mut self, sender: Sender, wait: HashWait, out: &mut Vec<Command>) {
         if !self.follows(sender, out) {
             return;
         }
         let fits = self
             .view
             .as_ref()
-            .is_some_and(|view| range.end().0 <= view.blocks);
-        if !fits || at > self.log.end().lsn {
-            return Self::bad(out, sender.0, "a range to hash that cannot be");
+            .is_some_and(|view| wait.range.end().0 <= view.blocks);
+        if !fits || wait.at > self.log.end().lsn {
+            return Self::bad(out, sender.0, "a range that it cannot ask for");
         }
         if let Some(replica) = self.role.replica_mut() {
-            replica.hashes.push_back(HashWait { id, range, at });
+            replica.hashes.push_back(wait);
         }
         self.hash_waiting(out);
     }
@@ -353,6 +366,7 @@ impl ExtentCore {
                 epoch,
                 id: wait.id,
                 range: wait.range,
+                contents: wait.contents,
             };
             let slot = self.next_id();
             if self.table.add(slot, Want::Read, Blocks::one(wait.range), owner) {
@@ -362,9 +376,12 @@ impl ExtentCore {
     }
 
     pub(crate) fn emit_hash(&self, slot: u64, out: &mut Vec<Command>) {
-        if let Some(Owner::HashFor { range, .. }) = self.table.owner(slot) {
+        if let Some(Owner::HashFor { range, contents, .. }) = self.table.owner(slot) {
             let io = IoToken(slot);
-            out.push(Command::Hash { io, range });
+            out.push(match contents {
+                true => Command::Read { io, range },
+                false => Command::Hash { io, range },
+            });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use holdfast_types::{Epoch, ExtentId, LogPos, Lsn, NodeId};
 
-use super::api::{Base, FenceReason, Verdict};
+use super::api::{Base, FenceReason, StuckPart, Verdict};
 
 /// What a node does for an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +100,13 @@ pub enum Note {
         /// Why; `None`: found damaged at start (J1).
         reason: Option<FenceReason>,
     },
+    /// The disk here makes no progress although work waits (I10).
+    Stuck {
+        /// What of it.
+        part: StuckPart,
+    },
+    /// The disk here makes progress again.
+    Moves,
     /// A planned switchover was given up before the extent was closed.
     SwitchoverGivenUp {
         /// To whom it was meant.
@@ -125,6 +132,8 @@ pub struct ReplicaStatus {
     pub following: bool,
     /// Known as damaged or fenced.
     pub fenced: bool,
+    /// Its disk makes no progress (I10).
+    pub stuck: bool,
     /// Stable in its journal.
     pub durable: Lsn,
     /// Applied to its extent.
@@ -165,6 +174,8 @@ pub struct Status {
     pub open: usize,
     /// A resync of this replica is unfinished (R1).
     pub base: Option<Base>,
+    /// The disk here makes no progress although work waits (I10).
+    pub stuck: Option<StuckPart>,
     /// The other replicas, where this node is the primary.
     pub replicas: Vec<ReplicaStatus>,
 }

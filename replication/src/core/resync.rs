@@ -455,6 +455,7 @@ impl ExtentCore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::api::Policy;
     use holdfast_types::{BlockSize, InSyncVersion, Revision};
 
     fn view(blocks: u64) -> View {
@@ -468,6 +469,7 @@ mod tests {
             blocks,
             block_size: BlockSize::B512,
             nodes: vec![],
+            policy: Policy::default(),
         }
     }
 

@@ -18,12 +18,14 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
 }
 
-/// A range to hash once enough is applied.
+/// A range to hash, or to read, for the primary once enough is applied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HashWait {
     pub(crate) id: u64,
     pub(crate) range: BlockRange,
     pub(crate) at: Lsn,
+    /// The contents are wanted, not their hash.
+    pub(crate) contents: bool,
 }
 
 /// State of a replica.

@@ -11,7 +11,7 @@ use holdfast_types::{
 
 use super::*;
 use crate::core::api::{
-    Config, Ctx, Identity, LinkId, Message, OpId, Proposal, Record, RecordBody, Recovered, View,
+    Config, Ctx, Identity, LinkId, Message, OpId, Policy, Proposal, Record, RecordBody, Recovered, View,
 };
 use crate::driver::{DriverConfig, Front, LeaseView, Proposer};
 use crate::store::{ExtentMeta, NodeStore, Opened, Place};
@@ -155,6 +155,7 @@ fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>, count: u64) {
         blocks: 256,
         block_size: BlockSize::B4096,
         nodes: vec![],
+        policy: Policy::default(),
     };
     let message = |message| Event::Message { from, link, message };
     let after = LogPos::EMPTY;

@@ -38,6 +38,11 @@ pub(super) fn run(job: &Job) -> Option<Event> {
         None => Err(StoreError::Failed(job.extent.id)),
     };
     done.unwrap_or_else(|error| {
+        // What cannot be read here may be read from a replica (I10); only what is lost on its way to the disk is final (J2).
+        if let (What::Read(range), StoreError::Io { .. }) = (&job.what, &error) {
+            tracing::error!(extent = %job.extent.id, %error, %range, "blocks cannot be read here: they are asked of a replica");
+            return Some(Event::ReadFailed { io: job.io });
+        }
         tracing::error!(extent = %job.extent.id, %error, "the extent is fenced: it answers nothing from this node's disk any more");
         Some(Event::Failed {
             reason: FenceReason::Extent,

@@ -7,7 +7,7 @@ use super::wire::{halves, join};
 use crate::core::api::{Identity, LinkId};
 
 /// Version of the link protocol. Both ends must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What both ends of a link say first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,8 +139,11 @@ mod tests {
     fn others_are_refused_by_name() {
         let decode = |hello: pb::Hello| Hello::decode(frame(hello), 7 << 64 | 9, NodeId(2));
         let good = hello().encode();
-        let newer = pb::Hello { protocol: 2, ..good };
-        assert_eq!(decode(newer), Err(Refusal::Protocol { theirs: 2 }));
+        let newer = pb::Hello {
+            protocol: PROTOCOL + 1,
+            ..good
+        };
+        assert_eq!(decode(newer), Err(Refusal::Protocol { theirs: PROTOCOL + 1 }));
         assert_eq!(
             decode(pb::Hello {
                 cluster_low: 8,

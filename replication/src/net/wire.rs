@@ -32,7 +32,8 @@ pub(crate) fn payload_len(message: &Message) -> usize {
         | Message::FateIs {
             fate: Fate::Ended(OpOutcome::Data(data)),
             ..
-        } => data.len(),
+        }
+        | Message::Fetched { data: Some(data), .. } => data.len(),
         _ => 0,
     }
 }
@@ -117,6 +118,17 @@ fn encode_message(message: Message) -> Pb {
             epoch: epoch.0,
             id,
             hash: Bytes::copy_from_slice(&hash),
+        }),
+        Message::Fetch { epoch, id, range, at } => Pb::Fetch(pb::Fetch {
+            epoch: epoch.0,
+            id,
+            range: Some(range_out(range)),
+            at: at.0,
+        }),
+        Message::Fetched { epoch, id, data } => Pb::Fetched(pb::Fetched {
+            epoch: epoch.0,
+            id,
+            data,
         }),
         forwarding => encode_forwarding(forwarding),
     }
@@ -210,17 +222,6 @@ pub(crate) fn decode(envelope: pb::Envelope) -> Result<(ExtentId, Message), Wire
         Pb::Refused(m) => Message::Refused {
             newest: Epoch(m.newest),
         },
-        Pb::HashRequest(m) => Message::HashRequest {
-            epoch: Epoch(m.epoch),
-            id: m.id,
-            range: range_in(m.range)?,
-            at: Lsn(m.at),
-        },
-        Pb::HashReply(m) => Message::HashReply {
-            epoch: Epoch(m.epoch),
-            id: m.id,
-            hash: <[u8; 32]>::try_from(m.hash.as_ref()).map_err(|_| WireError("hash"))?,
-        },
         Pb::Forward(m) => decode_forward(m)?,
         Pb::Forwarded(m) => Message::Forwarded {
             op: OpId(m.op),
@@ -237,8 +238,38 @@ pub(crate) fn decode(envelope: pb::Envelope) -> Result<(ExtentId, Message), Wire
             epoch: Epoch(m.epoch),
             fate: fate_in(m.fate)?,
         },
+        contents => decode_contents(contents)?,
     };
     Ok((extent, message))
+}
+
+/// Questions about contents, and their answers.
+fn decode_contents(message: Pb) -> Result<Message, WireError> {
+    Ok(match message {
+        Pb::HashRequest(m) => Message::HashRequest {
+            epoch: Epoch(m.epoch),
+            id: m.id,
+            range: range_in(m.range)?,
+            at: Lsn(m.at),
+        },
+        Pb::HashReply(m) => Message::HashReply {
+            epoch: Epoch(m.epoch),
+            id: m.id,
+            hash: <[u8; 32]>::try_from(m.hash.as_ref()).map_err(|_| WireError("hash"))?,
+        },
+        Pb::Fetch(m) => Message::Fetch {
+            epoch: Epoch(m.epoch),
+            id: m.id,
+            range: range_in(m.range)?,
+            at: Lsn(m.at),
+        },
+        Pb::Fetched(m) => Message::Fetched {
+            epoch: Epoch(m.epoch),
+            id: m.id,
+            data: m.data,
+        },
+        _ => return Err(WireError("message")),
+    })
 }
 
 fn decode_forward(m: pb::Forward) -> Result<Message, WireError> {
@@ -354,6 +385,7 @@ fn summary_out(log: LogSummary) -> pb::LogSummary {
         }),
         damaged: log.damaged,
         fenced: log.fenced,
+        stuck: log.stuck,
     }
 }
 
@@ -371,6 +403,7 @@ fn summary_in(log: Option<pb::LogSummary>) -> Result<LogSummary, WireError> {
         base: base.transpose()?,
         damaged: log.damaged,
         fenced: log.fenced,
+        stuck: log.stuck,
     })
 }
 

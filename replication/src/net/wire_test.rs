@@ -43,13 +43,15 @@ fn log_message() -> impl Strategy<Value = Message> {
         proptest::option::of(base()),
         any::<bool>(),
         any::<bool>(),
+        any::<bool>(),
     );
-    let log = log.prop_map(|(history, committed, base, damaged, fenced)| LogSummary {
+    let log = log.prop_map(|(history, committed, base, damaged, fenced, stuck)| LogSummary {
         history,
         committed,
         base,
         damaged,
         fenced,
+        stuck,
     });
     prop_oneof![
         epoch().prop_map(|epoch| Message::Probe { epoch }),
@@ -86,6 +88,14 @@ fn log_message() -> impl Strategy<Value = Message> {
             id,
             hash
         }),
+        (epoch(), any::<u64>(), range(), lsn()).prop_map(|(epoch, id, range, at)| Message::Fetch {
+            epoch,
+            id,
+            range,
+            at
+        }),
+        (epoch(), any::<u64>(), proptest::option::of(data()))
+            .prop_map(|(epoch, id, data)| { Message::Fetched { epoch, id, data } }),
     ]
 }
 

@@ -119,6 +119,7 @@ impl Pair {
                     generation: LeaseGeneration(0),
                 })
                 .to_vec(),
+            policy: Policy::default(),
         };
         let state = Arc::new(Mutex::new(state));
         let nodes: Nodes = Arc::default();

@@ -23,6 +23,11 @@ impl World {
         if node.incarnation != run {
             return Ok(());
         }
+        if node.hung > self.now {
+            let rest = node.hung - self.now;
+            self.at(rest, Ev::Flushed(n, run));
+            return Ok(());
+        }
         let mut newest = 0;
         for _ in 0..node.flushing.take().unwrap_or(0) {
             if let Some((seq, entry)) = node.pending.pop_front() {
@@ -153,6 +158,17 @@ impl World {
         let node = &mut self.nodes[n];
         if node.incarnation != run || node.failed {
             return Ok(());
+        }
+        if node.hung > self.now {
+            let rest = node.hung - self.now;
+            self.at(rest, Ev::IoDone(n, run, io));
+            return Ok(());
+        }
+        // A disk that does not give a block today.
+        if !self.calm && matches!(node.io.get(&io), Some(Io::Read(_))) && self.rng.chance(1) {
+            node.io.remove(&io);
+            *self.notes.entry("unreadable").or_default() += 1;
+            return self.feed(n, Event::ReadFailed { io: IoToken(io) });
         }
         let Some(what) = node.io.remove(&io) else {
             return Ok(());

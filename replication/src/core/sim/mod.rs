@@ -97,6 +97,8 @@ struct Node {
     /// No control plane until then.
     isolated: u64,
     failed: bool,
+    /// Its disk does nothing before this.
+    hung: u64,
     stable: Vec<Entry>,
     pending: VecDeque<(u64, Option<Entry>)>,
     flushing: Option<usize>,
@@ -250,6 +252,9 @@ fn first_view(ids: &[NodeId]) -> View {
         blocks: BLOCKS,
         block_size: BlockSize::B512,
         nodes: ids.iter().map(state).collect(),
+        policy: Policy {
+            stuck_after: Duration::from_millis(800),
+        },
     }
 }
 
@@ -261,6 +266,7 @@ fn new_node(id: &NodeId) -> Node {
         paused: None,
         isolated: 0,
         failed: false,
+        hung: 0,
         stable: vec![],
         pending: VecDeque::new(),
         flushing: None,
@@ -595,6 +601,9 @@ impl World {
 
     fn note(&mut self, n: usize, note: &Note) -> Result<(), String> {
         self.script_note(n, note);
+        if let Note::Fenced { reason: Some(_) } = note {
+            self.nodes[n].failed = true;
+        }
         let delicate = matches!(
             note,
             Note::ResyncStarted { .. }
@@ -620,6 +629,7 @@ impl World {
                 Verdict::FullCompare => "full compare",
                 Verdict::MustLeave => "must leave",
                 Verdict::Unfit => "unfit",
+                Verdict::Stuck => "stuck outside",
             },
             Note::Settled { records, .. } if *records > 0 => "settled a tail",
             Note::Truncated { .. } => "truncated",
@@ -630,6 +640,10 @@ impl World {
                 role: RoleName::HandedBack,
                 ..
             } => "handed back",
+            Note::Stuck { part } => match part {
+                StuckPart::Journal => "stuck journal",
+                StuckPart::Extent => "stuck extent",
+            },
             Note::SwitchoverGivenUp { .. } => "switchover given up",
             Note::BadMessage { from, what } => {
                 return Err(format!(

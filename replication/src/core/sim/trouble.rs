@@ -23,6 +23,7 @@ impl World {
             resync_in_flight: 2,
             switchover_limit: Duration::from_millis(500),
             absent_after: Duration::from_millis(400),
+            fetch_after: Duration::from_millis(200),
             fate_limit: Duration::from_millis(200),
             ..Config::default()
         };
@@ -57,6 +58,7 @@ impl World {
         let marked = core.base().is_some();
         node.incarnation += 1;
         node.paused = None;
+        node.hung = 0;
         node.lease = 0;
         node.flushing = None;
         node.io.clear();
@@ -184,6 +186,17 @@ impl World {
         self.fault_at(n, m)
     }
 
+    /// The disk of a node hangs, while messages go on; where the Raft log is on the same one, so does what it hears of the cluster.
+    fn hang(&mut self, n: usize) {
+        let time = self.rng.between(100, 3000) * MS;
+        self.log(|| format!("the disk of {n} hangs for {} ms", time / MS));
+        self.nodes[n].hung = self.now + time;
+        if self.rng.chance(50) {
+            self.nodes[n].view_at = self.now + time;
+        }
+        *self.notes.entry("hung").or_default() += 1;
+    }
+
     fn fault_at(&mut self, n: usize, m: usize) -> Result<(), String> {
         let up = self.nodes[n].core.is_some() && self.nodes[n].paused.is_none();
         match self.rng.below(100) {
@@ -206,6 +219,7 @@ impl World {
                 self.blocked.insert(key(n, m), self.now + time * MS);
                 self.cut(n, m);
             }
+            60..64 if up => self.hang(n),
             60..70 => {
                 let time = self.rng.between(20, 1500);
                 self.log(|| format!("isolate {n} for {time} ms"));
