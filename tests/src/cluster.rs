@@ -215,17 +215,24 @@ impl Demo {
             .with_context(|| format!("{name} has no portal"))
     }
 
-    /// The LUN through a data node's portal.
+    /// Address of a node's admin service.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn admin(&self, name: &str) -> Result<&str> {
+        Ok(&self.node(name)?.admin)
+    }
+
+    /// The demo's LUN through a data node's portal.
     ///
     /// # Errors
     /// There is no such data node.
     pub fn url(&self, name: &str) -> Result<IscsiUrl> {
-        let text = format!(
-            "iscsi://{}/{}/{}",
-            self.portal(name)?,
-            self.document.target,
-            self.document.lun
-        );
+        self.url_of(name, self.document.lun)
+    }
+
+    fn url_of(&self, name: &str, lun: u16) -> Result<IscsiUrl> {
+        let text = format!("iscsi://{}/{}/{lun}", self.portal(name)?, self.document.target);
         Ok(text.parse()?)
     }
 
@@ -234,9 +241,17 @@ impl Demo {
     /// # Errors
     /// There is no such data node.
     pub fn dial(&self, name: &str) -> Result<Dial> {
+        self.dial_lun(name, self.document.lun)
+    }
+
+    /// The same for another LUN of the demo's target.
+    ///
+    /// # Errors
+    /// There is no such data node.
+    pub fn dial_lun(&self, name: &str, lun: u16) -> Result<Dial> {
         let number = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
         let initiator = format!("iqn.2026-11.io.holdfast.tests:{}", std::process::id()).parse()?;
-        Ok(Dial::new(self.url(name)?, initiator, number))
+        Ok(Dial::new(self.url_of(name, lun)?, initiator, number))
     }
 
     /// A session through a data node's portal.
@@ -324,7 +339,7 @@ impl Demo {
     /// # Errors
     /// The node does not answer, or not as the interface says.
     pub async fn status_by(&self, name: &str) -> Result<Status> {
-        let admin = &self.node(name)?.admin;
+        let admin = self.admin(name)?;
         let text = holdfast(&["status", "--json", "--admin", admin])
             .await?
             .success()?;

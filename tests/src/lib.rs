@@ -3,6 +3,8 @@
 
 pub mod cluster;
 pub mod identity;
+pub mod lan;
+pub mod netns;
 pub mod seed;
 pub mod status;
 pub mod tools;

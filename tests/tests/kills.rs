@@ -1,5 +1,5 @@
-//! `kill -9` of one node, of both data nodes, of all three, at random moments, while initiators read and write the same blocks. The
-//! whole history is judged by the block checker.
+//! `kill -9` of one node, of both data nodes, of all three, or a pause of one, at random moments, while initiators read and write the
+//! same blocks. The whole history is judged by the block checker.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use holdfast_types::{BlockSize, Lba};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 /// For coming back and being in sync again, on a machine that does other things, too.
@@ -72,6 +73,16 @@ fn victims(random: &mut StdRng) -> Vec<&'static str> {
     nodes
 }
 
+/// Stops a node for a while, as a host that hangs, and lets it go on.
+async fn pause(demo: &Demo, random: &mut StdRng) -> Result<&'static str> {
+    let name = NODES[random.random_range(0..3)];
+    sleep(Duration::from_millis(random.random_range(100..1500))).await;
+    demo.signal(name, Signal::STOP)?;
+    sleep(Duration::from_millis(random.random_range(50..6000))).await;
+    demo.signal(name, Signal::CONT)?;
+    Ok(name)
+}
+
 /// Kills some nodes and asks them back, each at a random moment.
 async fn strike(demo: &Demo, random: &mut StdRng) -> Result<Vec<&'static str>> {
     let mut nodes = victims(random);
@@ -91,6 +102,15 @@ async fn strike(demo: &Demo, random: &mut StdRng) -> Result<Vec<&'static str>> {
     Ok(killed)
 }
 
+/// One round's trouble, and what it was.
+async fn trouble(demo: &Demo, random: &mut StdRng) -> Result<String> {
+    if random.random_bool(0.2) {
+        return Ok(format!("{} stopped for a while", pause(demo, random).await?));
+    }
+    let killed = strike(demo, random).await?.join(", ");
+    Ok(format!("{killed} killed and asked back"))
+}
+
 /// I1 to I5, I8, I11: no acknowledged write is lost, no answer is impossible, and the cluster comes back by itself each time.
 /// `HOLDFAST_ROUNDS` says how many rounds (4).
 #[tokio::test(flavor = "multi_thread")]
@@ -105,10 +125,10 @@ async fn nodes_killed_at_random_lose_nothing_and_come_back_by_themselves() -> Re
     for round in 1..=rounds {
         let what = || format!("round {round}, HOLDFAST_SEED={seed}");
         running.served(LIMIT).await.with_context(what)?;
-        let killed = strike(&demo, &mut random).await.with_context(what)?;
+        let trouble = trouble(&demo, &mut random).await.with_context(what)?;
         let back = Instant::now();
         let served = running.served(LIMIT).await;
-        let served = served.with_context(|| format!("{}, {killed:?} killed\n{}", what(), demo.logs()))?;
+        let served = served.with_context(|| format!("{}, {trouble}\n{}", what(), demo.logs()))?;
         // Now and then the next blow comes while replicas are not in sync yet.
         let waits = round == rounds || random.random_bool(0.7);
         if waits {
@@ -117,8 +137,7 @@ async fn nodes_killed_at_random_lose_nothing_and_come_back_by_themselves() -> Re
         worst = worst.max(back.elapsed());
         let state = if waits { "in sync" } else { "not waited for" };
         say(&format!(
-            "round {round}: {} killed and asked back; all initiators served after {served:.2?}, {state} after {:.2?}",
-            killed.join(", "),
+            "round {round}: {trouble}; all initiators served after {served:.2?}, {state} after {:.2?}",
             back.elapsed()
         ));
         if round % ROUNDS_AT_ONCE == 0 && round < rounds {

@@ -23,6 +23,8 @@ use crate::initiator::{Dial, Session};
 const FAULTS_KEPT: usize = 20;
 /// Blocks of a call, at most.
 const CALL_BLOCKS_MAX: u64 = 4;
+/// Blocks of a READ of the last look.
+const LOOK_BLOCKS: u32 = 512;
 /// Before a command is sent again that met a transition, BUSY or no path.
 const AGAIN: Duration = Duration::from_millis(30);
 
@@ -201,15 +203,18 @@ impl Stopped {
     /// Whatever the read came to.
     pub async fn look(&self, disk: &impl Disk) -> Result<(), Error> {
         let plan = self.shared.plan;
-        let from = self.shared.now();
-        let blocks = u32::try_from(plan.blocks).map_err(|_| Error::Usage("too many blocks".to_owned()))?;
-        let data = disk.read(plan.first, blocks).await?;
-        let contents = self.shared.contents(&data);
-        let range =
-            BlockRange::new(plan.first, plan.blocks).map_err(|error| Error::Usage(error.to_string()))?;
-        let mut history = self.shared.history();
-        let id = history.invoke(Client(u64::MAX), Call::Read { range }, from);
-        history.answered(id, Outcome::Data(contents), self.shared.now());
+        for first in (0..plan.blocks).step_by(LOOK_BLOCKS as usize) {
+            let count = LOOK_BLOCKS.min(u32::try_from(plan.blocks - first).unwrap_or(u32::MAX));
+            let from = self.shared.now();
+            let lba = Lba(plan.first.0 + first);
+            let data = disk.read(lba, count).await?;
+            let contents = self.shared.contents(&data);
+            let range = BlockRange::new(lba, u64::from(count));
+            let range = range.map_err(|error| Error::Usage(error.to_string()))?;
+            let mut history = self.shared.history();
+            let id = history.invoke(Client(u64::MAX), Call::Read { range }, from);
+            history.answered(id, Outcome::Data(contents), self.shared.now());
+        }
         Ok(())
     }
 

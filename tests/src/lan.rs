@@ -1,0 +1,215 @@
+//! A cluster of three processes, each on a machine of its own in a [`Network`], set up as an administrator does it.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_drill::initiator::Dial;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::holdfast;
+use crate::netns::Network;
+use crate::status::Status;
+use crate::tools;
+
+/// The machines: data nodes and witness.
+pub const MACHINES: [&str; 3] = ["a", "b", "w"];
+const TARGET: &str = "iqn.2026-11.io.holdfast.tests:lan";
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+static NEXT_SESSION: AtomicU16 = AtomicU16::new(1);
+
+/// A cluster at work. Dropping it ends its processes, then its network.
+#[derive(Debug)]
+pub struct Lan {
+    nodes: Vec<Child>,
+    dir: TempDir,
+    network: Network,
+}
+
+impl Lan {
+    /// Starts data nodes a and b and witness w with one LUN; `None`, and a line that says why, where no network can be made.
+    ///
+    /// # Errors
+    /// The cluster does not come up.
+    pub async fn start(size: &str) -> Result<Option<Self>> {
+        let Some(network) = Network::make(&MACHINES)? else {
+            return Ok(None);
+        };
+        let dir = tempfile::Builder::new().prefix("holdfast-lan-").tempdir()?;
+        let mut lan = Self {
+            nodes: Vec::new(),
+            dir,
+            network,
+        };
+        for machine in MACHINES {
+            let node = lan.node(machine)?;
+            lan.nodes.push(node);
+        }
+        let (b, w) = (lan.admin("b"), lan.admin("w"));
+        lan.until_done(&["cluster", "init", "--name", "lan", "--member", &b, "--member", &w])
+            .await?;
+        lan.until_done(&["extent", "create", "disk", "--size", size])
+            .await?;
+        lan.until_done(&["target", "create", TARGET]).await?;
+        lan.until_done(&["lun", "create", TARGET, "disk"]).await?;
+        lan.wait_for("every replica in sync", START_LIMIT, Status::is_whole)
+            .await?;
+        Ok(Some(lan))
+    }
+
+    /// The network that its links can be cut in.
+    pub const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    fn node(&self, machine: &str) -> Result<Child> {
+        let home = self.dir.path().join(machine);
+        std::fs::create_dir_all(&home)?;
+        let address = self.network.address(machine)?;
+        let (role, data) = match machine {
+            "w" => ("witness", String::new()),
+            _ => (
+                "data",
+                format!("replication = \"{address}:3263\"\nportals = [\"{address}:3260\"]\n"),
+            ),
+        };
+        let config = format!(
+            "name = \"{machine}\"\nrole = \"{role}\"\ndir = \"{}\"\n[listen]\nraft = \"{address}:3262\"\nheartbeat = \"{address}:3262\"\n{data}",
+            home.display()
+        );
+        let file = self.dir.path().join(format!("{machine}.toml"));
+        std::fs::write(&file, config)?;
+        let log = std::fs::File::create(self.dir.path().join(format!("{machine}.log")))?;
+        let (program, arguments) = self.network.on(machine);
+        let mut command = Command::new(program);
+        command.args(arguments).arg(tools::holdfast()?).arg("node");
+        command.arg("--config").arg(&file).arg("--with-parent");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Ok(command.kill_on_drop(true).spawn()?)
+    }
+
+    fn admin(&self, machine: &str) -> String {
+        let socket = self.dir.path().join(machine).join("admin.sock");
+        socket.to_string_lossy().into_owned()
+    }
+
+    /// Runs a command through a's admin socket until it is done: a cluster that forms refuses for a while.
+    async fn until_done(&self, arguments: &[&str]) -> Result<()> {
+        let start = Instant::now();
+        let admin = self.admin("a");
+        let all = [arguments, &["--admin", &admin]].concat();
+        loop {
+            let done = holdfast(&all).await?;
+            if done.code == Some(0) {
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < START_LIMIT,
+                "{}: {}\n{}",
+                arguments.join(" "),
+                done.err,
+                self.logs()
+            );
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// How to log in through a data node's portal, each time as another session.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn dial(&self, machine: &str) -> Result<Dial> {
+        let number = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
+        let url = format!("iscsi://{}:3260/{TARGET}/0", self.network.address(machine)?);
+        let initiator = format!("iqn.2026-11.io.holdfast.tests:{}", std::process::id());
+        Ok(Dial::new(url.parse()?, initiator.parse()?, number))
+    }
+
+    /// Moves the extent, and waits until it is there.
+    ///
+    /// # Errors
+    /// It does not come to be there.
+    pub async fn switchover(&self, to: &str) -> Result<Status> {
+        if self.status().await?.primary() != Some(to) {
+            self.until_done(&["switchover", "disk", "--to", to]).await?;
+        }
+        let is_there = |status: &Status| status.is_whole() && status.primary() == Some(to);
+        self.wait_for("the extent where it was sent", START_LIMIT, is_there)
+            .await
+    }
+
+    /// The cluster as a node sees it.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub async fn status_by(&self, machine: &str) -> Result<Status> {
+        let text = holdfast(&["status", "--json", "--admin", &self.admin(machine)])
+            .await?
+            .success()?;
+        serde_json::from_str(&text).with_context(|| format!("the status is: {text}"))
+    }
+
+    /// The newest state that a node with a quorum knows.
+    ///
+    /// # Errors
+    /// None answers.
+    pub async fn status(&self) -> Result<Status> {
+        let mut newest: Option<Status> = None;
+        for machine in MACHINES {
+            if let Ok(status) = self.status_by(machine).await
+                && status.quorum
+                && newest
+                    .as_ref()
+                    .is_none_or(|other| other.revision < status.revision)
+            {
+                newest = Some(status);
+            }
+        }
+        newest.context("no node has a quorum")
+    }
+
+    /// Waits until the status is as wanted.
+    ///
+    /// # Errors
+    /// It is not within `limit`.
+    pub async fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        is: impl Fn(&Status) -> bool,
+    ) -> Result<Status> {
+        let start = Instant::now();
+        loop {
+            let status = self.status().await;
+            if let Ok(status) = &status
+                && is(status)
+            {
+                return Ok(status.clone());
+            }
+            if start.elapsed() >= limit {
+                bail!("not within {limit:?}: {what}; last: {status:?}\n{}", self.logs());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The last lines of what the nodes said.
+    pub fn logs(&self) -> String {
+        let logs = MACHINES.map(|machine| last_lines(&self.dir.path().join(format!("{machine}.log"))));
+        logs.concat()
+    }
+}
+
+fn last_lines(path: &Path) -> String {
+    const LINES: usize = 25;
+    let log = std::fs::read(path).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    format!("--- {}\n{last}\n", path.display())
+}

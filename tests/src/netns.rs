@@ -1,0 +1,266 @@
+//! Machines on a network of their own: a network namespace each, joined by a bridge in which any link can be cut, one way or both.
+//!
+//! The test process keeps its own namespace and reaches every machine; only what machines send each other can be cut. Names carry the
+//! process id of the test, so that what a killed test left behind is found and taken away by the next one.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{say, tools};
+
+/// First part of the names of namespaces.
+const MARK: &str = "hfnet";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// The programs that networks are made with.
+#[derive(Debug, Clone)]
+struct Programs {
+    ip: PathBuf,
+    nft: PathBuf,
+}
+
+/// A network of machines. Dropping it takes everything away.
+#[derive(Debug)]
+pub struct Network {
+    programs: Programs,
+    /// Namespace names begin with this: mark, process id, number.
+    prefix: String,
+    /// The first three bytes of all addresses.
+    subnet: [u8; 3],
+    machines: Vec<String>,
+}
+
+fn call(program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| program.display().to_string())?;
+    ensure!(
+        output.status.success(),
+        "{} {}: {}",
+        program.display(),
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl Network {
+    /// A network of machines with these names (a few letters each); `None`, and a line that says why, where none can be made.
+    ///
+    /// # Errors
+    /// Namespaces can be made, but this network cannot.
+    pub fn make(machines: &[&str]) -> Result<Option<Self>> {
+        if !rustix::process::geteuid().is_root() {
+            say("left out: network namespaces need root");
+            return Ok(None);
+        }
+        let (Some(ip), Some(nft)) = (tools::find("ip", "iproute2"), tools::find("nft", "nftables")) else {
+            return Ok(None);
+        };
+        let programs = Programs { ip, nft };
+        take_leftovers_away(&programs);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = std::process::id();
+        let network = Self {
+            programs,
+            prefix: format!("{MARK}{id}x{number}"),
+            // Of 10.0.0.0/8, a place that follows from the process id: tests that run side by side do not meet.
+            subnet: [
+                10,
+                64 + (id.wrapping_add(number) % 128) as u8,
+                (id / 128 % 256) as u8,
+            ],
+            machines: machines.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        if let Err(error) = network.probe() {
+            say(&format!("left out: no network can be made here ({error:#})"));
+            return Ok(None);
+        }
+        network.build()?;
+        Ok(Some(network))
+    }
+
+    /// Namespaces, pairs of virtual interfaces, bridges and filters on bridges: all of it must be there.
+    fn probe(&self) -> Result<()> {
+        self.ip(&["netns", "add", &self.switch()])?;
+        self.ip_in(&self.switch(), &["link", "add", "name", "br0", "type", "bridge"])?;
+        self.ip_in(&self.switch(), &["link", "set", "br0", "up"])?;
+        self.nft(&["add", "table", "bridge", "cuts"])?;
+        let hook = "{ type filter hook forward priority 0 ; policy accept ; }";
+        self.nft(&["add", "chain", "bridge", "cuts", "links", hook])?;
+        Ok(())
+    }
+
+    fn build(&self) -> Result<()> {
+        for (at, name) in self.machines.iter().enumerate() {
+            let space = self.space(name);
+            self.ip(&["netns", "add", &space])?;
+            self.ip_in(&space, &["link", "set", "lo", "up"])?;
+            let port = format!("p-{name}");
+            let switch = self.switch();
+            self.ip_in(
+                &space,
+                &[
+                    "link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns", &switch,
+                ],
+            )?;
+            let address = format!("{}/24", self.address_at(at));
+            self.ip_in(&space, &["addr", "add", &address, "dev", "eth0"])?;
+            self.ip_in(&space, &["link", "set", "eth0", "up"])?;
+            self.plug(&port)?;
+        }
+        // The test's own interface: its name says whose it is, within the 15 characters that there are.
+        let own = format!("hf{}", std::process::id());
+        let own = format!("{own}x{}", NEXT.load(Ordering::Relaxed));
+        let switch = self.switch();
+        self.ip(&[
+            "link", "add", &own, "type", "veth", "peer", "name", "p-test", "netns", &switch,
+        ])?;
+        let [a, b, c] = self.subnet;
+        self.ip(&["addr", "add", &format!("{a}.{b}.{c}.254/24"), "dev", &own])?;
+        self.ip(&["link", "set", &own, "up"])?;
+        self.plug("p-test")
+    }
+
+    fn plug(&self, port: &str) -> Result<()> {
+        self.ip_in(&self.switch(), &["link", "set", port, "master", "br0"])?;
+        self.ip_in(&self.switch(), &["link", "set", port, "up"])
+    }
+
+    fn switch(&self) -> String {
+        format!("{}-switch", self.prefix)
+    }
+
+    fn space(&self, machine: &str) -> String {
+        format!("{}-{machine}", self.prefix)
+    }
+
+    fn address_at(&self, at: usize) -> Ipv4Addr {
+        let [a, b, c] = self.subnet;
+        Ipv4Addr::new(a, b, c, u8::try_from(at + 1).unwrap_or(u8::MAX))
+    }
+
+    /// A machine's address.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn address(&self, machine: &str) -> Result<Ipv4Addr> {
+        let at = self.machines.iter().position(|name| name == machine);
+        Ok(self.address_at(at.with_context(|| format!("no machine {machine}"))?))
+    }
+
+    /// Program and first arguments that start another program on a machine: its process is the one that is started.
+    pub fn on(&self, machine: &str) -> (PathBuf, Vec<String>) {
+        let arguments = ["netns", "exec", &self.space(machine)].map(str::to_owned);
+        (self.programs.ip.clone(), arguments.to_vec())
+    }
+
+    /// From now on nothing that `from` sends reaches `to`.
+    ///
+    /// # Errors
+    /// The filter cannot be set.
+    pub fn cut(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (format!("p-{from}"), format!("p-{to}"));
+        self.nft(&[
+            "add", "rule", "bridge", "cuts", "links", "iifname", &from, "oifname", &to, "drop",
+        ])
+    }
+
+    /// Everything reaches everybody again.
+    ///
+    /// # Errors
+    /// The filter cannot be set.
+    pub fn heal(&self) -> Result<()> {
+        self.nft(&["flush", "chain", "bridge", "cuts", "links"])
+    }
+
+    fn ip(&self, arguments: &[&str]) -> Result<()> {
+        call(&self.programs.ip, arguments).map(drop)
+    }
+
+    fn ip_in(&self, space: &str, arguments: &[&str]) -> Result<()> {
+        self.ip(&[&["-n", space], arguments].concat())
+    }
+
+    fn nft(&self, arguments: &[&str]) -> Result<()> {
+        let switch = self.switch();
+        let nft = self.programs.nft.to_string_lossy().into_owned();
+        self.ip(&[&["netns", "exec", &switch, &nft], arguments].concat())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        take_away(&self.programs, |space| {
+            space.starts_with(&format!("{}-", self.prefix))
+        });
+    }
+}
+
+/// Namespaces of tests whose process is gone.
+fn take_leftovers_away(programs: &Programs) {
+    take_away(programs, |space| {
+        let owner = space
+            .strip_prefix(MARK)
+            .and_then(|rest| rest.split_once('x'))
+            .and_then(|(id, _)| id.parse::<u32>().ok());
+        owner.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists())
+    });
+}
+
+/// Ends what runs in the chosen namespaces and removes them, with their interfaces.
+fn take_away(programs: &Programs, is_chosen: impl Fn(&str) -> bool) {
+    let spaces = call(&programs.ip, &["netns", "list"]).unwrap_or_default();
+    let names = spaces.lines().filter_map(|line| line.split_whitespace().next());
+    for space in names.filter(|space| is_chosen(space)) {
+        let processes = call(&programs.ip, &["netns", "pids", space]).unwrap_or_default();
+        for id in processes.split_whitespace().filter_map(|id| id.parse().ok()) {
+            // Gone already is as good.
+            let _ = Pid::from_raw(id).map(|pid| kill_process(pid, Signal::KILL));
+        }
+        if let Err(error) = call(&programs.ip, &["netns", "del", space]) {
+            say(&format!("{space} is still there: {error:#}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reaches(network: &Network, from: &str, to: &str) -> bool {
+        let (program, mut arguments) = network.on(from);
+        let address = network.address(to).unwrap().to_string();
+        let script = format!("exec 3<>/dev/tcp/{address}/9");
+        arguments.extend(["timeout", "1", "bash", "-c", &script].map(str::to_owned));
+        let output = Command::new(program).args(arguments).output().unwrap();
+        // Nobody listens there: who reaches the machine is refused at once, who does not waits.
+        String::from_utf8_lossy(&output.stderr).contains("refused")
+    }
+
+    #[test]
+    fn a_cut_goes_one_way_and_heals_and_nothing_is_left() {
+        let Some(network) = Network::make(&["a", "b"]).unwrap() else {
+            return;
+        };
+        let prefix = network.prefix.clone();
+        assert!(reaches(&network, "a", "b") && reaches(&network, "b", "a"));
+        // Either way is needed for an answer.
+        network.cut("a", "b").unwrap();
+        assert!(!reaches(&network, "a", "b"));
+        network.heal().unwrap();
+        assert!(reaches(&network, "a", "b"));
+        let ip = network.programs.ip.clone();
+        drop(network);
+        assert!(!call(&ip, &["netns", "list"]).unwrap().contains(&prefix));
+        let own = format!("hf{}x", std::process::id());
+        assert!(!call(&ip, &["link", "show"]).unwrap().contains(&own));
+    }
+}
