@@ -30,7 +30,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
 /// Clusters of one test binary run one after the other: failover times mean nothing on a machine with more clusters than processors.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 static NEXT: AtomicU16 = AtomicU16::new(0);
 static NEXT_SESSION: AtomicU16 = AtomicU16::new(1);
 

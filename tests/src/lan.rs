@@ -9,9 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use holdfast_drill::initiator::Dial;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::holdfast;
+use crate::cluster::{ONE_AT_A_TIME, holdfast};
 use crate::netns::Network;
 use crate::status::Status;
 use crate::tools;
@@ -29,6 +30,7 @@ pub struct Lan {
     nodes: Vec<Child>,
     dir: TempDir,
     network: Network,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Lan {
@@ -37,6 +39,7 @@ impl Lan {
     /// # Errors
     /// The cluster does not come up.
     pub async fn start(size: &str) -> Result<Option<Self>> {
+        let turn = ONE_AT_A_TIME.lock().await;
         let Some(network) = Network::make(&MACHINES)? else {
             return Ok(None);
         };
@@ -45,6 +48,7 @@ impl Lan {
             nodes: Vec::new(),
             dir,
             network,
+            _turn: turn,
         };
         for machine in MACHINES {
             let node = lan.node(machine)?;
@@ -67,6 +71,45 @@ impl Lan {
         &self.network
     }
 
+    /// The directory with all state.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub async fn kill(&mut self, machine: &str) -> Result<()> {
+        let at = index(machine)?;
+        Ok(self.nodes[at].kill().await?)
+    }
+
+    /// Starts a node that was killed.
+    ///
+    /// # Errors
+    /// There is no such machine, or the program does not start.
+    pub fn start_node(&mut self, machine: &str) -> Result<()> {
+        let at = index(machine)?;
+        self.nodes[at] = self.node(machine)?;
+        Ok(())
+    }
+
+    /// Bytes that a machine received from all others until now, headers of every layer included.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn received(&self, machine: &str) -> Result<u64> {
+        let (program, mut arguments) = self.network.on(machine);
+        let file = "/sys/class/net/eth0/statistics/rx_bytes";
+        arguments.extend(["cat", file].map(str::to_owned));
+        let output = std::process::Command::new(program).args(arguments).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim()
+            .parse()
+            .with_context(|| format!("{file} holds: {text}"))
+    }
+
     fn node(&self, machine: &str) -> Result<Child> {
         let home = self.dir.path().join(machine);
         std::fs::create_dir_all(&home)?;
@@ -84,7 +127,10 @@ impl Lan {
         );
         let file = self.dir.path().join(format!("{machine}.toml"));
         std::fs::write(&file, config)?;
-        let log = std::fs::File::create(self.dir.path().join(format!("{machine}.log")))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join(format!("{machine}.log")))?;
         let (program, arguments) = self.network.on(machine);
         let mut command = Command::new(program);
         command.args(arguments).arg(tools::holdfast()?).arg("node");
@@ -203,6 +249,13 @@ impl Lan {
         let logs = MACHINES.map(|machine| last_lines(&self.dir.path().join(format!("{machine}.log"))));
         logs.concat()
     }
+}
+
+fn index(machine: &str) -> Result<usize> {
+    let mut machines = MACHINES.iter();
+    machines
+        .position(|name| *name == machine)
+        .with_context(|| format!("no machine {machine}"))
 }
 
 fn last_lines(path: &Path) -> String {

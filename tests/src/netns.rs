@@ -51,6 +51,17 @@ fn call(program: &Path, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Name of the test's own interface, within the 15 characters that there are.
+fn own_interface(prefix: &str) -> String {
+    prefix.replacen(MARK, "hf", 1)
+}
+
+/// A place in 10.0.0.0/8: tests that run side by side do not meet.
+fn subnet(number: u32) -> [u8; 3] {
+    let [.., high, low] = number.wrapping_mul(2_654_435_761).to_be_bytes();
+    [10, high | 0x40, low]
+}
+
 impl Network {
     /// A network of machines with these names (a few letters each); `None`, and a line that says why, where none can be made.
     ///
@@ -71,12 +82,7 @@ impl Network {
         let network = Self {
             programs,
             prefix: format!("{MARK}{id}x{number}"),
-            // Of 10.0.0.0/8, a place that follows from the process id: tests that run side by side do not meet.
-            subnet: [
-                10,
-                64 + (id.wrapping_add(number) % 128) as u8,
-                (id / 128 % 256) as u8,
-            ],
+            subnet: subnet(id.wrapping_add(number)),
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
         };
         if let Err(error) = network.probe() {
@@ -116,9 +122,7 @@ impl Network {
             self.ip_in(&space, &["link", "set", "eth0", "up"])?;
             self.plug(&port)?;
         }
-        // The test's own interface: its name says whose it is, within the 15 characters that there are.
-        let own = format!("hf{}", std::process::id());
-        let own = format!("{own}x{}", NEXT.load(Ordering::Relaxed));
+        let own = own_interface(&self.prefix);
         let switch = self.switch();
         self.ip(&[
             "link", "add", &own, "type", "veth", "peer", "name", "p-test", "netns", &switch,
@@ -225,6 +229,10 @@ fn take_away(programs: &Programs, is_chosen: impl Fn(&str) -> bool) {
             // Gone already is as good.
             let _ = Pid::from_raw(id).map(|pid| kill_process(pid, Signal::KILL));
         }
+        // A namespace's interfaces go some time after it; the test's own one goes now, so that its name is free.
+        if let Some(prefix) = space.strip_suffix("-switch") {
+            let _ = call(&programs.ip, &["link", "del", &own_interface(prefix)]);
+        }
         if let Err(error) = call(&programs.ip, &["netns", "del", space]) {
             say(&format!("{space} is still there: {error:#}"));
         }
@@ -260,7 +268,7 @@ mod tests {
         let ip = network.programs.ip.clone();
         drop(network);
         assert!(!call(&ip, &["netns", "list"]).unwrap().contains(&prefix));
-        let own = format!("hf{}x", std::process::id());
+        let own = own_interface(&prefix);
         assert!(!call(&ip, &["link", "show"]).unwrap().contains(&own));
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Checks the size; ports are checked by the nodes that use them.
+    /// Checks the size; ports are looked at by [`Layout::check_ports`], just before they are used.
     pub(super) fn new(dir: PathBuf, base_port: u16, size: ByteSize) -> anyhow::Result<Self> {
         let whole = size.0.is_multiple_of(1 << 20);
         ensure!(

@@ -29,28 +29,16 @@ async fn set_up(layout: &Layout) -> anyhow::Result<StatusDocument> {
     let addresses: Vec<AdminAddress> = (0..NODES.len())
         .map(|index| AdminAddress::Tcp(layout.admin(index)))
         .collect();
-    for address in &addresses {
+    let mut client = connect_when_up(&addresses[0]).await;
+    for address in &addresses[1..] {
         connect_when_up(address).await;
     }
-    let mut client = AdminClient::connect(&addresses[0]).await?;
     if client.identify().await?.cluster_id.is_empty() || !initialized(&mut client).await {
         crate::cli::init_cluster(CLUSTER, &addresses).await?;
     }
     let status = with_quorum(&mut client).await?;
-    match status.extents.iter().find(|extent| extent.name == EXTENT) {
-        None => create_lun(layout, &mut client).await?,
-        Some(kept) if kept.size_bytes != layout.size.0 => {
-            bail!(
-                "{} holds an extent of {} bytes: give the same --size, or another --dir",
-                layout.dir.display(),
-                kept.size_bytes
-            )
-        }
-        // A run that ended between the steps left some of them undone; each is harmless when done already.
-        Some(_) if status.targets.iter().all(|target| target.luns.is_empty()) => {
-            create_lun(layout, &mut client).await?
-        }
-        Some(_) => {}
+    for step in missing(&status, layout)? {
+        make(step, layout, &mut client).await?;
     }
     loop {
         let status = client.status().await?;
@@ -85,30 +73,61 @@ async fn with_quorum(client: &mut AdminClient) -> anyhow::Result<StatusDocument>
     }
 }
 
-async fn create_lun(layout: &Layout, client: &mut AdminClient) -> anyhow::Result<()> {
-    let extent = CreateExtentRequest {
-        name: EXTENT.to_owned(),
-        size_bytes: layout.size.0,
-        block_size: 512,
-        replicas: vec!["a".to_owned(), "b".to_owned()],
-        preferred: "a".to_owned(),
-    };
-    client
-        .create_extent(extent)
-        .await
-        .context("cannot create the extent")?;
-    client
-        .create_target(CreateTargetRequest {
-            iqn: TARGET.to_owned(),
-        })
-        .await
-        .context("cannot create the target")?;
-    let lun = MapLunRequest {
-        iqn: TARGET.to_owned(),
-        lun: 0,
-        extent: EXTENT.to_owned(),
-    };
-    client.map_lun(lun).await.context("cannot map the LUN")?;
+/// A step on the way to the demo's LUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Extent,
+    Target,
+    Lun,
+}
+
+/// What is not there yet: a run that ended between the steps left the rest of them undone.
+fn missing(status: &StatusDocument, layout: &Layout) -> anyhow::Result<Vec<Step>> {
+    let extent = status.extents.iter().find(|extent| extent.name == EXTENT);
+    if let Some(kept) = extent.filter(|kept| kept.size_bytes != layout.size.0) {
+        bail!(
+            "{} holds an extent of {} bytes: give the same --size, or another --dir",
+            layout.dir.display(),
+            kept.size_bytes
+        );
+    }
+    let target = status.targets.iter().find(|target| target.iqn.as_str() == TARGET);
+    let is_mapped = target.is_some_and(|target| target.luns.iter().any(|lun| lun.lun == 0));
+    let steps = [
+        (extent.is_none(), Step::Extent),
+        (target.is_none(), Step::Target),
+        (!is_mapped, Step::Lun),
+    ];
+    Ok(steps
+        .into_iter()
+        .filter_map(|(is_missing, step)| is_missing.then_some(step))
+        .collect())
+}
+
+async fn make(step: Step, layout: &Layout, client: &mut AdminClient) -> anyhow::Result<()> {
+    let iqn = TARGET.to_owned();
+    match step {
+        Step::Extent => {
+            let extent = CreateExtentRequest {
+                name: EXTENT.to_owned(),
+                size_bytes: layout.size.0,
+                block_size: 512,
+                replicas: vec!["a".to_owned(), "b".to_owned()],
+                preferred: "a".to_owned(),
+            };
+            let done = client.create_extent(extent).await;
+            done.context("cannot create the extent")?;
+        }
+        Step::Target => {
+            let done = client.create_target(CreateTargetRequest { iqn }).await;
+            done.context("cannot create the target")?;
+        }
+        Step::Lun => {
+            let extent = EXTENT.to_owned();
+            let done = client.map_lun(MapLunRequest { iqn, lun: 0, extent }).await;
+            done.context("cannot map the LUN")?;
+        }
+    }
     Ok(())
 }
 
@@ -138,4 +157,35 @@ async fn portals_listen(layout: &Layout) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::sample;
+
+    /// A demo killed between two steps asks for the rest only: what is there already would be refused by name.
+    #[test]
+    fn a_demo_that_was_killed_halfway_makes_only_what_is_missing() {
+        let mut status = sample();
+        status.extents[0].name = EXTENT.to_owned();
+        status.targets[0].iqn = TARGET.parse().unwrap();
+        let size = holdfast_types::ByteSize(status.extents[0].size_bytes);
+        let layout = Layout::new("/tmp/x".into(), 3260, size).unwrap();
+        let steps = |status: &StatusDocument| missing(status, &layout).unwrap();
+        assert_eq!(steps(&status), []);
+        status.targets[0].luns.clear();
+        assert_eq!(steps(&status), [Step::Lun]);
+        status.targets.clear();
+        assert_eq!(steps(&status), [Step::Target, Step::Lun]);
+        status.extents[0].size_bytes += 1 << 20;
+        assert!(
+            missing(&status, &layout)
+                .unwrap_err()
+                .to_string()
+                .contains("the same --size")
+        );
+        status.extents.clear();
+        assert_eq!(steps(&status), [Step::Extent, Step::Target, Step::Lun]);
+    }
 }

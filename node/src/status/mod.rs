@@ -6,4 +6,6 @@ mod text;
 
 pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{ExtentStatus, Health, NodeState, ReplicaState, SessionStatus, StatusDocument};
+#[cfg(test)]
+pub(crate) use text::sample;
 pub(crate) use text::{changes, extents_text, summary, targets_text, text};

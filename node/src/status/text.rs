@@ -228,4 +228,4 @@ fn extent_changes(was: &ExtentStatus, now: &ExtentStatus, lines: &mut Vec<String
 #[path = "text_test.rs"]
 mod tests;
 #[cfg(test)]
-pub(super) use tests::sample;
+pub(crate) use tests::sample;

@@ -3,7 +3,7 @@ use super::*;
 use holdfast_types::{ExtentId, Naa};
 
 /// A healthy pair.
-pub(in crate::status) fn sample() -> StatusDocument {
+pub(crate) fn sample() -> StatusDocument {
     let id = ExtentId::from_u128(7);
     let node = |name: &str, role| NodeStatus {
         name: name.into(),
