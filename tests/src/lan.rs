@@ -122,7 +122,8 @@ impl Lan {
             ),
         };
         let config = format!(
-            "name = \"{machine}\"\nrole = \"{role}\"\ndir = \"{}\"\n[listen]\nraft = \"{address}:3262\"\nheartbeat = \"{address}:3262\"\n{data}",
+            "name = \"{machine}\"\nrole = \"{role}\"\ndir = \"{}\"\n[listen]\nraft = \"{address}:3262\"\n\
+             heartbeat = \"{address}:3262\"\n{data}",
             home.display()
         );
         let file = self.dir.path().join(format!("{machine}.toml"));
