@@ -3,18 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-use holdfast_types::{IscsiName, Lun};
+use holdfast_types::{IscsiName, Lun, Secret};
 
 /// Port that IANA gave to iSCSI targets (RFC 7143, 4.2.7.2).
 pub const ISCSI_PORT: u16 = 3260;
 
-/// One logical unit behind one portal: `iscsi://HOST[:PORT]/TARGET/LUN`.
+/// One logical unit behind one portal: `iscsi://[USER%SECRET@]HOST[:PORT]/TARGET/LUN`. Prints without user and secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IscsiUrl {
     /// Name or address, IPv6 addresses without their brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// CHAP user and secret, written `USER%SECRET@` before the host.
+    pub chap: Option<(String, Secret)>,
     /// The target.
     pub target: IscsiName,
     /// The logical unit.
@@ -51,9 +53,18 @@ impl FromStr for IscsiUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).map_err(|why| UrlError {
-            text: text.chars().take(300).collect(),
+            text: without_secret(text).chars().take(300).collect(),
             why,
         })
+    }
+}
+
+/// The text as an error may show it.
+fn without_secret(text: &str) -> String {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}…{}", &text[..scheme + 3], &text[at..]),
+        (None, Some(at)) => format!("…{}", &text[at..]),
+        _ => text.to_owned(),
     }
 }
 
@@ -63,9 +74,10 @@ fn parse(text: &str) -> Result<IscsiUrl, String> {
         .ok_or("it does not start with iscsi://")?;
     let mut parts = rest.split('/');
     let portal = parts.next().unwrap_or("");
-    if portal.contains('@') {
-        return Err("user and password are not supported here".to_owned());
-    }
+    let (chap, portal) = match portal.rsplit_once('@') {
+        Some((chap, portal)) => (Some(split_chap(chap)?), portal),
+        None => (None, portal),
+    };
     let (host, port) = split_portal(portal)?;
     let target = parts.next().ok_or("the target's name is missing")?;
     let target = target.parse().map_err(|error| format!("{error}"))?;
@@ -78,9 +90,20 @@ fn parse(text: &str) -> Result<IscsiUrl, String> {
     Ok(IscsiUrl {
         host,
         port,
+        chap,
         target,
         lun,
     })
+}
+
+/// A user's name has no '%'; the secret may.
+fn split_chap(chap: &str) -> Result<(String, Secret), String> {
+    let (user, secret) = chap
+        .split_once('%')
+        .filter(|(user, _)| !user.is_empty())
+        .ok_or("before '@' there has to be USER%SECRET")?;
+    let secret = Secret::new(secret.as_bytes().to_vec()).map_err(|error| error.to_string())?;
+    Ok((user.to_owned(), secret))
 }
 
 fn split_portal(portal: &str) -> Result<(String, u16), String> {
@@ -128,6 +151,28 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_taken_and_never_shown() {
+        let url: IscsiUrl = "iscsi://user%correct%horse@bat@host/iqn.2026-11.example:a/0"
+            .parse()
+            .unwrap();
+        let (user, secret) = url.chap.clone().unwrap();
+        assert_eq!(
+            (user.as_str(), secret.expose()),
+            ("user", &b"correct%horse@bat"[..])
+        );
+        assert_eq!(url.host, "host");
+        for bad in [
+            "iscsi://user%correct horse@a",
+            "iscsi://user%correct horse@",
+            "user%correct horse@a",
+        ] {
+            let error = bad.parse::<IscsiUrl>().unwrap_err();
+            let shown = format!("{url} {url:?} {error} {error:?}");
+            assert!(!shown.contains("horse"), "{shown}");
+        }
+    }
+
+    #[test]
     fn other_texts_are_refused_with_a_reason() {
         let cases = [
             ("http://a/iqn.2026-11.example:a/0", "does not start"),
@@ -141,7 +186,9 @@ mod tests {
             ("iscsi://a:99999/iqn.2026-11.example:a/0", "no port"),
             ("iscsi://[::1/iqn.2026-11.example:a/0", "']'"),
             ("iscsi:///iqn.2026-11.example:a/0", "must not be"),
-            ("iscsi://u%p@a/iqn.2026-11.example:a/0", "not supported"),
+            ("iscsi://u%short@a/iqn.2026-11.example:a/0", "12 to 255"),
+            ("iscsi://user@a/iqn.2026-11.example:a/0", "USER%SECRET"),
+            ("iscsi://%correct horse@a/iqn.2026-11.example:a/0", "USER%SECRET"),
         ];
         for (text, why) in cases {
             let error = text.parse::<IscsiUrl>().unwrap_err().to_string();

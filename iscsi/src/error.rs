@@ -32,6 +32,9 @@ pub enum Fatal {
     /// The target of the login is not known here, and this node cannot say for sure that it does not exist (I8).
     #[error("login to {0}, which this node does not know (yet)")]
     TargetUnknown(IscsiName),
+    /// The login needs secrets that this node cannot read (I8).
+    #[error("login that needs secrets which this node cannot read")]
+    SecretsUnreadable,
     /// No end of the login in time.
     #[error("login not finished in time")]
     LoginTimeout,

@@ -14,6 +14,7 @@
 //! bound, and errors end
 //! in [`error::Fatal`].
 
+pub mod chap;
 pub mod directory;
 pub mod error;
 pub mod frame;

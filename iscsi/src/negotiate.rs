@@ -137,6 +137,11 @@ keys! {
     OfMarker = "OFMarker",
     IfMarkInt = "IFMarkInt",
     OfMarkInt = "OFMarkInt",
+    ChapAlgorithm = "CHAP_A",
+    ChapIdentifier = "CHAP_I",
+    ChapChallenge = "CHAP_C",
+    ChapName = "CHAP_N",
+    ChapResponse = "CHAP_R",
 }
 
 /// What is said to a key.

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use holdfast_types::{IscsiName, Mono, TpgId};
 
-use crate::directory::{Directory, Portal, TargetEntry};
+use crate::chap::Challenge;
+use crate::directory::{Authentication, Directory, InitiatorGroup, Portal, TargetEntry};
 use crate::error::Fatal;
 use crate::initiator::{self, Initiator, InitiatorError, ScsiRequest, ScsiResult, Settings, Tag};
 use crate::pdu::{Bhs, Cdb, Direction, ScsiCommand, TaskAttribute};
 use crate::serial::Sn;
 use crate::session::{LoginRequested, Tsih};
-use crate::target::{Answer, Command, Connection, Event, PortalConfig, TaskId};
+use crate::target::{Answer, Command, Connection, Event, Origin, PortalConfig, TaskId};
 
 pub(crate) const BLOCK: u32 = 512;
 
@@ -71,8 +72,28 @@ pub(crate) fn directory() -> Directory {
     };
     Directory {
         targets: [(target_name(), entry)].into(),
+        discovery: Authentication::None,
         authoritative: true,
     }
+}
+
+/// Where connections of tests come from, and their challenge.
+pub(crate) fn origin() -> Origin {
+    Origin {
+        peer: "192.0.2.200".parse().unwrap(),
+        challenge: Challenge::from_random([0x5a; 33]),
+    }
+}
+
+/// A group of one initiator that need not prove anything.
+pub(crate) fn group(initiator: IscsiName) -> Arc<InitiatorGroup> {
+    Arc::new(InitiatorGroup {
+        name: "hosts".into(),
+        any_initiator: false,
+        initiators: [initiator].into(),
+        networks: Vec::new(),
+        authentication: Authentication::None,
+    })
 }
 
 pub(crate) fn settings() -> Settings {
@@ -102,7 +123,7 @@ impl Pair {
         let now = Mono::from_nanos(1_000_000_000);
         Self {
             initiator: Initiator::new(settings),
-            target: Connection::new(Arc::new(config), Arc::new(directory()), now),
+            target: Connection::new(Arc::new(config), Arc::new(directory()), origin(), now),
             now,
             random: Random::new(seed),
             fatal: None,

@@ -1,9 +1,11 @@
 //! Which sessions a node has: TSIHs and reinstatement. Shared by all portals of a node, without I/O.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use holdfast_types::{IscsiName, Isid, Nexus, TpgId};
 
+use crate::directory::GroupName;
 use crate::pdu::LoginStatus;
 
 /// The target's part of a session id (RFC 7143, 11.13.3). Not 0.
@@ -43,6 +45,12 @@ pub struct LoginRequested {
     pub tsih: Option<Tsih>,
     /// Connection id.
     pub cid: u16,
+    /// Where it came from.
+    pub peer: IpAddr,
+    /// The initiator group that lets it in; `None` where everyone may use the target.
+    pub group: Option<GroupName>,
+    /// The CHAP user that it has proven to be.
+    pub user: Option<String>,
 }
 
 impl LoginRequested {
@@ -131,6 +139,18 @@ impl SessionTable {
             Some(old) => Admission::Reinstate { old, session, tsih },
             None => Admission::New { session, tsih },
         }
+    }
+
+    /// Whether a new session would be one too many for its target, which has `most` of them at most. One that takes another's place is not.
+    pub fn is_full_for(&self, login: &LoginRequested, most: Option<u32>) -> bool {
+        let (Some(most), Some(nexus)) = (most, login.nexus()) else {
+            return false;
+        };
+        if self.by_nexus.contains_key(&nexus) {
+            return false;
+        }
+        let of_target = self.by_nexus.keys().filter(|other| other.target == nexus.target);
+        u32::try_from(of_target.count()).is_ok_and(|count| count >= most)
     }
 
     /// Why a login into an existing session is refused: sessions have one connection (MaxConnections=1) and ErrorRecoveryLevel is 0.

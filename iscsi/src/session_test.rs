@@ -11,6 +11,9 @@ fn login(isid: u8, cid: u16, tsih: Option<Tsih>) -> LoginRequested {
         tpg: TpgId(1),
         tsih,
         cid,
+        peer: "192.0.2.200".parse().unwrap(),
+        group: None,
+        user: None,
     }
 }
 

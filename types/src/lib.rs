@@ -10,7 +10,9 @@ mod limits;
 mod lun;
 mod naa;
 mod name;
+mod network;
 mod op;
+mod secret;
 mod size;
 mod time;
 
@@ -23,6 +25,8 @@ pub use limits::*;
 pub use lun::{Lun, LunError};
 pub use naa::Naa;
 pub use name::{IscsiName, Isid, NameError, Nexus};
+pub use network::{Network, NetworkError};
 pub use op::{BlockOp, OpOutcome};
+pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, SecretError};
 pub use size::{ByteSize, SizeError};
 pub use time::Mono;

@@ -5,7 +5,8 @@ mod driver;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_iscsi::initiator::{ScsiRequest, ScsiResult, Settings, Tag};
+use holdfast_iscsi::chap::Algorithm;
+use holdfast_iscsi::initiator::{ChapLogin, ScsiRequest, ScsiResult, Settings, Tag};
 use holdfast_iscsi::out::Payload;
 use holdfast_iscsi::pdu::{
     Cdb, Direction, LogoutReason, ScsiStatus, ServiceResponse, TaskAttribute, TaskFunction, TaskResult,
@@ -83,7 +84,7 @@ impl Dial {
         ];
         // A discovery session knows none of the keys about SCSI data (RFC 7143, section 13: "irrelevant when").
         let kept = if target.is_some() { keys.len() } else { 3 };
-        Settings {
+        let settings = Settings {
             name: self.initiator.clone(),
             isid: self.isid,
             target,
@@ -92,10 +93,20 @@ impl Dial {
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
             auth_method: Some("None".to_owned()),
+            chap: None,
             cmd_sn: Sn(1),
             tsih: 0,
             cid: 0,
             unsolicited: true,
+        };
+        match &self.url.chap {
+            Some((user, secret)) => settings.with_chap(ChapLogin {
+                user: user.clone(),
+                secret: secret.clone(),
+                algorithms: Algorithm::ALL.into_iter().rev().collect(),
+                mutual: None,
+            }),
+            None => settings,
         }
     }
 }

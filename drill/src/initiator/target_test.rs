@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use holdfast_iscsi::chap::Challenge;
 use holdfast_iscsi::directory::{Directory, Portal, TargetEntry};
 use holdfast_iscsi::out::Payload;
 use holdfast_iscsi::pdu::{ScsiStatus, TaskResult};
 use holdfast_iscsi::session::Tsih;
-use holdfast_iscsi::target::{Answer, Command, Connection, Event, PortalConfig, TaskId};
+use holdfast_iscsi::target::{Answer, Command, Connection, Event, Origin, PortalConfig, TaskId};
 use holdfast_types::{Mono, TpgId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,14 +56,19 @@ pub(super) async fn target(mood: Mood) -> (Dial, tokio::task::JoinHandle<()>) {
     let directory = Arc::new(Directory {
         targets: [(name.parse().unwrap(), entry)].into(),
         authoritative: true,
+        ..Directory::default()
     });
     let disk = Arc::new(Mutex::new(vec![0; DISK_BYTES]));
     let task = tokio::spawn(async move {
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
+            let (stream, peer) = listener.accept().await.unwrap();
+            let origin = Origin {
+                peer: peer.ip(),
+                challenge: Challenge::from_random([1; 33]),
+            };
             let config = Arc::new(PortalConfig::new(TpgId(1)));
             let served = Served {
-                connection: Connection::new(config, Arc::clone(&directory), Mono::ZERO),
+                connection: Connection::new(config, Arc::clone(&directory), origin, Mono::ZERO),
                 disk: Arc::clone(&disk),
                 mood,
                 attentions: usize::from(mood == Mood::Attentive),

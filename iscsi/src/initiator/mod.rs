@@ -1,9 +1,11 @@
 //! A small initiator without I/O, for tests, drills and benchmarks. It can also send what no initiator should.
 
+mod chap;
 mod command;
 mod event;
 mod settings;
 
+pub use chap::ChapLogin;
 pub use event::{Event, InitiatorError, ScsiRequest, ScsiResult, Tag};
 pub use settings::Settings;
 
@@ -21,6 +23,7 @@ use crate::pdu::{
 use crate::serial::Sn;
 use crate::text::{self, Assembler};
 
+use chap::Next;
 use command::{Pdu, Pending};
 
 /// Longest text answer in bytes that is put together.
@@ -105,19 +108,24 @@ impl Initiator {
         let next = match (stage, &self.settings.auth_method) {
             (Stage::SECURITY, Some(method)) => {
                 text::put(&mut text, "AuthMethod", method);
-                Stage::OPERATIONAL
+                // With CHAP there is more to say before the next stage.
+                self.settings.chap.is_none().then_some(Stage::OPERATIONAL)
             }
             _ => {
                 text.extend_from_slice(&text::emit(&self.settings.keys));
                 self.declare();
-                Stage::FULL_FEATURE
+                Some(Stage::FULL_FEATURE)
             }
         };
+        self.login_request(stage, next, text);
+    }
+
+    fn login_request(&mut self, stage: Stage, next: Option<Stage>, text: Vec<u8>) {
         let request = LoginRequest {
-            transit: true,
+            transit: next.is_some(),
             more: false,
             current: stage,
-            next,
+            next: next.unwrap_or(stage),
             version_max: 0,
             version_min: 0,
             isid: self.settings.isid,
@@ -192,7 +200,22 @@ impl Initiator {
         for (key, value) in &keys {
             self.parameters.take_answer(key, value);
         }
+        let step = match &self.settings.chap {
+            Some(chap) if stage == Stage::SECURITY && !pdu.transit => Some(chap.step(&keys)?),
+            _ => None,
+        };
         self.login_keys.extend(keys);
+        if let Some(step) = step {
+            match step {
+                Next::Stay(text) => self.login_request(stage, None, text),
+                Next::Leave(text) => self.login_request(stage, Some(Stage::OPERATIONAL), text),
+            }
+            return Ok(());
+        }
+        let chap = self.settings.chap.as_ref();
+        if stage == Stage::SECURITY && chap.is_some_and(|chap| !chap.is_satisfied(&self.login_keys)) {
+            return Err(InitiatorError::Protocol("target has not proven itself"));
+        }
         match (pdu.transit, pdu.next) {
             (true, Stage::FULL_FEATURE) => {
                 self.max_cmd_sn = pdu.numbers.max_cmd_sn;

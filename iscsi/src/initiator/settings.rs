@@ -2,6 +2,7 @@
 
 use holdfast_types::{IscsiName, Isid};
 
+use super::ChapLogin;
 use crate::serial::Sn;
 
 /// Who logs in, where, and with what keys.
@@ -17,6 +18,8 @@ pub struct Settings {
     pub keys: Vec<(String, String)>,
     /// AuthMethod to offer in the security stage; `None` skips that stage.
     pub auth_method: Option<String>,
+    /// As whom to authenticate, where `auth_method` offers CHAP.
+    pub chap: Option<ChapLogin>,
     /// CmdSN of the login.
     pub cmd_sn: Sn,
     /// TSIH of the login; 0 for a new session.
@@ -55,11 +58,20 @@ impl Settings {
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
             auth_method: Some("None".to_owned()),
+            chap: None,
             cmd_sn: Sn(1),
             tsih: 0,
             cid: 0,
             unsolicited: true,
         }
+    }
+
+    /// Offers CHAP, and None for targets that want no proof.
+    #[must_use]
+    pub fn with_chap(mut self, chap: ChapLogin) -> Self {
+        self.auth_method = Some("CHAP,None".to_owned());
+        self.chap = Some(chap);
+        self
     }
 
     /// Replaces a key's value, or adds the key.

@@ -1,6 +1,7 @@
 //! One connection, from its first byte to its last.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -10,6 +11,7 @@ use super::full_feature::{FullFeature, Io};
 use super::link::Link;
 use super::login::{Login, Outcome, SEGMENT_MAX, Waiting};
 use super::{Answer, Event, PortalConfig, TaskError, TaskId, TmfId};
+use crate::chap::Challenge;
 use crate::directory::Directory;
 use crate::error::Fatal;
 use crate::frame::{BadFrame, FrameError, FrameLimits, Framer};
@@ -22,6 +24,15 @@ use crate::session::Tsih;
 const AHS_MAX: usize = 256;
 /// Events that may wait for the owner before reading stops.
 const EVENTS_MAX: usize = 1024;
+
+/// What a connection is given when it begins.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The initiator's address.
+    pub peer: IpAddr,
+    /// What is asked of it where it has to authenticate itself.
+    pub challenge: Challenge,
+}
 
 /// How far the connection is.
 #[derive(Debug)]
@@ -58,8 +69,8 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(config: Arc<PortalConfig>, directory: Arc<Directory>, now: Mono) -> Self {
-        let login = Login::new(&config);
+    pub fn new(config: Arc<PortalConfig>, directory: Arc<Directory>, origin: Origin, now: Mono) -> Self {
+        let login = Login::new(&config, origin);
         Self {
             config,
             directory,
@@ -354,6 +365,14 @@ impl Connection {
     pub fn request_logout(&mut self, seconds: u16) {
         if let Phase::FullFeature(session) = &mut self.phase {
             session.request_logout(seconds, &mut self.link);
+        }
+    }
+
+    /// Tells the initiator that its session ends here (Asynchronous Message, event 3), as the last thing before the connection is closed. Does
+    /// nothing before the full feature phase.
+    pub fn announce_end(&mut self) {
+        if let Phase::FullFeature(session) = &mut self.phase {
+            session.announce_end(&mut self.link);
         }
     }
 

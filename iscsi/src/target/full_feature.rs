@@ -585,12 +585,26 @@ impl FullFeature {
     }
 
     pub(super) fn request_logout(&self, seconds: u16, link: &mut Link) {
+        self.tell(AsyncEvent::LOGOUT_REQUESTED, [0, 0, seconds], link);
+    }
+
+    /// All connections of the session end; a new login may be tried after the default time.
+    pub(super) fn announce_end(&self, link: &mut Link) {
+        let Parameters {
+            time2wait,
+            time2retain,
+            ..
+        } = self.parameters;
+        self.tell(AsyncEvent::SESSION_DROP, [0, time2wait, time2retain], link);
+    }
+
+    fn tell(&self, event: AsyncEvent, parameters: [u16; 3], link: &mut Link) {
         let message = AsyncMessage {
             lun: 0,
             numbers: link.take(&self.window),
-            event: AsyncEvent::LOGOUT_REQUESTED,
+            event,
             vendor: 0,
-            parameters: [0, 0, seconds],
+            parameters,
         };
         link.send(message.emit(), Payload::default());
     }

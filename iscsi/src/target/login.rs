@@ -1,11 +1,14 @@
 //! The login phase, target side (RFC 7143, 6.3): from the first Login Request to the point where the owner decides.
 
+use std::net::IpAddr;
+
 use holdfast_types::{IscsiName, Isid, NameError};
 
-use super::PortalConfig;
-use crate::directory::{Directory, Verdict};
+use super::authenticate::Authenticator;
+use super::{Origin, PortalConfig};
+use crate::directory::{Directory, Verdict, Way};
 use crate::error::Fatal;
-use crate::negotiate::{Key, Negotiation, Parameters, Reply, pick};
+use crate::negotiate::{Key, Negotiation, Parameters, Reply};
 use crate::pdu::{LoginRequest, LoginResponse, LoginStatus, Stage, TargetNumbers};
 use crate::serial::Sn;
 use crate::session::{LoginRequested, SessionKind, Tsih};
@@ -42,13 +45,13 @@ pub(super) struct Waiting {
 }
 
 /// Why a login is refused.
-struct Refusal {
+pub(super) struct Refusal {
     status: LoginStatus,
     reason: String,
 }
 
 impl Refusal {
-    fn new(status: LoginStatus, reason: impl Into<String>) -> Self {
+    pub(super) fn new(status: LoginStatus, reason: impl Into<String>) -> Self {
         Self {
             status,
             reason: reason.into(),
@@ -61,7 +64,7 @@ impl Refusal {
 }
 
 /// How a request fails: with a refusal, or (I8) without an answer.
-enum Failure {
+pub(super) enum Failure {
     Refuse(Refusal),
     Drop(Fatal),
 }
@@ -118,12 +121,14 @@ enum Step {
         identity: Identity,
         stage: Stage,
         declared: bool,
+        authenticator: Authenticator,
     },
 }
 
 /// The login of one connection.
 #[derive(Debug)]
 pub(super) struct Login {
+    origin: Origin,
     step: Step,
     fixed: Option<Fixed>,
     text: Assembler,
@@ -133,8 +138,9 @@ pub(super) struct Login {
 }
 
 impl Login {
-    pub(super) fn new(config: &PortalConfig) -> Self {
+    pub(super) fn new(config: &PortalConfig, origin: Origin) -> Self {
         Self {
+            origin,
             step: Step::Start,
             fixed: None,
             text: Assembler::new(TEXT_MAX),
@@ -252,7 +258,7 @@ impl Login {
         match &self.step {
             Step::Start => {
                 let identity = Identity::read(pairs)?;
-                identity.judge(config, directory)?;
+                let ways = identity.judge(self.origin.peer, config, directory)?;
                 if matches!(identity.kind, SessionKind::Normal { .. }) {
                     // Has to be in the first response of a normal session (13.9).
                     let tag = config.tpg.value().to_string();
@@ -262,6 +268,7 @@ impl Login {
                     identity,
                     stage: request.current,
                     declared: false,
+                    authenticator: Authenticator::new(ways, self.origin.challenge.clone()),
                 };
                 Ok(())
             }
@@ -275,16 +282,24 @@ impl Login {
         request: &LoginRequest,
         pairs: &[(String, String)],
         text: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        let mut operational = Vec::new();
+    ) -> Result<(), Failure> {
+        let (mut security, mut operational) = (Vec::new(), Vec::new());
         for (name, value) in pairs {
             match Key::from_name(name) {
                 Some(Key::InitiatorName | Key::InitiatorAlias | Key::TargetName | Key::SessionType) => {}
-                Some(Key::AuthMethod) => authenticate(request.current, value, text)?,
+                Some(
+                    key @ (Key::AuthMethod
+                    | Key::ChapAlgorithm
+                    | Key::ChapIdentifier
+                    | Key::ChapChallenge
+                    | Key::ChapName
+                    | Key::ChapResponse),
+                ) => security.push((key, value.as_str())),
                 Some(key) => operational.push((key, value.as_str())),
                 None => put_reply(text, name, Reply::not_understood())?,
             }
         }
+        self.authenticate(request, &security, text)?;
         let replies = self
             .negotiation
             .answer(&operational)
@@ -303,7 +318,27 @@ impl Login {
         Ok(())
     }
 
-    /// Answers, and goes on to the next stage where the initiator is ready: this side always is.
+    /// What belongs to the security stage. Whoever skips that stage has proven nothing.
+    fn authenticate(
+        &mut self,
+        request: &LoginRequest,
+        keys: &[(Key, &str)],
+        text: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        let Step::Named { authenticator, .. } = &mut self.step else {
+            return Ok(());
+        };
+        if request.current == Stage::SECURITY {
+            return authenticator.answer(keys, text);
+        }
+        if let Some((key, _)) = keys.first() {
+            let reason = format!("{} outside of security negotiation", key.name());
+            return Err(Refusal::initiator(reason).into());
+        }
+        authenticator.leave().map(drop)
+    }
+
+    /// Answers, and goes on to the next stage where both sides are ready: this one is, unless an authentication is under way.
     fn transit(
         &mut self,
         request: &LoginRequest,
@@ -311,19 +346,25 @@ impl Login {
         config: &PortalConfig,
     ) -> Result<Outcome, Failure> {
         let mut response = self.response(request);
-        response.transit = request.transit;
-        if request.transit {
-            response.next = request.next;
-        }
-        let Step::Named { identity, stage, .. } = &mut self.step else {
+        let Step::Named {
+            identity,
+            stage,
+            authenticator,
+            ..
+        } = &mut self.step
+        else {
             return Err(Refusal::initiator("login without a name").into());
         };
-        if !request.transit || request.next != Stage::FULL_FEATURE {
-            if request.transit {
-                *stage = request.next;
-            }
+        if !request.transit || !authenticator.leave()? {
             return Ok(Outcome::Respond(response, text));
         }
+        response.transit = true;
+        response.next = request.next;
+        if request.next != Stage::FULL_FEATURE {
+            *stage = request.next;
+            return Ok(Outcome::Respond(response, text));
+        }
+        let entered = authenticator.entered();
         let parameters = self.negotiation.finish().map_err(Refusal::initiator)?;
         Ok(Outcome::Ask(Box::new(Waiting {
             request: LoginRequested {
@@ -334,6 +375,9 @@ impl Login {
                 tpg: config.tpg,
                 tsih: (request.tsih != 0).then_some(Tsih(request.tsih)),
                 cid: request.cid,
+                peer: self.origin.peer,
+                group: entered.and_then(|entered| entered.group.clone()),
+                user: entered.and_then(|entered| entered.user.clone()),
             },
             parameters,
             response,
@@ -406,13 +450,13 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Whether the initiator may log in, as far as the directory knows.
-    fn judge(&self, config: &PortalConfig, directory: &Directory) -> Result<(), Failure> {
+    /// How the initiator may log in, as far as the directory knows.
+    fn judge(&self, peer: IpAddr, config: &PortalConfig, directory: &Directory) -> Result<Vec<Way>, Failure> {
         let SessionKind::Normal { target } = &self.kind else {
-            return Ok(());
+            return Ok(vec![directory.discovery_way()]);
         };
-        match directory.judge(&self.initiator, target, config.tpg) {
-            Verdict::Allowed => Ok(()),
+        match directory.judge(&self.initiator, peer, target, config.tpg) {
+            Verdict::Allowed(ways) => Ok(ways),
             Verdict::Forbidden => Err(Refusal::new(
                 LoginStatus::NOT_ALLOWED,
                 format!("{} may not use {target}", self.initiator),
@@ -447,23 +491,6 @@ impl Identity {
             }
         }
         Ok(())
-    }
-}
-
-/// AuthMethod (RFC 7143, 12.1): only None so far, so an initiator that offers nothing but other methods cannot be let in.
-fn authenticate(stage: Stage, value: &str, text: &mut Vec<u8>) -> Result<(), Refusal> {
-    if stage != Stage::SECURITY {
-        return Err(Refusal::initiator("AuthMethod outside of security negotiation"));
-    }
-    match pick(value, &["None"]) {
-        Reply::Value(method) if method == "None" => {
-            text::put(text, Key::AuthMethod.name(), &method);
-            Ok(())
-        }
-        _ => Err(Refusal::new(
-            LoginStatus::AUTHENTICATION_FAILED,
-            format!("no common authentication method in '{value}'"),
-        )),
     }
 }
 

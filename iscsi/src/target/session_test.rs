@@ -7,7 +7,7 @@ use holdfast_types::{Mono, TpgId};
 
 use crate::error::Fatal;
 use crate::initiator::{Event as User, ScsiRequest, Settings};
-use crate::pair::{Pair, by_hand, cdb, initiator_name, read, send, settings, target_name, write};
+use crate::pair::{Pair, by_hand, cdb, group, initiator_name, read, send, settings, target_name, write};
 use crate::pdu::{
     Bhs, DataOut, Direction, LogoutReason, LogoutResult, NO_TAG, NopIn, NopOut, Opcode, R2t, RejectReason,
     ScsiCommand, Snack, TargetNumbers,
@@ -394,7 +394,7 @@ fn long_answers_are_split_and_only_what_is_allowed_is_shown() {
         let access = if number % 2 == 0 {
             Access::Everyone
         } else {
-            Access::Only([target_name()].into())
+            Access::Groups(vec![group(target_name())])
         };
         directory.targets.insert(
             name,

@@ -144,13 +144,13 @@ fn reply(
 fn send_targets(answer: &mut Vec<u8>, value: &str, login: &LoginRequested, directory: &Directory) {
     let one = |answer: &mut Vec<u8>, wanted: &IscsiName| {
         directory
-            .visible(&login.initiator)
+            .visible(&login.initiator, login.peer)
             .filter(|(name, _)| *name == wanted)
             .for_each(|(name, entry)| put_target(answer, name, entry));
     };
     match (value, &login.kind) {
         ("All", SessionKind::Discovery) => directory
-            .visible(&login.initiator)
+            .visible(&login.initiator, login.peer)
             .for_each(|(name, entry)| put_target(answer, name, entry)),
         ("", SessionKind::Normal { target }) => one(answer, target),
         ("All", SessionKind::Normal { .. }) | ("", SessionKind::Discovery) => {

@@ -5,12 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity,
-    InitializeRequest, MapLunRequest, StatusRequest, SwitchoverRequest,
+    AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
+    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest, StatusRequest,
+    SwitchoverRequest,
 };
+use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
 
 use super::AdminAddress;
+use super::access::AccessRequest;
 use crate::socket::Reach;
 use crate::status::StatusDocument;
 
@@ -81,10 +84,16 @@ impl AdminClient {
     }
 
     /// Tells the node its cluster and id.
-    pub(crate) async fn adopt(&mut self, cluster_id: &str, node_id: u64) -> anyhow::Result<Identity> {
+    pub(crate) async fn adopt(
+        &mut self,
+        cluster_id: &str,
+        node_id: u64,
+        key: &ClusterKey,
+    ) -> anyhow::Result<Identity> {
         let request = AdoptRequest {
             cluster_id: cluster_id.to_owned(),
             node_id,
+            cluster_key: key.to_text().to_string(),
         };
         Ok(self.rpc.adopt(request).await.map_err(refused)?.into_inner())
     }
@@ -117,6 +126,30 @@ impl AdminClient {
     /// Maps an extent as a LUN of a target.
     pub(crate) async fn map_lun(&mut self, request: MapLunRequest) -> anyhow::Result<Done> {
         Ok(self.rpc.map_lun(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Changes who may use what.
+    pub(crate) async fn change_access(&mut self, request: &AccessRequest) -> anyhow::Result<Done> {
+        let request = AccessMessage {
+            json: serde_json::to_string(request)?,
+        };
+        Ok(self
+            .rpc
+            .change_access(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
+    }
+
+    /// Ends a session of the node.
+    pub(crate) async fn close_session(&mut self, id: u64) -> anyhow::Result<Done> {
+        let request = CloseSessionRequest { id };
+        Ok(self
+            .rpc
+            .close_session(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
     }
 
     /// Moves extents, planned.

@@ -1,5 +1,6 @@
 //! How commands reach a node: a gRPC service on a Unix socket, and on a loopback TCP port where the configuration opens one.
 
+pub(crate) mod access;
 mod address;
 mod client;
 pub(crate) mod server;

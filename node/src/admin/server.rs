@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
-    AdoptRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, IdentifyRequest, Identity,
-    InitializeRequest, MapLunRequest, StatusRequest, SwitchoverRequest,
+    AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
+    CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
+    StatusRequest, SwitchoverRequest,
 };
 use holdfast_raft::model::{
-    ClusterId, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role, SecondaryAccess,
+    ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
+    SecondaryAccess,
 };
 use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId};
 use tonic::{Request, Response, Status};
 
+use super::access::{self, AccessRequest};
 use crate::runtime::{Node, Running};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -176,8 +179,15 @@ impl Admin for Service {
         if request.node_id == 0 {
             return Err(invalid("node id 0 is nobody's"));
         }
+        let key = match request.cluster_key.as_str() {
+            "" => None,
+            text => Some(
+                ClusterKey::from_text(text)
+                    .ok_or_else(|| invalid("the cluster key is not 64 hexadecimal digits"))?,
+            ),
+        };
         self.node
-            .adopt(cluster, NodeId(request.node_id))
+            .adopt(cluster, NodeId(request.node_id), key)
             .await
             .map_err(failed)?;
         Ok(Response::new(self.node.identify()))
@@ -197,10 +207,9 @@ impl Admin for Service {
             id,
             nodes,
         };
-        done(
-            running.initialize(init).await.map_err(failed)?,
-            "The cluster is made.".to_owned(),
-        )
+        let reply = running.initialize(init).await.map_err(failed)?;
+        running.announce_key().await.map_err(failed)?;
+        done(reply, "The cluster is made.".to_owned())
     }
 
     async fn create_extent(&self, request: Request<CreateExtentRequest>) -> Answer<Done> {
@@ -228,6 +237,31 @@ impl Admin for Service {
         let message = format!("LUN {lun} of {target} is extent {}.", request.extent);
         self.propose(Command::MapLun { target, lun, extent }, message)
             .await
+    }
+
+    async fn change_access(&self, request: Request<AccessMessage>) -> Answer<Done> {
+        // The text of an error of serde's may quote the document, so it is not passed on.
+        let request: AccessRequest = serde_json::from_str(&request.into_inner().json)
+            .map_err(|_| invalid("the request cannot be read: are command and node of the same release?"))?;
+        let running = self.running().await?;
+        running.announce_key().await.map_err(failed)?;
+        let (command, message) =
+            access::command(&running.state(), running.key().as_ref(), request).map_err(invalid)?;
+        self.propose(command, message).await
+    }
+
+    async fn close_session(&self, request: Request<CloseSessionRequest>) -> Answer<Done> {
+        let id = request.into_inner().id;
+        let running = self.running().await?;
+        let message = if running.close_session(id) {
+            format!("Session {id} ends; the initiator may log in again.")
+        } else {
+            format!("There is no session {id} on this node.")
+        };
+        Ok(Response::new(Done {
+            message,
+            warnings: Vec::new(),
+        }))
     }
 
     async fn switchover(&self, request: Request<SwitchoverRequest>) -> Answer<Done> {

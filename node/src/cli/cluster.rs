@@ -3,6 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use holdfast_proto::admin::{Done, Identity, InitializeRequest};
+use holdfast_raft::model::ClusterKey;
 
 use super::objects::print_done;
 use super::{Out, block_on};
@@ -52,10 +53,11 @@ pub(crate) async fn init(name: &str, addresses: &[AdminAddress]) -> anyhow::Resu
     }
     let cluster_id = cluster_id(&identities)?;
     let ids = node_ids(&identities, made)?;
+    let key = ClusterKey::from_random(rand::random());
     let mut members = Vec::new();
     for ((client, identity), id) in clients.iter_mut().zip(&identities).zip(ids) {
         let adopted = client
-            .adopt(&cluster_id, id)
+            .adopt(&cluster_id, id, &key)
             .await
             .with_context(|| format!("node '{}'", identity.name))?;
         members.push(adopted);

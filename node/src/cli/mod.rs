@@ -1,5 +1,6 @@
 //! What a user types. Every command takes `--admin` and `--json`; exit status 0 done, 1 it failed, 2 wrong usage.
 
+mod access;
 mod bench;
 mod cluster;
 mod failover;
@@ -55,6 +56,18 @@ enum Command {
     /// Map extents as LUNs of a target.
     #[command(subcommand)]
     Lun(objects::LunCommand),
+    /// Say who may use what: initiator groups.
+    #[command(subcommand)]
+    Initiators(access::InitiatorsCommand),
+    /// Set CHAP users and secrets, of initiator groups and of discovery.
+    #[command(subcommand)]
+    Auth(access::AuthCommand),
+    /// List and end initiators' sessions.
+    #[command(subcommand)]
+    Session(access::SessionCommand),
+    /// List iSCSI portals.
+    #[command(subcommand)]
+    Portal(access::PortalCommand),
     /// Move an extent, or all of them, to another node: planned, without a pause for clients.
     Switchover(objects::SwitchoverArgs),
     /// Measure a target: latency and throughput, ours or anybody's.
@@ -117,6 +130,10 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Extent(command) => objects::extent(command, &cli.admin, out),
         Command::Target(command) => objects::target(command, &cli.admin, out),
         Command::Lun(command) => objects::lun(command, &cli.admin, out),
+        Command::Initiators(command) => access::initiators(command, &cli.admin, out),
+        Command::Auth(command) => access::auth(command, &cli.admin, out),
+        Command::Session(command) => access::session(command, &cli.admin, out),
+        Command::Portal(command) => access::portal(&command, &cli.admin, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Bench(args) => bench::run(args, out),
     };

@@ -8,7 +8,9 @@ use holdfast_proto::admin::{
 use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
 
+use super::access::change_one;
 use super::{Out, block_on};
+use crate::admin::access::AccessRequest;
 use crate::admin::{AdminAddress, AdminClient};
 
 /// `holdfast extent …`
@@ -33,6 +35,11 @@ pub(super) enum ExtentCommand {
     },
     /// List extents.
     List,
+    /// Remove an extent that no LUN stands for, and all that is stored in it.
+    Delete {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// `holdfast target …`
@@ -45,6 +52,22 @@ pub(super) enum TargetCommand {
     },
     /// List targets and their LUNs.
     List,
+    /// Change who may use a target. Takes effect at once.
+    Change {
+        /// Its name.
+        iqn: IscsiName,
+        /// Whether only initiator groups that are allowed may use it; false opens it to everyone.
+        #[arg(long, value_name = "true|false", required_unless_present = "max_sessions")]
+        restricted: Option<bool>,
+        /// Most sessions at a time, on each node; 0: no limit.
+        #[arg(long, value_name = "N")]
+        max_sessions: Option<u32>,
+    },
+    /// Remove a target without LUNs.
+    Delete {
+        /// Its name.
+        iqn: IscsiName,
+    },
 }
 
 /// `holdfast lun …`
@@ -59,6 +82,45 @@ pub(super) enum LunCommand {
         /// The LUN.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..16384))]
         lun: u32,
+        /// In the own map of this initiator group, which sees that instead of the target's from then on.
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+        /// It can only be read.
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// Change whether a LUN can only be read. Takes effect at once.
+    Change {
+        /// The target.
+        iqn: IscsiName,
+        /// The LUN.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(0..16384))]
+        lun: u32,
+        /// In the own map of this initiator group.
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+        /// Whether it can only be read.
+        #[arg(long, value_name = "true|false")]
+        read_only: bool,
+    },
+    /// Take a LUN away. Its extent stays.
+    Delete {
+        /// The target.
+        iqn: IscsiName,
+        /// The LUN.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(0..16384))]
+        lun: u32,
+        /// Out of the own map of this initiator group.
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+    },
+    /// Have an initiator group see the target's own map again, instead of a map of its own.
+    Share {
+        /// The target.
+        iqn: IscsiName,
+        /// The group.
+        #[arg(long, value_name = "NAME")]
+        group: String,
     },
 }
 
@@ -131,6 +193,9 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             let text = crate::status::extents_text(&status);
             out.answer(&status.extents, &text)
         }
+        ExtentCommand::Delete { name } => {
+            change_one(admin, AccessRequest::DeleteExtent { extent: name }, out)
+        }
     }
 }
 
@@ -147,19 +212,87 @@ pub(super) fn target(command: TargetCommand, admin: &AdminAddress, out: Out) -> 
             let text = crate::status::targets_text(&status);
             out.answer(&status.targets, &text)
         }
+        TargetCommand::Change {
+            iqn,
+            restricted,
+            max_sessions,
+        } => {
+            let request = AccessRequest::ChangeTarget {
+                target: iqn.to_string(),
+                restricted,
+                sessions_max: max_sessions,
+            };
+            change_one(admin, request, out)
+        }
+        TargetCommand::Delete { iqn } => {
+            let target = iqn.to_string();
+            change_one(admin, AccessRequest::DeleteTarget { target }, out)
+        }
     }
 }
 
 /// `holdfast lun …`
 pub(super) fn lun(command: LunCommand, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
-    let LunCommand::Create { iqn, extent, lun } = command;
-    let request = MapLunRequest {
-        iqn: iqn.to_string(),
-        lun,
-        extent,
+    let request = match command {
+        LunCommand::Create {
+            iqn,
+            extent,
+            lun,
+            group: Some(group),
+            read_only,
+        } => AccessRequest::MapGroupLun {
+            target: iqn.to_string(),
+            group,
+            lun,
+            extent,
+            read_only,
+        },
+        LunCommand::Create {
+            iqn,
+            extent,
+            lun,
+            group: None,
+            read_only,
+        } => {
+            let target = iqn.to_string();
+            let map = MapLunRequest {
+                iqn: target.clone(),
+                lun,
+                extent,
+            };
+            let done = block_on(async { AdminClient::connect(admin).await?.map_lun(map).await })?;
+            if !read_only {
+                return print_done(&done, out);
+            }
+            AccessRequest::SetLunReadOnly {
+                target,
+                group: None,
+                lun,
+                read_only,
+            }
+        }
+        LunCommand::Change {
+            iqn,
+            lun,
+            group,
+            read_only,
+        } => AccessRequest::SetLunReadOnly {
+            target: iqn.to_string(),
+            group,
+            lun,
+            read_only,
+        },
+        LunCommand::Delete { iqn, lun, group } => AccessRequest::UnmapLun {
+            target: iqn.to_string(),
+            group,
+            lun,
+        },
+        LunCommand::Share { iqn, group } => AccessRequest::ShareLuns {
+            target: iqn.to_string(),
+            group,
+        },
     };
-    let done = block_on(async { AdminClient::connect(admin).await?.map_lun(request).await })?;
-    print_done(&done, out)
+    change_one(admin, request, out)
 }
 
 /// `holdfast switchover …`

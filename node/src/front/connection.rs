@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use holdfast_iscsi::target::{Connection, PortalConfig};
+use holdfast_iscsi::chap::Challenge;
+use holdfast_iscsi::target::{Connection, Origin, PortalConfig};
 use holdfast_types::Mono;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
@@ -51,7 +52,11 @@ pub(super) async fn serve(
     let (id, mut inbound) = front.registry.connect();
     let now = front.now();
     let directory = front.state.borrow().directory(front.lease.holds(now));
-    let iscsi = Connection::new(Arc::clone(&config), directory, now);
+    let origin = Origin {
+        peer: peer.ip(),
+        challenge: Challenge::from_random(rand::random()),
+    };
+    let iscsi = Connection::new(Arc::clone(&config), directory, origin, now);
     let mut session = Session::new(
         Arc::clone(&front),
         id,
@@ -130,7 +135,12 @@ async fn run(
                     return End::Reset("the node ends");
                 }
                 let authority = front.lease.holds(front.now());
-                session.iscsi.set_directory(state.borrow_and_update().directory(authority));
+                let directory = state.borrow_and_update().directory(authority);
+                if !session.is_still_admitted(&directory) {
+                    session.iscsi.announce_end();
+                    return End::Closed("the initiator may not use the target any more".to_owned());
+                }
+                session.iscsi.set_directory(directory);
                 if let Err(MustReset(why)) = session.tick(front.now()) {
                     return End::Reset(why);
                 }

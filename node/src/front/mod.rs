@@ -2,6 +2,7 @@
 //!
 //! The protocol lives in `iscsi`, what a disk answers in `scsi`, what a write is in `replication`: here they are put together.
 
+mod access;
 mod connection;
 mod portals;
 mod registry;
@@ -10,6 +11,8 @@ mod state;
 mod tasks;
 mod tmf;
 
+#[cfg(test)]
+mod access_test;
 #[cfg(test)]
 mod front_test;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use holdfast_iscsi::pdu::LoginStatus;
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionSerial, SessionTable};
 use holdfast_iscsi::target::TmfId;
 use holdfast_replication::core::api::OpId;
@@ -126,18 +127,21 @@ impl Registry {
         }
     }
 
-    /// Admits a login of a connection; `status` describes the session to people.
+    /// Admits a login of a connection, where its target has `most` sessions at most; `status` describes the session to people.
     pub(crate) fn log_in(
         &self,
         id: ConnectionId,
         login: &LoginRequested,
-        status: SessionStatus,
+        most: Option<u32>,
+        mut status: SessionStatus,
     ) -> Admission {
-        let admission = self
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .begin(login);
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let admission = if sessions.is_full_for(login, most) {
+            Admission::Refuse(LoginStatus::TOO_MANY_CONNECTIONS)
+        } else {
+            sessions.begin(login)
+        };
+        drop(sessions);
         if let Admission::New { session, .. } | Admission::Reinstate { session, .. } = admission
             && let Some(connection) = self
                 .connections
@@ -145,6 +149,7 @@ impl Registry {
                 .unwrap_or_else(PoisonError::into_inner)
                 .get_mut(&id.0)
         {
+            status.id = session.0;
             connection.session = Some((session, status));
         }
         admission
@@ -165,6 +170,19 @@ impl Registry {
                 .send(Inbound::Reset("the session is reinstated"))
                 .is_ok()
         })
+    }
+
+    /// Ends a session in order: what was answered goes out first. False where there is none of that number.
+    pub(crate) fn close_session(&self, serial: u64) -> bool {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        let mut known = connections.values().filter(|connection| !connection.ending);
+        let found = known.find(|connection| {
+            connection
+                .session
+                .as_ref()
+                .is_some_and(|(known, _)| known.0 == serial)
+        });
+        found.is_some_and(|connection| connection.inbound.send(Inbound::Close).is_ok())
     }
 
     /// Whether a session is still there.

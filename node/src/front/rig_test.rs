@@ -12,7 +12,8 @@ use holdfast_iscsi::initiator::{Event, Initiator, ScsiRequest, ScsiResult, Setti
 use holdfast_iscsi::pdu::{Cdb, ScsiStatus, TaskFunction, TaskResult};
 use holdfast_raft::lease::LeaseCell;
 use holdfast_raft::model::{
-    ClusterId, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role, SecondaryAccess,
+    ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
+    SecondaryAccess,
 };
 use holdfast_types::{
     BlockSize, ExtentId, Incarnation, IscsiName, Isid, LeaseGeneration, Lun, Mono, NodeId, Revision, TpgId,
@@ -116,6 +117,11 @@ fn commands(portal: SocketAddr, bytes: u64) -> Vec<Command> {
     ]
 }
 
+/// What secrets of tests are sealed with.
+pub(super) fn key() -> ClusterKey {
+    ClusterKey::from_random([0x6b; 32])
+}
+
 pub(super) fn target() -> IscsiName {
     TARGET.parse().unwrap()
 }
@@ -150,7 +156,7 @@ impl Rig {
         let tpg = cluster.nodes[&A].tpg;
         let registry = Arc::new(Registry::default());
         let memory = Memory::new(Arc::clone(&registry), EXTENT, bytes);
-        let (publish, state) = watch::channel(Arc::new(FrontState::derive(&cluster)));
+        let (publish, state) = watch::channel(Arc::new(FrontState::derive(&cluster, Some(&key()))));
         let (_port, port) = watch::channel(Some(tpg));
         let began = Instant::now();
         let ahead = Arc::new(AtomicU64::new(0));
@@ -194,7 +200,8 @@ impl Rig {
     pub(super) fn apply(&self, command: &Command) {
         let mut cluster = self.cluster.lock().unwrap();
         apply(&mut cluster, command);
-        self.publish.send_replace(Arc::new(FrontState::derive(&cluster)));
+        self.publish
+            .send_replace(Arc::new(FrontState::derive(&cluster, Some(&key()))));
     }
 
     /// Opens the extent on a node.
@@ -324,6 +331,16 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         let mut settings = Settings::new("iqn.2026-11.example:peer".parse().unwrap(), Some(target()));
         settings.isid = Isid([0x80, 0, 0, 0, 1, number]);
+        Self::connect(stream, settings).await
+    }
+
+    /// As [`Self::dial`], with these settings.
+    pub(super) async fn dial_with(portal: SocketAddr, settings: Settings) -> Self {
+        let stream = TcpStream::connect(portal).await.unwrap();
+        Self::connect(stream, settings).await
+    }
+
+    async fn connect(stream: TcpStream, settings: Settings) -> Self {
         let initiator = Initiator::new(settings);
         let mut peer = Self {
             stream,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_iscsi::directory::{Directory, GroupName};
 use holdfast_iscsi::pdu::{Direction, LoginStatus, ScsiStatus};
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionKind, SessionSerial, Tsih};
 use holdfast_iscsi::target::{Answer, Command, Connection, Event, TaskId};
@@ -15,8 +16,9 @@ use holdfast_types::{
 };
 
 use super::Front;
+use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
-use super::state::FrontState;
+use super::state::{FrontState, Map};
 use super::tasks::{Stage, Tasks};
 use super::tmf::{CONFIRMED_WITHIN, Tmfs};
 use crate::status::SessionStatus;
@@ -35,8 +37,20 @@ pub(super) struct MustReset(pub(super) &'static str);
 #[derive(Debug)]
 struct LoggedIn {
     instance: SessionInstance,
-    target: Option<IscsiName>,
+    /// What it came in with: who, to what, as a member of which group.
+    login: LoginRequested,
     units: HashMap<Lun, NexusLu>,
+}
+
+/// The LUN map that a session sees; `None` for a discovery session.
+fn map_of(login: &LoginRequested) -> Option<Map<'_>> {
+    match &login.kind {
+        SessionKind::Normal { target } => Some(Map {
+            target,
+            group: login.group.as_ref(),
+        }),
+        SessionKind::Discovery => None,
+    }
 }
 
 /// A login that waits for the end of the session that it takes the place of.
@@ -185,26 +199,37 @@ impl Session {
         self.start_held(now)
     }
 
+    /// Whether the initiator may still be here, now that the rules may have changed.
+    pub(super) fn is_still_admitted(&self, directory: &Directory) -> bool {
+        self.logged_in
+            .as_ref()
+            .is_none_or(|session| access::is_still_admitted(directory, &session.login, self.port))
+    }
+
     fn log_in(&mut self, login: &LoginRequested, now: Mono) {
         let target = match &login.kind {
-            SessionKind::Normal { target } => Some(target.clone()),
+            SessionKind::Normal { target } => Some(target),
             SessionKind::Discovery => None,
         };
         let status = SessionStatus {
+            id: 0,
             initiator: login.initiator.to_string(),
-            target: target.as_ref().map(IscsiName::to_string),
+            target: target.map(IscsiName::to_string),
             portal: self.ends.0.clone(),
             peer: self.ends.1.clone(),
             node: self.front.node.to_string(),
+            group: login.group.as_ref().map(GroupName::to_string),
+            user: login.user.clone(),
         };
         let registry = Arc::clone(&self.front.registry);
-        match registry.log_in(self.id, login, status) {
+        let most = target.and_then(|target| self.front.state.borrow().sessions_max(target));
+        match registry.log_in(self.id, login, most, status) {
             Admission::New { session, tsih } => {
-                self.begin_session(session, target);
+                self.begin_session(session, login);
                 self.iscsi.accept_login(tsih, now);
             }
             Admission::Reinstate { old, session, tsih } => {
-                self.begin_session(session, target);
+                self.begin_session(session, login);
                 // The old session's tasks are gone before the new one is answered (RFC 7143, 6.3.5).
                 registry.reset_session(old);
                 self.reinstating = Some(Reinstating {
@@ -219,7 +244,7 @@ impl Session {
         }
     }
 
-    fn begin_session(&mut self, session: SessionSerial, target: Option<IscsiName>) {
+    fn begin_session(&mut self, session: SessionSerial, login: &LoginRequested) {
         let instance = SessionInstance {
             node: self.front.node,
             incarnation: self.front.incarnation,
@@ -227,22 +252,21 @@ impl Session {
         };
         self.logged_in = Some(LoggedIn {
             instance,
-            target,
+            login: login.clone(),
             units: HashMap::new(),
         });
     }
 
     /// Starts a command, for the first time or again after it was held.
     fn start(&mut self, state: &FrontState, command: Command, now: Mono) -> Result<(), MustReset> {
-        let Some(LoggedIn {
+        // The protocol engine lets no command through in a discovery session.
+        let nobody = MustReset("a command without a session");
+        let LoggedIn {
             instance,
-            target: Some(target),
+            login,
             units,
-        }) = &mut self.logged_in
-        else {
-            // The protocol engine lets no command through in a discovery session.
-            return Err(MustReset("a command without a session"));
-        };
+        } = self.logged_in.as_mut().ok_or(nobody)?;
+        let map = map_of(login).ok_or(nobody)?;
         let data_out = if matches!(command.direction, Direction::Write | Direction::Both) {
             command.expected_length
         } else {
@@ -250,9 +274,9 @@ impl Session {
         };
         let registry = &self.front.registry;
         let lun = Lun::from_field(command.lun).ok();
-        let view = lun.and_then(|lun| state.view(target, lun, self.port, |extent| registry.resets(extent)));
+        let view = lun.and_then(|lun| state.view(map, lun, self.port, |extent| registry.resets(extent)));
         let Some(view) = view else {
-            let response = start_absent(command.cdb.as_bytes(), state.luns(target));
+            let response = start_absent(command.cdb.as_bytes(), state.luns(map));
             self.respond(command.task, response);
             return Ok(());
         };
@@ -364,12 +388,13 @@ impl Session {
         else {
             return;
         };
-        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else {
+        let Some(login) = self.logged_in.as_ref().map(|session| session.login.clone()) else {
             return;
         };
+        let Some(map) = map_of(&login) else { return };
         let state = Arc::clone(&self.front.state.borrow());
         let registry = Arc::clone(&self.front.registry);
-        let view = state.view(&target, lun, self.port, |extent| registry.resets(extent));
+        let view = state.view(map, lun, self.port, |extent| registry.resets(extent));
         let Some(view) = view.filter(|view| view.extent == extent && view.counters.resets == resets) else {
             // The unit was reset or taken away meanwhile: the task went with it.
             self.iscsi.abort(task);
@@ -486,16 +511,12 @@ impl Session {
     /// Makes a unit attention pending for every LUN of this nexus that shows the extent.
     fn raise(&mut self, extent: ExtentId, attention: UnitAttention) {
         let state = Arc::clone(&self.front.state.borrow());
-        let Some(LoggedIn {
-            target: Some(target),
-            units,
-            ..
-        }) = &mut self.logged_in
-        else {
+        let Some(LoggedIn { login, units, .. }) = &mut self.logged_in else {
             return;
         };
+        let Some(map) = map_of(login) else { return };
         for (lun, nexus) in units {
-            let view = state.view(target, *lun, self.port, |_| 0);
+            let view = state.view(map, *lun, self.port, |_| 0);
             if view.is_some_and(|view| view.extent == extent) {
                 nexus.raise(attention);
             }
@@ -505,15 +526,16 @@ impl Session {
     /// Drops this connection's tasks on a unit that storage does not have; what it has, ends there. Whether there were any.
     pub(super) fn abort_unit(&mut self, extent: ExtentId) -> bool {
         let state = Arc::clone(&self.front.state.borrow());
-        let Some(target) = self.logged_in.as_ref().and_then(|session| session.target.clone()) else {
+        let Some(login) = self.logged_in.as_ref().map(|session| session.login.clone()) else {
             return false;
         };
+        let Some(map) = map_of(&login) else { return false };
         let mut ended = false;
         let all: Vec<(TaskId, u64)> = self.iscsi.tasks().map(|(task, lun, _)| (task, lun)).collect();
         for (task, lun) in all {
             let on_unit = Lun::from_field(lun)
                 .ok()
-                .and_then(|lun| state.view(&target, lun, self.port, |_| 0))
+                .and_then(|lun| state.view(map, lun, self.port, |_| 0))
                 .is_some_and(|view| view.extent == extent);
             if on_unit && !matches!(self.tasks.stage(task), Some(Stage::Storage { .. })) {
                 self.tasks.take(task);
@@ -525,10 +547,10 @@ impl Session {
 
     /// The extent behind a LUN of this session's target.
     pub(super) fn extent_of(&self, lun: u64) -> Option<ExtentId> {
-        let target = self.logged_in.as_ref()?.target.as_ref()?;
+        let map = map_of(&self.logged_in.as_ref()?.login)?;
         let state = self.front.state.borrow();
         state
-            .view(target, Lun::from_field(lun).ok()?, self.port, |_| 0)
+            .view(map, Lun::from_field(lun).ok()?, self.port, |_| 0)
             .map(|view| view.extent)
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use holdfast_alua::{PortGroup, SecondaryAccess};
-use holdfast_iscsi::directory::{Access, Directory, Portal, TargetEntry};
-use holdfast_raft::model::{ClusterState, Role};
+use holdfast_iscsi::directory::{Directory, GroupName};
+use holdfast_raft::model::{ClusterKey, ClusterState, TargetAccess};
 use holdfast_scsi::{Counters, LuView};
 use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, TpgId};
 
@@ -17,16 +17,33 @@ pub(crate) struct FrontState {
     targets: HashMap<IscsiName, TargetFront>,
 }
 
+/// A target: its own LUN map, and what groups see instead of it.
 #[derive(Debug, Default)]
 struct TargetFront {
+    own: MapFront,
+    groups: HashMap<GroupName, MapFront>,
+    sessions_max: Option<u32>,
+}
+
+/// A LUN map.
+#[derive(Debug, Default, Clone)]
+struct MapFront {
     units: BTreeMap<Lun, UnitFront>,
     luns: Vec<Lun>,
     lun_changes: u64,
+    write_changes: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct UnitFront {
-    extent: ExtentId,
+    extent: Arc<ExtentFront>,
+    read_only: bool,
+}
+
+/// An extent, however many maps show it.
+#[derive(Debug)]
+struct ExtentFront {
+    id: ExtentId,
     blocks: u64,
     block_size: BlockSize,
     groups: Vec<PortGroup>,
@@ -36,40 +53,36 @@ struct UnitFront {
     capacity_changes: u64,
 }
 
+/// Which LUN map: a target's, as an initiator group sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Map<'a> {
+    /// The target.
+    pub(crate) target: &'a IscsiName,
+    /// The group; `None` where everyone may use the target.
+    pub(crate) group: Option<&'a GroupName>,
+}
+
 impl FrontState {
-    /// Out of committed state.
-    pub(crate) fn derive(state: &ClusterState) -> Self {
-        let portals: Vec<Portal> = state
-            .nodes
-            .values()
-            .filter(|node| node.role == Role::Data)
-            .flat_map(|node| {
-                node.addresses.portals.iter().map(|address| Portal {
-                    address: *address,
-                    tpg: node.tpg,
-                })
-            })
+    /// Out of committed state; `key` opens the secrets in it.
+    pub(crate) fn derive(state: &ClusterState, key: Option<&ClusterKey>) -> Self {
+        let directory = super::access::directory(state, key, false);
+        let extents: BTreeMap<ExtentId, Arc<ExtentFront>> = state
+            .extents
+            .keys()
+            .filter_map(|id| Some((*id, Arc::new(ExtentFront::derive(state, *id)?))))
             .collect();
-        let entry = || TargetEntry {
-            alias: None,
-            portals: portals.clone(),
-            access: Access::Everyone,
-        };
-        let known: BTreeMap<_, _> = state.targets.keys().map(|name| (name.clone(), entry())).collect();
+        let targets = state
+            .targets
+            .keys()
+            .map(|name| (name.clone(), TargetFront::derive(state, name, &extents)))
+            .collect();
         Self {
-            directory: Arc::new(Directory {
-                targets: known.clone(),
-                authoritative: false,
-            }),
             directory_with_authority: Arc::new(Directory {
-                targets: known,
                 authoritative: true,
+                ..directory.clone()
             }),
-            targets: state
-                .targets
-                .keys()
-                .map(|name| (name.clone(), TargetFront::derive(state, name)))
-                .collect(),
+            directory: Arc::new(directory),
+            targets,
         }
     }
 
@@ -83,73 +96,143 @@ impl FrontState {
         })
     }
 
-    /// The LUNs of a target.
-    pub(crate) fn luns(&self, target: &IscsiName) -> &[Lun] {
-        self.targets.get(target).map_or(&[], |target| &target.luns)
+    fn map(&self, map: Map<'_>) -> Option<&MapFront> {
+        let target = self.targets.get(map.target)?;
+        Some(
+            map.group
+                .and_then(|group| target.groups.get(group))
+                .unwrap_or(&target.own),
+        )
+    }
+
+    /// The LUNs of a map.
+    pub(crate) fn luns(&self, map: Map<'_>) -> &[Lun] {
+        self.map(map).map_or(&[], |map| &map.luns)
+    }
+
+    /// Most sessions of a target on this node.
+    pub(crate) fn sessions_max(&self, target: &IscsiName) -> Option<u32> {
+        self.targets.get(target)?.sessions_max
     }
 
     /// A unit as a command through `port` finds it. `resets` counts LOGICAL UNIT RESETs by extent.
     pub(crate) fn view<'a>(
         &'a self,
-        target: &'a IscsiName,
+        map: Map<'a>,
         lun: Lun,
         port: TpgId,
         resets: impl FnOnce(ExtentId) -> u64,
     ) -> Option<LuView<'a>> {
-        let found = self.targets.get(target)?;
+        let found = self.map(map)?;
         let unit = found.units.get(&lun)?;
+        let extent = &unit.extent;
         Some(LuView {
-            extent: unit.extent,
-            blocks: unit.blocks,
-            block_size: unit.block_size,
-            target,
+            extent: extent.id,
+            blocks: extent.blocks,
+            block_size: extent.block_size,
+            target: map.target,
             lun,
             luns: &found.luns,
-            groups: &unit.groups,
-            secondary: unit.secondary,
+            groups: &extent.groups,
+            secondary: extent.secondary,
             port,
-            thin: unit.thin,
-            write_protected: false,
+            thin: extent.thin,
+            write_protected: unit.read_only,
             write_back: false,
             counters: Counters {
-                groups: unit.group_changes,
-                capacity: unit.capacity_changes,
+                groups: extent.group_changes,
+                capacity: extent.capacity_changes,
                 luns: found.lun_changes,
-                mode: 0,
-                resets: resets(unit.extent),
+                mode: found.write_changes,
+                resets: resets(extent.id),
             },
         })
     }
 }
 
-impl TargetFront {
-    fn derive(state: &ClusterState, name: &IscsiName) -> Self {
-        let Some(target) = state.targets.get(name) else {
-            return Self::default();
-        };
-        let units: BTreeMap<Lun, UnitFront> = target
-            .luns
-            .iter()
-            .filter_map(|(lun, id)| {
-                let unit = state.lu(*id)?;
-                let extent = unit.extent;
-                let front = UnitFront {
-                    extent: *id,
-                    blocks: extent.size_bytes >> extent.block_size.shift(),
-                    block_size: extent.block_size,
-                    groups: unit.groups,
-                    secondary: extent.secondary,
-                    thin: extent.thin,
-                    group_changes: extent.alua_changes,
-                    capacity_changes: extent.capacity_changes,
-                };
-                Some((*lun, front))
+impl ExtentFront {
+    fn derive(state: &ClusterState, id: ExtentId) -> Option<Self> {
+        let unit = state.lu(id)?;
+        let extent = unit.extent;
+        Some(Self {
+            id,
+            blocks: extent.size_bytes >> extent.block_size.shift(),
+            block_size: extent.block_size,
+            groups: unit.groups,
+            secondary: extent.secondary,
+            thin: extent.thin,
+            group_changes: extent.alua_changes,
+            capacity_changes: extent.capacity_changes,
+        })
+    }
+}
+
+impl MapFront {
+    /// `units` by LUN: the extent, and whether it can only be read.
+    fn new(
+        units: impl Iterator<Item = (Lun, ExtentId, bool)>,
+        extents: &BTreeMap<ExtentId, Arc<ExtentFront>>,
+        lun_changes: u64,
+        write_changes: u64,
+    ) -> Self {
+        let units: BTreeMap<Lun, UnitFront> = units
+            .filter_map(|(lun, id, read_only)| {
+                let extent = Arc::clone(extents.get(&id)?);
+                Some((lun, UnitFront { extent, read_only }))
             })
             .collect();
         Self {
             luns: units.keys().copied().collect(),
             units,
-            lun_changes: target.lun_changes,
+            lun_changes,
+            write_changes,
+        }
+    }
+}
+
+impl TargetFront {
+    fn derive(
+        state: &ClusterState,
+        name: &IscsiName,
+        extents: &BTreeMap<ExtentId, Arc<ExtentFront>>,
+    ) -> Self {
+        let Some(target) = state.targets.get(name) else {
+            return Self::default();
+        };
+        let open = TargetAccess::default();
+        let access = state.access.targets.get(name).unwrap_or(&open);
+        let own = |all_read_only: bool, lun_changes: u64| {
+            let units = target
+                .luns
+                .iter()
+                .map(|(lun, id)| (*lun, *id, all_read_only || access.read_only.contains(lun)));
+            MapFront::new(units, extents, lun_changes, access.write_changes)
+        };
+        let groups = access.groups.iter().filter_map(|(name, grant)| {
+            let read_only = state.access.groups.get(name)?.read_only;
+            // Differs whenever the group's map differs: its own does not follow that of the target.
+            let shared = if grant.luns.is_none() {
+                target.lun_changes
+            } else {
+                0
+            };
+            let changes = (grant.lun_changes << 32) + shared;
+            let map = match &grant.luns {
+                Some(luns) => MapFront::new(
+                    luns.iter()
+                        .map(|(lun, unit)| (*lun, unit.extent, read_only || unit.read_only)),
+                    extents,
+                    changes,
+                    access.write_changes,
+                ),
+                None => own(read_only, changes),
+            };
+            Some((GroupName::from(name.as_str()), map))
+        });
+        Self {
+            groups: groups.collect(),
+            own: own(false, target.lun_changes),
+            sessions_max: access.sessions_max,
         }
     }
 }

@@ -78,8 +78,8 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    /// Keeps it, stable when this returns. The same again is fine, another one is refused.
-    pub(crate) fn store(self, dir: &Path) -> anyhow::Result<()> {
+    /// Whether a node with this directory may take it: it has none yet, or this one.
+    pub(crate) fn check(self, dir: &Path) -> anyhow::Result<()> {
         if let Some(kept) = Self::load(dir)? {
             ensure!(
                 kept == self,
@@ -87,6 +87,14 @@ impl Identity {
                 kept.node,
                 kept.cluster
             );
+        }
+        Ok(())
+    }
+
+    /// Keeps it, stable when this returns. The same again is fine, another one is refused.
+    pub(crate) fn store(self, dir: &Path) -> anyhow::Result<()> {
+        self.check(dir)?;
+        if Self::load(dir)?.is_some() {
             return Ok(());
         }
         let path = Self::path(dir);

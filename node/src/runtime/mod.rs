@@ -1,5 +1,6 @@
 //! `holdfast node`: this machine's node, in the foreground.
 
+mod cluster_key;
 mod control;
 mod data;
 mod identity;

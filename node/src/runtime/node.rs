@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use holdfast_proto::admin::Identity as IdentityMessage;
-use holdfast_raft::model::{ClusterId, ClusterState};
+use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState};
 use holdfast_types::NodeId;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
-use super::{Identity, Running};
+use super::{Identity, Running, cluster_key};
 use crate::config::{NodeConfig, Role};
 use crate::socket::Reach;
 use crate::status::{Seen, StatusDocument, derive};
@@ -82,8 +82,25 @@ impl Node {
     }
 
     /// Joins a cluster, once.
-    pub(crate) async fn adopt(self: &Arc<Self>, cluster: ClusterId, node: NodeId) -> anyhow::Result<()> {
-        self.start(Identity::new(cluster, node)).await
+    pub(crate) async fn adopt(
+        self: &Arc<Self>,
+        cluster: ClusterId,
+        node: NodeId,
+        key: Option<ClusterKey>,
+    ) -> anyhow::Result<()> {
+        let identity = Identity::new(cluster, node);
+        identity.check(&self.config.dir)?;
+        // An init that was broken off may have left a key that nothing is sealed with. Once the cluster is made its key stays.
+        if let Some(key) = key
+            && !identity.was_member(&self.config.dir)
+            && self.running().await.is_none_or(|running| !running.is_made())
+        {
+            cluster_key::store(&self.config.dir, &key)?;
+            if let Some(running) = self.running().await {
+                running.set_key(key);
+            }
+        }
+        self.start(identity).await
     }
 
     /// One at a time: what is kept in the directory is what runs. From the moment that it is kept the node says so, also where it cannot

@@ -13,13 +13,14 @@ use holdfast_proto::admin::SwitchoverRequest;
 use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError};
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
-use holdfast_raft::model::{ClusterState, Command, Init, Reply};
+use holdfast_raft::model::{AccessCommand, ClusterKey, ClusterState, Command, Init, Reply};
 use holdfast_types::{ExtentId, Incarnation, NodeId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Identity;
+use super::cluster_key;
 use super::control::{Parts, follow_state};
 use super::data::Data;
 use crate::admin::{AdminAddress, AdminClient};
@@ -36,6 +37,8 @@ pub(crate) struct Running {
     control: Control,
     lease: Lease,
     registry: Arc<Registry>,
+    /// What the cluster's secrets are sealed with, where this node has it.
+    key: watch::Sender<Option<ClusterKey>>,
     data: Option<Data>,
     heartbeat: Mutex<Option<HeartbeatThread>>,
     tasks: Mutex<JoinSet<()>>,
@@ -68,6 +71,7 @@ impl Running {
         let socket = std::net::UdpSocket::bind(config.listen.heartbeat)
             .with_context(|| format!("cannot listen on {} (listen.heartbeat)", config.listen.heartbeat))?;
         let heartbeat = lease.spawn(socket).context("cannot start the heartbeat thread")?;
+        let key = watch::channel(cluster_key::load(&config.dir)?).0;
         let parts = Parts {
             me,
             incarnation,
@@ -97,7 +101,7 @@ impl Running {
             ),
         };
         if let Some(data) = &data {
-            start_front(config, &parts, data, &registry, &mut tasks, &fatal);
+            start_front(config, &parts, data, &registry, &key, &mut tasks, &fatal);
         }
         tracing::info!(node = %me, %incarnation, "node is running");
         Ok(Arc::new(Self {
@@ -105,6 +109,7 @@ impl Running {
             control,
             lease,
             registry,
+            key,
             data,
             heartbeat: Mutex::new(Some(heartbeat)),
             tasks: Mutex::new(tasks),
@@ -132,6 +137,46 @@ impl Running {
     /// The committed state as applied here.
     pub(crate) fn state(&self) -> Arc<ClusterState> {
         self.control.state()
+    }
+
+    /// The key of the cluster's secrets, where this node has it.
+    pub(crate) fn key(&self) -> Option<ClusterKey> {
+        self.key.borrow().clone()
+    }
+
+    /// From now on this is the key.
+    pub(super) fn set_key(&self, key: ClusterKey) {
+        self.key.send_replace(Some(key));
+    }
+
+    /// Whether the cluster is made, as far as this node knows.
+    pub(super) fn is_made(&self) -> bool {
+        self.control.state().is_initialized()
+    }
+
+    /// Has the cluster say which key it seals with: that of the node by which it was made.
+    pub(crate) async fn announce_key(&self) -> anyhow::Result<()> {
+        let Some(key) = self.key() else { return Ok(()) };
+        let said = self.control.state().access.key;
+        match said {
+            None => match self
+                .propose(Command::Access(AccessCommand::SetKey { key: key.id() }))
+                .await?
+            {
+                Reply::Refused { refusal } => Err(refusal.into()),
+                _ => Ok(()),
+            },
+            Some(id) if id != key.id() => bail!(
+                "this node's cluster.key is not that of the cluster ({} instead of {id}): copy the file from another node, and start this one anew",
+                key.id()
+            ),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Ends a session of this node in order. False where there is none of that number.
+    pub(crate) fn close_session(&self, id: u64) -> bool {
+        self.registry.close_session(id)
     }
 
     /// Proposes a command.
@@ -257,6 +302,13 @@ impl Running {
                 seen.my_name
             ));
         }
+        let key = self.key.borrow().as_ref().map(ClusterKey::id);
+        if state.access.has_secrets() && key != state.access.key {
+            seen.alarms.push(format!(
+                "{} has not the cluster's key, so nobody can log in there by CHAP: copy cluster.key from the directory of another node, and start it anew",
+                seen.my_name
+            ));
+        }
         if let Some(data) = &self.data {
             data.describe(&mut seen);
         }
@@ -306,14 +358,16 @@ fn start_front(
     parts: &Parts,
     data: &Data,
     registry: &Arc<Registry>,
+    key: &watch::Sender<Option<ClusterKey>>,
     tasks: &mut JoinSet<()>,
     fatal: &mpsc::Sender<anyhow::Error>,
 ) {
+    let key = key.subscribe();
     let (state_to, state) = watch::channel(Arc::new(FrontState::default()));
     let (port_to, port) = watch::channel(None);
     let me = parts.me;
     let follow = follow_state(parts.control.clone(), move |state| {
-        state_to.send_replace(Arc::new(FrontState::derive(state)));
+        state_to.send_replace(Arc::new(FrontState::derive(state, key.borrow().as_ref())));
         port_to.send_replace(state.node(me).map(|node| node.tpg));
     });
     tasks.spawn(essential("the front's state", follow.boxed(), fatal.clone()));

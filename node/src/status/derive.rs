@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_raft::model::{ClusterState, Extent, Role as ModelRole};
+use holdfast_raft::model::{ClusterState, Extent, Node, Role as ModelRole};
 use holdfast_replication::core::api::{RoleName, Status as CoreStatus};
 use holdfast_types::{ExtentId, Naa, NodeId};
 
 use super::document::{
-    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus,
-    ResyncStatus, SessionStatus, StatusDocument, TargetStatus,
+    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, PortalStatus, ReplicaState,
+    ReplicaStatus, ResyncStatus, SessionStatus, StatusDocument, TargetStatus,
 };
 use crate::config::Role;
 
@@ -64,6 +64,7 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
                 .iter()
                 .map(|(lun, extent)| lun_status(state, lun.value(), *extent, &name))
                 .collect(),
+            access: super::access::target_access(state, iqn),
         })
         .collect();
     let (health, reasons) = judge(state, &seen, &nodes, &extents);
@@ -84,7 +85,26 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         nodes,
         extents,
         targets,
+        access: super::access::access(state),
+        portals: portals(state),
     }
+}
+
+fn portals(state: &ClusterState) -> Vec<PortalStatus> {
+    let of_node = |node: &Node| {
+        let (name, group) = (node.name.clone(), node.tpg.value());
+        let portal = move |address: &std::net::SocketAddr| PortalStatus {
+            node: name.clone(),
+            address: *address,
+            group,
+        };
+        node.addresses
+            .portals
+            .iter()
+            .map(portal)
+            .collect::<Vec<PortalStatus>>()
+    };
+    state.nodes.values().flat_map(of_node).collect()
 }
 
 fn node_status(state: &ClusterState, seen: &Seen, id: NodeId) -> NodeStatus {

@@ -3,6 +3,8 @@
 use holdfast_types::{ExtentId, IscsiName};
 use serde::{Deserialize, Serialize};
 
+use super::access::{AccessStatus, TargetAccessStatus};
+
 /// How the cluster is, worst of all extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,6 +47,20 @@ pub(crate) struct StatusDocument {
     pub(crate) nodes: Vec<NodeStatus>,
     pub(crate) extents: Vec<ExtentStatus>,
     pub(crate) targets: Vec<TargetStatus>,
+    /// Initiator groups and CHAP users.
+    #[serde(default)]
+    pub(crate) access: AccessStatus,
+    #[serde(default)]
+    pub(crate) portals: Vec<PortalStatus>,
+}
+
+/// An iSCSI portal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PortalStatus {
+    pub(crate) node: String,
+    pub(crate) address: std::net::SocketAddr,
+    /// Its portal group: TPGT, and target port group of its units.
+    pub(crate) group: u16,
 }
 
 /// A node.
@@ -117,11 +133,20 @@ pub(crate) struct ResyncStatus {
 /// An initiator's session on the answering node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionStatus {
+    /// Names it to `session close` on that node; never used again while the node runs.
+    #[serde(default)]
+    pub(crate) id: u64,
     pub(crate) initiator: String,
     pub(crate) target: Option<String>,
     pub(crate) portal: String,
     pub(crate) peer: String,
     pub(crate) node: String,
+    /// The initiator group that let it in; `None` where everyone may use the target.
+    #[serde(default)]
+    pub(crate) group: Option<String>,
+    /// The CHAP user that it has proven to be.
+    #[serde(default)]
+    pub(crate) user: Option<String>,
 }
 
 /// A target.
@@ -129,6 +154,8 @@ pub(crate) struct SessionStatus {
 pub(crate) struct TargetStatus {
     pub(crate) iqn: IscsiName,
     pub(crate) luns: Vec<LunStatus>,
+    #[serde(default)]
+    pub(crate) access: TargetAccessStatus,
 }
 
 /// A LUN of a target.

@@ -1,9 +1,11 @@
 //! The cluster at a glance: one document, derived on a node, printed by commands.
 
+mod access;
 mod derive;
 mod document;
 mod text;
 
+pub(crate) use access::{ChapStatus, chap_text, groups_text};
 pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{ExtentStatus, Health, NodeState, ReplicaState, SessionStatus, StatusDocument};
 #[cfg(test)]

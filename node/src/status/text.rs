@@ -140,8 +140,11 @@ pub(crate) fn targets_text(status: &StatusDocument) -> String {
     let mut text = String::new();
     for target in &status.targets {
         let _ = writeln!(text, "TARGET {}", target.iqn);
+        text.push_str(&super::access::target_text(&target.access));
         for lun in &target.luns {
-            let _ = write!(text, "  LUN {} is {}:", lun.lun, lun.extent);
+            let read_only = target.access.read_only.contains(&lun.lun);
+            let how = if read_only { " (read-only)" } else { "" };
+            let _ = write!(text, "  LUN {} is {}{how}:", lun.lun, lun.extent);
             for group in &lun.groups {
                 let preferred = if group.preferred { ", preferred" } else { "" };
                 let _ = write!(

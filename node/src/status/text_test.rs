@@ -61,7 +61,10 @@ pub(crate) fn sample() -> StatusDocument {
                     group("b", 2, "active/non-optimized"),
                 ],
             }],
+            access: Default::default(),
         }],
+        access: Default::default(),
+        portals: vec![],
     }
 }
 

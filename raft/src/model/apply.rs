@@ -58,6 +58,7 @@ impl ClusterState {
                 Ok(Reply::DONE)
             }
             Command::DeleteTarget { name } => self.delete_target(name),
+            Command::Access(command) => self.apply_access(command),
             Command::MapLun { target, lun, extent } => self.map_lun(target, *lun, *extent),
             Command::UnmapLun { target, lun } => self.unmap_lun(target, *lun),
             Command::Suspect { node, generation } => self.suspect(index, *node, *generation),
@@ -208,6 +209,12 @@ impl ClusterState {
                 by: format!("LUN {lun} of {target}"),
             });
         }
+        if let Some((target, group, lun)) = self.shown_to_group(extent) {
+            return Err(Refusal::InUse {
+                what: format!("extent {extent}"),
+                by: format!("LUN {lun} of {target} for initiator group '{group}'"),
+            });
+        }
         self.extents
             .remove(&extent)
             .ok_or(Refusal::NoSuchExtent { extent })?;
@@ -223,6 +230,7 @@ impl ClusterState {
             });
         }
         self.targets.remove(name);
+        self.access.targets.remove(name);
         Ok(Reply::DONE)
     }
 
@@ -267,6 +275,7 @@ impl ClusterState {
             });
         }
         target.lun_changes += 1;
+        self.forget_lun(name, lun);
         Ok(Reply::DONE)
     }
 

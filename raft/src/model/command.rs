@@ -9,6 +9,7 @@ use holdfast_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::access::AccessCommand;
 use super::state::{ClusterId, NodeAddresses, Role};
 
 /// The state of an extent that a proposal starts from (E2). Anything else at apply refuses the item.
@@ -123,6 +124,8 @@ pub enum Command {
         /// Its iSCSI name.
         name: IscsiName,
     },
+    /// Who may use what.
+    Access(AccessCommand),
     /// Shows an extent as a LUN.
     MapLun {
         /// Of which target.

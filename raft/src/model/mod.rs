@@ -4,19 +4,27 @@
 //! that applied the same entries holds the same state. Commands are stored in the Raft log as JSON; field names are therefore part of
 //! the disk format, and whatever is added later carries `#[serde(default)]`.
 
+mod access;
 mod apply;
+mod apply_access;
 mod apply_sets;
 mod command;
 mod name;
 mod reply;
+mod sealed;
 mod state;
 mod view;
 
 pub use holdfast_alua::SecondaryAccess;
 
+pub use access::{
+    Access, AccessCommand, CHAP_NAME_MAX, Chap, ChapMutual, ChapScope, Grant, GroupChange, GroupLun,
+    InitiatorGroup, NewGroup, TargetAccess, TargetChange,
+};
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
 pub use name::{NAME_MAX, check_name};
 pub use reply::{ItemOutcome, ItemResult, Refusal, Reply};
+pub use sealed::{ClusterKey, KeyId, SealedSecret};
 pub use state::{
     ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT, Settings,
     Target, VoterSet,

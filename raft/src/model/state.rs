@@ -12,6 +12,8 @@ use holdfast_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::access::Access;
+
 /// Format of a stored [`ClusterState`]. A reader refuses a newer one.
 pub const STATE_FORMAT: u32 = 1;
 
@@ -235,6 +237,9 @@ pub struct ClusterState {
     /// Targets.
     #[serde(default)]
     pub targets: BTreeMap<IscsiName, Target>,
+    /// Who may use what.
+    #[serde(default)]
+    pub access: Access,
     /// The target port group id given last.
     #[serde(default)]
     pub last_tpg: TpgId,
@@ -251,6 +256,7 @@ impl Default for ClusterState {
             voters: VoterSet::default(),
             extents: BTreeMap::new(),
             targets: BTreeMap::new(),
+            access: Access::default(),
             last_tpg: TpgId(0),
         }
     }
