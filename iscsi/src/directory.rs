@@ -65,7 +65,8 @@ pub enum Authentication {
     None,
     /// That it knows the secret of one of these users.
     Chap(Arc<Chap>),
-    /// As with `Chap`, but this node cannot read the secrets: logins end with the connection, so that the initiator tries another node (I8).
+    /// As with `Chap`, but this node cannot read the secrets: logins end with the connection, so that the initiator tries
+    /// another node (I8).
     Unreadable,
 }
 

@@ -2,6 +2,7 @@
 //! of other projects.
 
 pub mod cluster;
+pub mod fuzz;
 pub mod identity;
 pub mod lan;
 pub mod netns;

@@ -9,6 +9,7 @@ use holdfast_tests::tools::{self, Finished};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const HOST: &str = "iqn.2026-11.example:host";
+const STRANGER: &str = "iqn.2026-11.example:other";
 
 async fn holdfast(demo: &Demo, arguments: &[&str]) -> Result<Finished> {
     let document = demo.document_now()?;
@@ -20,6 +21,33 @@ async fn holdfast(demo: &Demo, arguments: &[&str]) -> Result<Finished> {
 
 async fn inquiry(tool: &Path, initiator: &str, url: &str) -> Result<Finished> {
     tools::run(tool, &["-i", initiator, url], LIMIT).await
+}
+
+/// The one host with its secret comes in and sees the target; nobody else does either.
+async fn holds_on(demo: &Demo, node: &str, inq: &Path, ls: &Path) -> Result<()> {
+    let portal = demo.portal(node)?;
+    let target = demo.document_now()?.target;
+    let url = |user: &str| format!("iscsi://{user}{portal}/{target}/0");
+    inquiry(inq, HOST, &url("host%correct-horse@")).await?.success()?;
+    for (initiator, user) in [
+        (HOST, ""),
+        (HOST, "host%wrong-horse-12@"),
+        (HOST, "nobody%correct-horse@"),
+        (STRANGER, "host%correct-horse@"),
+    ] {
+        let refused = inquiry(inq, initiator, &url(user)).await?;
+        ensure!(refused.code != Some(0), "{node}: {initiator} {user} came in");
+    }
+    let list = async |initiator| {
+        let url = format!("iscsi://{portal}");
+        tools::run(ls, &["-i", initiator, &url], LIMIT).await?.success()
+    };
+    ensure!(list(HOST).await?.contains(&target), "{node} hides the target");
+    ensure!(
+        !list(STRANGER).await?.contains(&target),
+        "{node} shows the target to a stranger"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,29 +87,7 @@ async fn groups_and_chap_hold_for_libiscsi_on_every_node() -> Result<()> {
         holdfast(&demo, &arguments).await?.success()?;
     }
     for node in ["a", "b"] {
-        let portal = demo.portal(node)?;
-        inquiry(&inq, HOST, &url(node, "host%correct-horse@")?)
-            .await?
-            .success()?;
-        for (initiator, user) in [
-            (HOST, ""),
-            (HOST, "host%wrong-horse-12@"),
-            (HOST, "nobody%correct-horse@"),
-            ("iqn.2026-11.example:other", "host%correct-horse@"),
-        ] {
-            let refused = inquiry(&inq, initiator, &url(node, user)?).await?;
-            ensure!(refused.code != Some(0), "{node}: {initiator} {user} came in");
-        }
-        let list = |initiator: &'static str| {
-            let url = format!("iscsi://{portal}");
-            let ls = ls.clone();
-            async move { tools::run(&ls, &["-i", initiator, &url], LIMIT).await?.success() }
-        };
-        ensure!(list(HOST).await?.contains(&target), "{node} hides the target");
-        ensure!(
-            !list("iqn.2026-11.example:other").await?.contains(&target),
-            "{node} shows the target to a stranger"
-        );
+        holds_on(&demo, node, &inq, &ls).await?;
     }
     let shown = holdfast(&demo, &["status", "--json"]).await?.success()?
         + &holdfast(&demo, &["auth", "list"]).await?.success()?

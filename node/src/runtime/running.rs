@@ -167,7 +167,8 @@ impl Running {
                 _ => Ok(()),
             },
             Some(id) if id != key.id() => bail!(
-                "this node's cluster.key is not that of the cluster ({} instead of {id}): copy the file from another node, and start this one anew",
+                "this node's cluster.key is not that of the cluster ({} instead of {id}): copy \
+                 that of another node, and start this one anew",
                 key.id()
             ),
             Some(_) => Ok(()),
@@ -305,7 +306,8 @@ impl Running {
         let key = self.key.borrow().as_ref().map(ClusterKey::id);
         if state.access.has_secrets() && key != state.access.key {
             seen.alarms.push(format!(
-                "{} has not the cluster's key, so nobody can log in there by CHAP: copy cluster.key from the directory of another node, and start it anew",
+                "{} has not the cluster's key, so nobody can log in there by CHAP: copy cluster.key from the directory of \
+                 another node, and start it anew",
                 seen.my_name
             ));
         }
