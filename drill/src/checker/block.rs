@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use holdfast_types::Lba;
 
+use super::reservation::Timeline;
 use super::sweep::{self, Kind, Step, Verdict};
 use super::{Call, End, History, Initial, Outcome, Record, Value};
 
@@ -51,7 +52,7 @@ pub(super) fn put_by(call: &Call, index: usize) -> Option<Value> {
         Call::Write { data, .. } | Call::CompareAndWrite { data, .. } => data.value(index),
         Call::WriteSame { block, .. } => block.value(0),
         Call::Zero { .. } => Some(Value::ZERO),
-        Call::Read { .. } | Call::Verify { .. } => None,
+        Call::Read { .. } | Call::Verify { .. } | Call::Reserve(_) => None,
     }
 }
 
@@ -60,7 +61,7 @@ pub(super) fn sectors_put_by(call: &Call, index: usize) -> &[u64] {
     match call {
         Call::Write { data, .. } | Call::CompareAndWrite { data, .. } => data.sectors(index),
         Call::WriteSame { block, .. } => block.sectors(0),
-        Call::Zero { .. } | Call::Read { .. } | Call::Verify { .. } => &[],
+        Call::Zero { .. } | Call::Read { .. } | Call::Verify { .. } | Call::Reserve(_) => &[],
     }
 }
 
@@ -85,12 +86,14 @@ impl Values {
     }
 }
 
-/// How far a call without an answer reaches, and what a refused one may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bounds {
-    /// As the rules say.
-    AsRuled,
-    /// Every call that was not answered with GOOD may take effect at any time: to tell a ghost from a loss.
+/// What bounds the time in which a call may have taken effect.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bounds<'a> {
+    /// Its answer, the rules, and reservations.
+    All(&'a Timeline),
+    /// Not reservations: to tell what got past one.
+    NoReservations,
+    /// Nothing, for a call that was not answered with GOOD: to tell a ghost from a loss.
     None,
 }
 
@@ -105,18 +108,18 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(history: &History, lba: Lba, touches: &[(u64, Touch)]) -> Self {
+    pub(super) fn new(history: &History, lba: Lba, touches: &[(u64, Touch)], timeline: &Timeline) -> Self {
         let touches: Vec<Touch> = touches.iter().map(|(_, touch)| *touch).collect();
-        Self::with_bounds(history, lba, touches, Bounds::AsRuled)
+        Self::with_bounds(history, lba, touches, Bounds::All(timeline))
     }
 
-    pub(super) fn with_bounds(history: &History, lba: Lba, touches: Vec<Touch>, bounds: Bounds) -> Self {
+    pub(super) fn with_bounds(history: &History, lba: Lba, touches: Vec<Touch>, bounds: Bounds<'_>) -> Self {
         let mut values = Values::default();
         let mut steps = Vec::with_capacity(touches.len());
         for touch in &touches {
             let record = &history.records[touch.call];
             if let Some(kind) = kind(record, touch.index, bounds, &mut values) {
-                steps.push(step(history, touch.call, kind, bounds));
+                steps.extend(step(history, touch.call, kind, bounds));
             }
         }
         let initial = match history.rules.initial {
@@ -143,9 +146,10 @@ impl Block {
 }
 
 /// What a call does to the block, if it can have done anything.
-fn kind(record: &Record, index: usize, bounds: Bounds, values: &mut Values) -> Option<Kind> {
+fn kind(record: &Record, index: usize, bounds: Bounds<'_>, values: &mut Values) -> Option<Kind> {
     let is_answered_by = |outcome: &Outcome| record.end == End::Answered(outcome.clone());
-    let (done, refused) = (is_answered_by(&Outcome::Done), is_answered_by(&Outcome::Refused));
+    let done = is_answered_by(&Outcome::Done);
+    let refused = is_answered_by(&Outcome::Refused) || is_answered_by(&Outcome::Conflict);
     match (&record.call, &record.end) {
         (Call::Read { .. }, End::Answered(Outcome::Data(data))) => {
             data.value(index).map(|value| Kind::See(values.number(value)))
@@ -166,7 +170,7 @@ fn kind(record: &Record, index: usize, bounds: Bounds, values: &mut Values) -> O
             }
         }
         (Call::Read { .. } | Call::Verify { .. }, _) => None,
-        _ if refused && bounds == Bounds::AsRuled => None,
+        _ if refused && !matches!(bounds, Bounds::None) => None,
         (Call::CompareAndWrite { expect, data, .. }, _) => {
             let old = values.number(expect.value(index)?);
             let new = values.number(data.value(index)?);
@@ -180,29 +184,28 @@ fn kind(record: &Record, index: usize, bounds: Bounds, values: &mut Values) -> O
     }
 }
 
-fn step(history: &History, call: usize, kind: Kind, bounds: Bounds) -> Step {
+/// The step of a call; `None` when a reservation kept it out all the time.
+fn step(history: &History, call: usize, kind: Kind, bounds: Bounds<'_>) -> Option<Step> {
     let record = &history.records[call];
     let required = match &record.end {
-        End::Open | End::Lost | End::Answered(Outcome::Unknown | Outcome::Refused) => false,
-        End::Answered(_) => true,
+        End::Open | End::Lost => false,
+        End::Answered(outcome) => !matches!(outcome, Outcome::Unknown | Outcome::Refused | Outcome::Conflict),
     };
-    let to = match (&record.end, bounds, history.rules.late) {
-        (End::Answered(_), _, _) if required => record.to,
-        (_, Bounds::None, _) => u64::MAX,
-        (End::Answered(_), ..) => record.to,
-        (_, _, None) => u64::MAX,
-        (_, _, Some(late)) => {
-            let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
-            record.from.saturating_add(late)
+    let (from, to) = match bounds {
+        Bounds::None if !required => (record.from, u64::MAX),
+        Bounds::None | Bounds::NoReservations => (record.from, history.latest(record)),
+        Bounds::All(timeline) => {
+            let latest = history.latest(record);
+            timeline.admitted(record.client, record.call.writes(), record.from, latest)?
         }
     };
-    Step {
+    Some(Step {
         call,
         kind,
-        from: record.from,
+        from,
         to,
         required,
-    }
+    })
 }
 
 /// A write that may have happened and whose value nobody saw explains nothing, unless somebody saw "something else".

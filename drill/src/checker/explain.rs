@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use holdfast_types::Lba;
 
 use super::block::{Block, Bounds, put_by};
+use super::reservation::Timeline;
 use super::sweep::{Kind as Does, Step, Verdict};
 use super::violation::{Kind, Violation, name};
-use super::{End, History, Outcome, Value};
+use super::{Call, End, History, Outcome, Value};
 
 /// Says what is wrong with a block whose step number `at` cannot be explained.
-pub(super) fn explain(history: &History, block: &Block, at: usize) -> Violation {
+pub(super) fn explain(history: &History, block: &Block, timeline: &Timeline, at: usize) -> Violation {
     let step = block.steps[at];
     let Some(value) = seen(&step).map(|number| block.values.value(number)) else {
         let reason = "it compared unequal while it held what was compared".to_owned();
@@ -32,6 +33,13 @@ pub(super) fn explain(history: &History, block: &Block, at: usize) -> Violation 
     {
         let reason = format!("{} was seen before it was written", name(value));
         return violation(history, block, Kind::Corrupt, reason, &[step.call], &putters);
+    }
+    if let Some(past) = past_reservation(history, block, timeline, &step, &putters) {
+        let reason = format!(
+            "{} took effect although a reservation kept it out by then",
+            name(value)
+        );
+        return violation(history, block, Kind::Reservation, reason, &past, &[step.call]);
     }
     if let Some(ghost) = ghost(history, block, &step, &putters) {
         let reason = format!(
@@ -124,6 +132,30 @@ fn torn(history: &History, block: &Block, step: &Step) -> Option<Vec<usize>> {
     (!parts.is_empty()).then_some(parts)
 }
 
+/// If all would be well without reservations: the calls that one kept out by then, and the changes of reservations.
+fn past_reservation(
+    history: &History,
+    block: &Block,
+    timeline: &Timeline,
+    step: &Step,
+    putters: &[usize],
+) -> Option<Vec<usize>> {
+    let free = Block::with_bounds(history, block.lba, block.touches.clone(), Bounds::NoReservations);
+    if free.judge_steps(&before(&free.steps, step.to)) != Verdict::Legal {
+        return None;
+    }
+    let is_kept_out = |call: &usize| {
+        let record = &history.records[*call];
+        let (from, to) = (record.from, history.latest(record));
+        timeline.admitted(record.client, record.call.writes(), from, to) != Some((from, to))
+    };
+    let mut calls: Vec<usize> = putters.iter().copied().filter(is_kept_out).collect();
+    let reserves =
+        (0..history.records.len()).filter(|at| matches!(history.records[*at].call, Call::Reserve(_)));
+    calls.extend(reserves.filter(|at| history.records[*at].from <= step.to));
+    Some(calls)
+}
+
 /// If all would be well could refused and late calls have taken effect at any time: the call that must have.
 fn ghost(history: &History, block: &Block, step: &Step, putters: &[usize]) -> Option<usize> {
     let free = Block::with_bounds(history, block.lba, block.touches.clone(), Bounds::None);
@@ -133,7 +165,7 @@ fn ghost(history: &History, block: &Block, step: &Step, putters: &[usize]) -> Op
     }
     let is_bound = |call: &&usize| {
         let record = &history.records[**call];
-        !matches!(record.end, End::Answered(ref outcome) if !matches!(outcome, Outcome::Refused | Outcome::Unknown))
+        !matches!(record.end, End::Answered(ref outcome) if !matches!(outcome, Outcome::Refused | Outcome::Conflict | Outcome::Unknown))
     };
     putters.iter().rfind(is_bound).copied().or(Some(step.call))
 }

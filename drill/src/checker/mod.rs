@@ -13,6 +13,7 @@
 mod block;
 mod contents;
 mod explain;
+mod reservation;
 mod sweep;
 mod violation;
 
@@ -21,9 +22,10 @@ use std::time::Duration;
 use holdfast_types::{BlockOp, BlockRange, BlockSize, Lba, Mono, OpOutcome};
 
 pub use contents::{Contents, Value};
+pub use reservation::{Access, Admits, Reserve};
 pub use violation::{Kind, Violation};
 
-/// Who calls: an initiator, or a reader of final contents.
+/// Who calls: an initiator (where there are reservations, a nexus: one of its paths), or a reader of final contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(pub u64);
 
@@ -74,6 +76,8 @@ pub enum Call {
         /// What to put.
         data: Contents,
     },
+    /// PERSISTENT RESERVE OUT or IN. Who reserves at all takes down all such calls.
+    Reserve(Reserve),
 }
 
 /// What a call came to, when it was answered.
@@ -90,6 +94,12 @@ pub enum Outcome {
     },
     /// An answer that says that the call has not taken effect and never will.
     Refused,
+    /// RESERVATION CONFLICT: not carried out, since a reservation keeps the client out, or its key is not the right one.
+    Conflict,
+    /// READ KEYS, in any order.
+    Keys(Vec<u64>),
+    /// READ RESERVATION: key and kind.
+    Held(Option<(u64, Access)>),
     /// An answer, or an end of the connection, after which the call cannot take effect; it may have done so before.
     Unknown,
 }
@@ -251,16 +261,74 @@ impl History {
                 .count() as u64,
             ..Summary::default()
         };
+        let timeline = reservation::Timeline::of(self)?;
+        self.check_admissions(&timeline)?;
+        summary.undecided += u64::from(timeline.is_undecided);
         for (lba, touches) in block::blocks(&self.records).iter() {
             summary.blocks += 1;
-            let steps = block::Block::new(self, lba, touches);
+            let steps = block::Block::new(self, lba, touches, &timeline);
             match steps.judge() {
                 sweep::Verdict::Legal => {}
                 sweep::Verdict::Undecided => summary.undecided += 1,
-                sweep::Verdict::Impossible(at) => return Err(explain::explain(self, &steps, at)),
+                sweep::Verdict::Impossible(at) => return Err(explain::explain(self, &steps, &timeline, at)),
             }
         }
         Ok(summary)
+    }
+
+    /// I9: what was carried out was admitted at some time, and what was refused for a reservation was kept out at some time.
+    fn check_admissions(&self, timeline: &reservation::Timeline) -> Result<(), Violation> {
+        if !self
+            .records
+            .iter()
+            .any(|record| matches!(record.call, Call::Reserve(_)))
+        {
+            return Ok(());
+        }
+        for (index, record) in self.records.iter().enumerate() {
+            let End::Answered(outcome) = &record.end else {
+                continue;
+            };
+            if matches!(record.call, Call::Reserve(_)) || record.client == Client(u64::MAX) {
+                continue;
+            }
+            let (client, writes) = (record.client, record.call.writes());
+            let reason = match outcome {
+                Outcome::Conflict if timeline.surely_admitted(client, writes, record.from, record.to) => {
+                    "it was refused although no reservation kept it out"
+                }
+                Outcome::Done | Outcome::Data(_) | Outcome::Miscompare { .. }
+                    if timeline
+                        .admitted(client, writes, record.from, record.to)
+                        .is_none() =>
+                {
+                    "it was carried out although a reservation kept it out"
+                }
+                _ => continue,
+            };
+            let block = record.call.ranges().first().map_or(Lba(0), |range| range.lba());
+            let is_reserve =
+                |other: &Record| matches!(other.call, Call::Reserve(_)) && other.from <= record.to;
+            let reserves = (0..self.records.len())
+                .rev()
+                .filter(|at| is_reserve(&self.records[*at]));
+            let lines = std::iter::once(index).chain(reserves);
+            let lines = lines.map(|at| self.line(at, block)).collect();
+            return Err(Violation::new(Kind::Reservation, block, reason.to_owned(), lines));
+        }
+        Ok(())
+    }
+
+    /// The last moment at which a call may have taken effect, in nanoseconds.
+    fn latest(&self, record: &Record) -> u64 {
+        match (&record.end, self.rules.late) {
+            (End::Answered(_), _) => record.to,
+            (_, None) => u64::MAX,
+            (_, Some(late)) => {
+                let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
+                record.from.saturating_add(late)
+            }
+        }
     }
 
     /// A call in words, as far as it concerns a block.
@@ -311,7 +379,13 @@ impl Call {
             | Self::WriteSame { range, .. }
             | Self::CompareAndWrite { range, .. } => std::slice::from_ref(range),
             Self::Zero { ranges } => ranges,
+            Self::Reserve(_) => &[],
         }
+    }
+
+    /// Whether a reservation that keeps writers out concerns it.
+    const fn writes(&self) -> bool {
+        !matches!(self, Self::Read { .. } | Self::Verify { .. } | Self::Reserve(_))
     }
 
     const fn name(&self) -> &'static str {
@@ -322,13 +396,14 @@ impl Call {
             Self::WriteSame { .. } => "WRITE SAME",
             Self::Zero { .. } => "UNMAP",
             Self::CompareAndWrite { .. } => "COMPARE AND WRITE",
+            Self::Reserve(call) => call.name(),
         }
     }
 
     fn is_whole(&self) -> bool {
         let fits = |contents: &Contents, range: &BlockRange| contents.len() as u64 == range.blocks();
         match self {
-            Self::Read { .. } | Self::Zero { .. } => true,
+            Self::Read { .. } | Self::Zero { .. } | Self::Reserve(_) => true,
             Self::WriteSame { block, .. } => block.len() == 1,
             Self::Verify { range, expect } => fits(expect, range),
             Self::Write { range, data } => fits(data, range),
@@ -338,7 +413,9 @@ impl Call {
 
     fn can_come_to(&self, outcome: &Outcome) -> bool {
         match (self, outcome) {
-            (_, Outcome::Refused | Outcome::Unknown) => true,
+            (Self::Reserve(call), outcome) => call.can_come_to(outcome),
+            (_, Outcome::Refused | Outcome::Unknown | Outcome::Conflict) => true,
+            (_, Outcome::Keys(_) | Outcome::Held(_)) => false,
             (Self::Read { range }, Outcome::Data(data)) => data.len() as u64 == range.blocks(),
             (Self::Read { .. }, _) | (_, Outcome::Data(_)) => false,
             (_, Outcome::Done) => true,

@@ -24,6 +24,8 @@ pub enum Kind {
     Ghost,
     /// Two histories went on side by side: values alternate, or two compared the same value and wrote (I2, I3).
     Forked,
+    /// Something got past a persistent reservation, or one was forgotten (I9).
+    Reservation,
     /// A block holds what nobody wrote there, or an answer does not fit its call.
     Corrupt,
 }
@@ -65,6 +67,7 @@ impl fmt::Display for Kind {
             Self::Torn => "torn (W3)",
             Self::Ghost => "ghost write (I11)",
             Self::Forked => "forked (I2, I3)",
+            Self::Reservation => "reservation (I9)",
             Self::Corrupt => "corrupt",
         })
     }
@@ -88,6 +91,8 @@ pub(super) fn line(index: usize, record: &Record, block: Lba) -> String {
         End::Answered(Outcome::Data(data)) => ("GOOD", value_at(record, block, |at| data.value(at))),
         End::Answered(Outcome::Miscompare { .. }) => ("miscompare", None),
         End::Answered(Outcome::Refused) => ("refused", None),
+        End::Answered(Outcome::Conflict) => ("RESERVATION CONFLICT", None),
+        End::Answered(Outcome::Keys(_) | Outcome::Held(_)) => ("GOOD", None),
         End::Answered(Outcome::Unknown) => ("ended, fate open", None),
     };
     let until = if record.to == u64::MAX {
@@ -95,13 +100,18 @@ pub(super) fn line(index: usize, record: &Record, block: Lba) -> String {
     } else {
         seconds(record.to)
     };
+    let what = match &record.call {
+        Call::Reserve(call) => format!("{call:?}"),
+        call => format!("{} {}", call.name(), ranges.join(",")),
+    };
     let mut text = format!(
-        "call {index}, client {}: {} {} [{}, {until}] {end}",
+        "call {index}, client {}: {what} [{}, {until}] {end}",
         client(record),
-        record.call.name(),
-        ranges.join(","),
         seconds(record.from),
     );
+    if let End::Answered(answer @ (Outcome::Keys(_) | Outcome::Held(_))) = &record.end {
+        text += &format!(" {answer:?}");
+    }
     if let Call::CompareAndWrite { expect, .. } | Call::Verify { expect, .. } = &record.call
         && let Some(value) = value_at(record, block, |at| expect.value(at))
     {

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::block::{Block, blocks};
+use super::reservation::Timeline;
 use super::sweep::{Verdict, judge_once};
 use super::{Call, Client, Contents, History, Initial, Outcome, Rules};
 
@@ -344,7 +345,7 @@ fn the_checker_and_a_general_search_agree_on_small_histories() {
         // Short cuts change nothing.
         for prunes in [true, false] {
             let is_legal = blocks(&history.records).iter().all(|(lba, touches)| {
-                let block = Block::new(&history, lba, touches);
+                let block = Block::new(&history, lba, touches, &Timeline::default());
                 judge_once(&block.steps, &block.initial, 100_000, prunes) == Verdict::Legal
             });
             assert_eq!(
