@@ -81,6 +81,7 @@ impl Rig {
             block_size: BlockSize::B4096,
             created: Revision(1),
             damaged: None,
+            sums: true,
         };
         let file = ExtentFile::create(&self.shared.store.extents(), meta).unwrap();
         let core = ExtentCore::new(run(1), id, Config::default(), Recovered::default());

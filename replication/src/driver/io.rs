@@ -55,6 +55,7 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
     Ok(Some(match &job.what {
         What::Apply(record) => {
             apply(file, record)?;
+            file.settled(record.pos.lsn);
             Event::Applied { io }
         }
         What::Read(range) => Event::ReadDone {
@@ -66,6 +67,7 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
             hash: file.hash(*range)?,
         },
         What::Barrier => {
+            file.accept_doubtful()?;
             file.sync()?;
             return Ok(None);
         }

@@ -377,6 +377,7 @@ impl Shared {
             block_size: view.block_size,
             created: view.revision,
             damaged: missing.then_some(Damage::Missing),
+            sums: true,
         };
         meta.check()?;
         // The journal first: files that it does not know are not trusted at the next start (J1).

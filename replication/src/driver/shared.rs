@@ -197,7 +197,12 @@ impl Shared {
         for command in commands.drain(..) {
             match command {
                 Command::Append { seq, record } => self.append(extent, slot, seq, Entry::Record(record)),
-                Command::Truncate { seq, after } => self.append(extent, slot, seq, Entry::Truncate { after }),
+                Command::Truncate { seq, after } => {
+                    if let Some(file) = extent.file.get() {
+                        file.dropped_behind(after.lsn);
+                    }
+                    self.append(extent, slot, seq, Entry::Truncate { after });
+                }
                 Command::Restart {
                     seq,
                     base,

@@ -28,6 +28,26 @@ pub enum StoreError {
         /// The newest version known here.
         known: u32,
     },
+    /// Written by an earlier release, in a format that is not read any more.
+    #[error(
+        "{path} has format {found}, this release reads {known}: use the release that wrote it, or let a peer resync this node from nothing"
+    )]
+    Older {
+        /// Which file.
+        path: PathBuf,
+        /// The version it names.
+        found: u32,
+        /// The version known here.
+        known: u32,
+    },
+    /// Blocks that cannot be read, or are not what was written. A peer may have them (I10).
+    #[error("extent {id}: {range} cannot be read, or is not what was written")]
+    Rotten {
+        /// The extent.
+        id: ExtentId,
+        /// The smallest range that holds all such blocks.
+        range: holdfast_types::BlockRange,
+    },
     /// The contents are not what was written.
     #[error("{path} is damaged: {why}")]
     Damaged {

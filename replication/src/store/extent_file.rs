@@ -1,17 +1,18 @@
 //! An extent's data: a sparse file, written at committed positions only (I7), flushed by the checkpointer.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use holdfast_types::{BlockRange, BlockSize, ExtentId, RESYNC_RANGE_BYTES, Revision};
+use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Lsn, RESYNC_RANGE_BYTES, Revision};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::extent_meta::sync_dir;
+use super::sums::{Checked, Sums};
 use super::{Damage, ExtentMeta, StoreError};
 
 /// Unit in which the file system frees space.
@@ -32,6 +33,13 @@ pub struct ExtentFile {
     created: Revision,
     damaged: Mutex<Option<Damage>>,
     file: File,
+    /// Missing where they are switched off.
+    sums: Option<Sums>,
+    /// Ranges of records behind the checkpoint that are not carried out again yet: an earlier run may have written any part of them,
+    /// so nothing is known of their data and sums until then.
+    doubt: Mutex<Vec<(Lsn, BlockRange)>>,
+    /// There are such ranges.
+    doubts: AtomicBool,
     failed: AtomicBool,
     /// Held while flushing: Linux tells an error of writing back only once, so of two flushes at a time one would succeed and prove
     /// nothing (J2).
@@ -62,9 +70,13 @@ impl ExtentFile {
         file.set_len(meta.bytes)
             .and_then(|()| file.sync_all())
             .map_err(|error| StoreError::io("size", &path, error))?;
+        let sums = match meta.sums {
+            true => Some(Sums::create(dir, meta.id, meta.block_size, meta.blocks())?),
+            false => None,
+        };
         // The description last: an extent exists once it is there.
         meta.store(dir)?;
-        Ok(Self::new(dir, path, file, meta))
+        Ok(Self::new(dir, path, (file, sums), meta))
     }
 
     /// Opens the files of an extent.
@@ -72,7 +84,7 @@ impl ExtentFile {
     /// # Errors
     /// [`StoreError::Io`] (also where there are none), [`StoreError::Newer`], [`StoreError::Damaged`].
     pub fn open(dir: &Path, id: ExtentId) -> Result<Self, StoreError> {
-        let meta = ExtentMeta::load(dir, id)?;
+        let mut meta = ExtentMeta::load(dir, id)?;
         let path = data_path(dir, id);
         let file = OpenOptions::new()
             .read(true)
@@ -90,7 +102,21 @@ impl ExtentFile {
                 format!("it has {len} bytes instead of {}", meta.bytes),
             ));
         }
-        Ok(Self::new(dir, path, file, meta))
+        let mut sums = None;
+        if meta.sums {
+            let (found, short) = Sums::open(dir, id, meta.block_size, meta.blocks())?;
+            if short && meta.damaged.is_none() {
+                tracing::error!(
+                    extent = %id,
+                    sums = %found.file_path().display(),
+                    "checksums of the extent are gone: it is resynced from its peer before it counts again"
+                );
+                meta.damaged = Some(Damage::Sums);
+                meta.store(dir)?;
+            }
+            sums = Some(found);
+        }
+        Ok(Self::new(dir, path, (file, sums), meta))
     }
 
     /// The extents that have files in `dir`.
@@ -109,7 +135,7 @@ impl ExtentFile {
         Ok(ids)
     }
 
-    fn new(dir: &Path, path: PathBuf, file: File, meta: ExtentMeta) -> Self {
+    fn new(dir: &Path, path: PathBuf, (file, sums): (File, Option<Sums>), meta: ExtentMeta) -> Self {
         Self {
             id: meta.id,
             block_size: meta.block_size,
@@ -119,6 +145,9 @@ impl ExtentFile {
             created: meta.created,
             damaged: Mutex::new(meta.damaged),
             file,
+            sums,
+            doubt: Mutex::default(),
+            doubts: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             flushing: Mutex::new(()),
             no_try: AtomicBool::new(false),
@@ -133,6 +162,7 @@ impl ExtentFile {
             block_size: self.block_size,
             created: self.created,
             damaged: *self.damaged(),
+            sums: self.sums.is_some(),
         }
     }
 
@@ -153,6 +183,7 @@ impl ExtentFile {
                 block_size: self.block_size,
                 created: self.created,
                 damaged: damage,
+                sums: self.sums.is_some(),
             };
             meta.store(&self.dir)?;
             *damaged = damage;
@@ -175,15 +206,36 @@ impl ExtentFile {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Reads the blocks, waiting for the disk where needed.
+    /// Reads the blocks, waiting for the disk where needed, and checks them.
     ///
     /// # Errors
-    /// [`StoreError::Range`], [`StoreError::Failed`], [`StoreError::Io`] (not final: the blocks can be read from a peer, I10).
+    /// [`StoreError::Range`], [`StoreError::Failed`]; [`StoreError::Rotten`] where blocks cannot be read or are not what was written
+    /// (not final: they can be read from a peer, I10).
     pub fn read(&self, range: BlockRange) -> Result<Bytes, StoreError> {
         let (offset, len) = self.span(range)?;
         let mut buffer = vec![0; len];
-        self.fill(&mut buffer, offset)?;
-        Ok(Bytes::from(buffer))
+        self.fill(&mut buffer, offset)
+            .map_err(|error| self.unreadable(range, &error))?;
+        match self.check(range.lba(), &buffer) {
+            Checked::Good => Ok(Bytes::from(buffer)),
+            Checked::Bad(bad) => Err(self.rotten(bad)),
+            Checked::Later => Err(self.rotten(range)),
+        }
+    }
+
+    fn check(&self, first: Lba, data: &[u8]) -> Checked {
+        self.sums
+            .as_ref()
+            .map_or(Checked::Good, |sums| sums.check(first.0, data))
+    }
+
+    fn rotten(&self, range: BlockRange) -> StoreError {
+        StoreError::Rotten { id: self.id, range }
+    }
+
+    fn unreadable(&self, range: BlockRange, error: &StoreError) -> StoreError {
+        tracing::warn!(extent = %self.id, %error, "blocks cannot be read");
+        self.rotten(range)
     }
 
     /// Reads the blocks if that needs no wait; `None` means: ask an I/O thread.
@@ -198,7 +250,14 @@ impl ExtentFile {
         let mut buffer = vec![0; len];
         let mut into = [IoSliceMut::new(&mut buffer)];
         match rustix::io::preadv2(&self.file, &mut into, offset, ReadWriteFlags::NOWAIT) {
-            Ok(done) if done == len => Ok(Some(Bytes::from(buffer))),
+            Ok(done) if done == len => {
+                let good = self
+                    .sums
+                    .as_ref()
+                    .is_none_or(|sums| sums.try_check(range.lba().0, &buffer) == Checked::Good);
+                // What is bad shows again in the I/O thread, which reports it.
+                Ok(good.then(|| Bytes::from(buffer)))
+            }
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(Errno::NOTSUP | Errno::INVAL | Errno::NOSYS) => {
                 self.no_try.store(true, Ordering::Relaxed);
@@ -225,7 +284,17 @@ impl ExtentFile {
         if data.len() != len {
             return Err(self.range_error(range));
         }
-        self.put(data, offset)
+        self.put(data, offset)?;
+        self.note(|sums| sums.put(range.lba().0, data))
+    }
+
+    /// Brings the sums to what was written. What a crash leaves between the two is in the journal.
+    fn note(&self, put: impl FnOnce(&Sums) -> io::Result<()>) -> Result<(), StoreError> {
+        let Some(sums) = &self.sums else { return Ok(()) };
+        put(sums).map_err(|error| {
+            self.failed.store(true, Ordering::Release);
+            StoreError::io("write", sums.file_path(), error)
+        })
     }
 
     /// Writes the same block everywhere in the range.
@@ -239,10 +308,12 @@ impl ExtentFile {
         }
         if block.iter().all(|byte| *byte == 0) {
             // Not punched: WRITE SAME without UNMAP keeps its blocks mapped.
-            return self.put_zeros(offset, range.byte_len(self.block_size));
+            self.put_zeros(offset, range.byte_len(self.block_size))?;
+            return self.note(|sums| sums.put_zeros(range));
         }
         let copies = (CHUNK / block.len()).min(usize::try_from(range.blocks()).unwrap_or(usize::MAX));
-        self.put_repeated(&block.repeat(copies), offset, range.byte_len(self.block_size))
+        self.put_repeated(&block.repeat(copies), offset, range.byte_len(self.block_size))?;
+        self.note(|sums| sums.put_same(range, block))
     }
 
     /// Zeros in every block of the range (W7): whole file system blocks are freed, the edges are written.
@@ -251,28 +322,11 @@ impl ExtentFile {
     /// As [`ExtentFile::write`].
     pub fn zero(&self, range: BlockRange) -> Result<(), StoreError> {
         let (offset, len) = self.bounds(range)?;
-        let end = offset + len;
-        let (from, to) = (
-            offset.next_multiple_of(PUNCH_ALIGN),
-            end / PUNCH_ALIGN * PUNCH_ALIGN,
-        );
-        if from >= to {
-            return self.put_zeros(offset, len);
-        }
-        self.put_zeros(offset, from - offset)?;
-        self.put_zeros(to, end - to)?;
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, flags, from, to - from) {
-            Ok(()) => Ok(()),
-            // A file system without holes.
-            Err(Errno::NOTSUP | Errno::NOSYS) => self.put_zeros(from, to - from),
-            Err(Errno::INTR) => self.zero(range),
-            Err(error) => Err(self.fail("free blocks of", error.into())),
-        }
+        clear(&self.file, offset, len).map_err(|error| self.fail("free blocks of", error))?;
+        self.note(|sums| sums.put_zeros(range))
     }
 
     fn put_zeros(&self, offset: u64, len: u64) -> Result<(), StoreError> {
-        static ZEROS: [u8; CHUNK] = [0; CHUNK];
         self.put_repeated(&ZEROS, offset, len)
     }
 
@@ -287,45 +341,10 @@ impl ExtentFile {
     }
 
     fn put(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
-        self.put_vectored(&mut [IoSlice::new(data)], offset)
-    }
-
-    fn put_vectored(&self, mut data: &mut [IoSlice<'_>], mut offset: u64) -> Result<(), StoreError> {
-        while !data.is_empty() {
-            if data[0].is_empty() {
-                data = &mut data[1..];
-                continue;
-            }
-            match rustix::io::pwritev2(&self.file, data, offset, ReadWriteFlags::empty()) {
-                Ok(0) => return Err(self.fail("write", io::ErrorKind::WriteZero.into())),
-                Ok(done) => {
-                    offset += done as u64;
-                    IoSlice::advance_slices(&mut data, done);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(self.fail("write", error.into())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes neighbouring ranges in one call: `parts` lie one after the other from `range`'s start and fill it.
-    ///
-    /// # Errors
-    /// As [`ExtentFile::write`].
-    pub fn write_parts(&self, range: BlockRange, parts: &[Bytes]) -> Result<(), StoreError> {
-        let (offset, len) = self.span(range)?;
-        if parts.iter().map(Bytes::len).sum::<usize>() != len {
-            return Err(self.range_error(range));
-        }
-        // 1024 is the system's limit for one call (UIO_MAXIOV).
-        let mut at = offset;
-        for some in parts.chunks(1024) {
-            let mut slices: Vec<IoSlice<'_>> = some.iter().map(|part| IoSlice::new(part)).collect();
-            self.put_vectored(&mut slices, at)?;
-            at += some.iter().map(|part| part.len() as u64).sum::<u64>();
-        }
-        Ok(())
+        use std::os::unix::fs::FileExt;
+        self.file
+            .write_all_at(data, offset)
+            .map_err(|error| self.fail("write", error))
     }
 
     /// Puts all that was written before on stable storage. A failure is final: the system marks the pages clean, so that a
@@ -336,7 +355,69 @@ impl ExtentFile {
     pub fn sync(&self) -> Result<(), StoreError> {
         let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_alive()?;
-        self.file.sync_data().map_err(|error| self.fail("flush", error))
+        self.file.sync_data().map_err(|error| self.fail("flush", error))?;
+        self.note(Sums::sync)
+    }
+
+    /// Says which records lie behind the checkpoint: what an earlier run left of them is not judged. For the start, before anything is
+    /// read.
+    pub(super) fn doubt(&self, records: impl Iterator<Item = (Lsn, BlockRange)>) {
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        *doubt = records.collect();
+        self.doubts.store(!doubt.is_empty(), Ordering::Release);
+    }
+
+    /// The record was carried out in this run: its blocks are as it says.
+    pub fn settled(&self, lsn: Lsn) {
+        if self.doubts.load(Ordering::Acquire) {
+            self.keep_doubt(|doubted| doubted != lsn);
+        }
+    }
+
+    /// Records behind this position were dropped; they were never committed, so no run has carried them out (I7).
+    pub fn dropped_behind(&self, lsn: Lsn) {
+        if self.doubts.load(Ordering::Acquire) {
+            self.keep_doubt(|doubted| doubted <= lsn);
+        }
+    }
+
+    fn keep_doubt(&self, keep: impl Fn(Lsn) -> bool) {
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        doubt.retain(|(doubted, _)| keep(*doubted));
+        self.doubts.store(!doubt.is_empty(), Ordering::Release);
+    }
+
+    /// The log starts anew without the records that an earlier run may have carried out: what is on disk where they point counts as
+    /// written. The resync that follows compares these ranges with a peer, since they lie behind its base (R1).
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], [`StoreError::Io`], which is final.
+    pub fn accept_doubtful(&self) -> Result<(), StoreError> {
+        let doubtful = {
+            let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+            self.doubts.store(false, Ordering::Release);
+            std::mem::take(&mut *doubt)
+        };
+        for (_, range) in doubtful {
+            self.rewrite_sums(range)?;
+        }
+        Ok(())
+    }
+
+    fn rewrite_sums(&self, range: BlockRange) -> Result<(), StoreError> {
+        let Some(sums) = &self.sums else { return Ok(()) };
+        let (mut offset, len) = self.bounds(range)?;
+        let end = offset + len;
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(len).unwrap_or(CHUNK))];
+        while offset < end {
+            let n = usize::try_from(end - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
+            // Blocks that cannot be read stay as they are: bad, or not.
+            if self.fill(&mut buffer[..n], offset).is_ok() {
+                self.note(|_| sums.put(offset >> self.block_size.shift(), &buffer[..n]))?;
+            }
+            offset += n as u64;
+        }
+        Ok(())
     }
 
     /// BLAKE3 over the contents of the range; a hole counts as zeros (W7).
@@ -347,13 +428,21 @@ impl ExtentFile {
         let (mut offset, len) = self.bounds(range)?;
         let end = offset + len;
         if self.is_hole(offset, end) {
-            return Ok(hash_of_zeros(len));
+            return match self.sums.as_ref().map(|sums| sums.check_zeros(range)) {
+                None | Some(Checked::Good) => Ok(hash_of_zeros(len)),
+                Some(Checked::Bad(bad)) => Err(self.rotten(bad)),
+                Some(Checked::Later) => Err(self.rotten(range)),
+            };
         }
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK.min(usize::try_from(len).unwrap_or(CHUNK))];
         while offset < end {
             let n = usize::try_from(end - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
-            self.fill(&mut buffer[..n], offset)?;
+            self.fill(&mut buffer[..n], offset)
+                .map_err(|error| self.unreadable(range, &error))?;
+            if let Checked::Bad(bad) = self.check(Lba(offset >> self.block_size.shift()), &buffer[..n]) {
+                return Err(self.rotten(bad));
+            }
             hasher.update(&buffer[..n]);
             offset += n as u64;
         }
@@ -384,6 +473,10 @@ impl ExtentFile {
             .set_len(bytes)
             .and_then(|()| self.file.sync_all())
             .map_err(|error| StoreError::io("grow", &self.path, error))?;
+        if let Some(sums) = &self.sums {
+            sums.grow(meta.blocks())
+                .map_err(|error| StoreError::io("grow", sums.file_path(), error))?;
+        }
         meta.store(&self.dir)?;
         self.blocks.store(meta.blocks(), Ordering::Release);
         Ok(())
@@ -395,7 +488,7 @@ impl ExtentFile {
     /// [`StoreError::Io`].
     pub fn remove(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
         // The description first: without it the rest is a leftover.
-        for path in [ExtentMeta::path(dir, id), data_path(dir, id)] {
+        for path in [ExtentMeta::path(dir, id), data_path(dir, id), Sums::path(dir, id)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io("remove", &path, error));
@@ -412,7 +505,7 @@ impl ExtentFile {
     /// [`StoreError::Io`].
     pub fn set_aside(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
         // The data first: as long as the description is there, this is tried again.
-        for path in [data_path(dir, id), ExtentMeta::path(dir, id)] {
+        for path in [Sums::path(dir, id), data_path(dir, id), ExtentMeta::path(dir, id)] {
             let mut name = path.clone().into_os_string();
             name.push(".broken");
             match fs::rename(&path, &name) {
@@ -467,6 +560,41 @@ impl ExtentFile {
 
 fn data_path(dir: &Path, id: ExtentId) -> PathBuf {
     dir.join(format!("{id}.img"))
+}
+
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
+
+/// Makes bytes of a file zeros: whole file system blocks are freed, the edges are written.
+pub(super) fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let zeros = |mut from: u64, to: u64| {
+        while from < to {
+            let n = usize::try_from(to - from).map_or(CHUNK, |left| left.min(CHUNK));
+            file.write_all_at(&ZEROS[..n], from)?;
+            from += n as u64;
+        }
+        Ok(())
+    };
+    let end = offset + len;
+    let (from, to) = (
+        offset.next_multiple_of(PUNCH_ALIGN),
+        end / PUNCH_ALIGN * PUNCH_ALIGN,
+    );
+    if from >= to {
+        return zeros(offset, end);
+    }
+    zeros(offset, from)?;
+    zeros(to, end)?;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    loop {
+        match rustix::fs::fallocate(file, flags, from, to - from) {
+            Ok(()) => return Ok(()),
+            // A file system without holes.
+            Err(Errno::NOTSUP | Errno::NOSYS) => return zeros(from, to),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn hash_of_zeros(len: u64) -> [u8; 32] {

@@ -2,11 +2,12 @@
 //!
 //! `extents/<uuid>.meta` is text, so that an administrator can read it:
 //! ```text
-//! holdfast-extent 1
+//! holdfast-extent 2
 //! id 01234567-89ab-cdef-0011-223344556677
 //! bytes 1073741824
 //! block 512
 //! created 17       (revision of the cluster's state in which this node first saw it)
+//! sums crc32c      (or `off`: what `UUID.sum` holds)
 //! damaged extent   (only while it is: what failed, see [`Damage`])
 //! check 6d0c…      (first 16 hexadecimal digits of BLAKE3 over the lines above)
 //! ```
@@ -23,9 +24,11 @@ use holdfast_types::{BlockSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, ExtentId, Re
 use super::StoreError;
 
 /// Version of the extent's on-disk format that this release writes, and the newest it reads.
-pub const EXTENT_FORMAT: u32 = 1;
+pub const EXTENT_FORMAT: u32 = 2;
 
 const MAGIC: &str = "holdfast-extent";
+const SUMS_ON: &str = "crc32c";
+const SUMS_OFF: &str = "off";
 
 /// Why an extent's contents here cannot be trusted until they are resynced from a peer (J1, J2). Kept beside the data, not in the
 /// journal, which may be what failed.
@@ -37,13 +40,16 @@ pub enum Damage {
     Extent,
     /// The files were gone though the cluster counted on them.
     Missing,
+    /// Its checksums were gone.
+    Sums,
 }
 
 impl Damage {
-    const ALL: [(Self, &'static str); 3] = [
+    const ALL: [(Self, &'static str); 4] = [
         (Self::Journal, "journal"),
         (Self::Extent, "extent"),
         (Self::Missing, "missing"),
+        (Self::Sums, "sums"),
     ];
 
     /// In one word.
@@ -75,6 +81,8 @@ pub struct ExtentMeta {
     pub created: Revision,
     /// Its contents cannot be trusted.
     pub damaged: Option<Damage>,
+    /// Every block has a checksum.
+    pub sums: bool,
 }
 
 impl ExtentMeta {
@@ -128,11 +136,12 @@ impl ExtentMeta {
 
     fn to_text(self) -> String {
         let mut text = format!(
-            "{MAGIC} {EXTENT_FORMAT}\nid {}\nbytes {}\nblock {}\ncreated {}\n",
+            "{MAGIC} {EXTENT_FORMAT}\nid {}\nbytes {}\nblock {}\ncreated {}\nsums {}\n",
             self.id,
             self.bytes,
             self.block_size.bytes(),
-            self.created
+            self.created,
+            if self.sums { SUMS_ON } else { SUMS_OFF },
         );
         if let Some(damage) = self.damaged {
             writeln!(text, "damaged {}", damage.word()).expect("writing to a String does not fail");
@@ -158,6 +167,13 @@ impl ExtentMeta {
                 known: EXTENT_FORMAT,
             });
         }
+        if version < EXTENT_FORMAT {
+            return Err(StoreError::Older {
+                path: path.to_owned(),
+                found: version,
+                known: EXTENT_FORMAT,
+            });
+        }
         let (body, check) = text
             .trim_end()
             .rsplit_once("check ")
@@ -173,8 +189,14 @@ impl ExtentMeta {
         let block: u32 = field("block")?.parse().map_err(|_| damaged("no block size"))?;
         let created: u64 = field("created")?.parse().map_err(|_| damaged("no revision"))?;
         let word = field("damaged").ok();
+        let sums = match field("sums")? {
+            SUMS_ON => true,
+            SUMS_OFF => false,
+            _ => return Err(damaged("an unknown kind of checksum")),
+        };
         let meta = Self {
             created: Revision(created),
+            sums,
             damaged: word
                 .map(|word| Damage::parse(word).ok_or_else(|| damaged("an unknown kind of damage")))
                 .transpose()?,
@@ -227,6 +249,7 @@ mod tests {
             block_size: BlockSize::B512,
             created: Revision(17),
             damaged: None,
+            sums: true,
         }
     }
 
@@ -248,13 +271,13 @@ mod tests {
     fn a_newer_format_is_refused_in_one_line() {
         let text = meta()
             .to_text()
-            .replacen("holdfast-extent 1", "holdfast-extent 2", 1);
+            .replacen("holdfast-extent 2", "holdfast-extent 3", 1);
         let error = ExtentMeta::parse(Path::new("x.meta"), text.as_bytes()).unwrap_err();
         assert!(matches!(
             error,
             StoreError::Newer {
-                found: 2,
-                known: 1,
+                found: 3,
+                known: 2,
                 ..
             }
         ));

@@ -9,6 +9,7 @@ mod extent_file;
 mod extent_meta;
 mod node_journal;
 mod replay;
+mod sums;
 
 pub use codec::DecodeError;
 pub use entry::{Checkpoint, ENTRY_VERSION, Entry};

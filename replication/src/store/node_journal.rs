@@ -447,6 +447,12 @@ impl Replay {
                 }
             }
             recovered.damaged = file.meta().damaged.is_some();
+            let ranges = |record: &Record| {
+                let lsn = record.pos.lsn;
+                let ranges: Vec<_> = record.body.ranges().iter().map(|range| (lsn, *range)).collect();
+                ranges
+            };
+            file.doubt(recovered.tail.iter().flat_map(ranges));
             let place = Place {
                 extent: *id,
                 log: Mutex::new(log),

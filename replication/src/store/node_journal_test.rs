@@ -56,6 +56,7 @@ impl Rig {
             block_size: BlockSize::B512,
             created: Revision(1),
             damaged: None,
+            sums: true,
         };
         let file = ExtentFile::create(&store.extents(), meta).unwrap();
         Self {
