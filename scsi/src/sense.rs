@@ -9,6 +9,8 @@ pub enum SenseKey {
     NoSense,
     /// 2h.
     NotReady,
+    /// 3h.
+    MediumError,
     /// 5h.
     IllegalRequest,
     /// 6h.
@@ -25,6 +27,7 @@ impl SenseKey {
         match self {
             Self::NoSense => 0x0,
             Self::NotReady => 0x2,
+            Self::MediumError => 0x3,
             Self::IllegalRequest => 0x5,
             Self::UnitAttention => 0x6,
             Self::DataProtect => 0x7,
@@ -51,6 +54,8 @@ pub mod asc {
     pub const PORT_UNAVAILABLE: A = A(0x04, 0x0c);
     /// INVALID FIELD IN COMMAND INFORMATION UNIT: the transport announced another length than the CDB.
     pub const INVALID_FIELD_IN_INFORMATION_UNIT: A = A(0x0e, 0x03);
+    /// UNRECOVERED READ ERROR.
+    pub const UNRECOVERED_READ_ERROR: A = A(0x11, 0x00);
     /// PARAMETER LIST LENGTH ERROR.
     pub const PARAMETER_LIST_LENGTH: A = A(0x1a, 0x00);
     /// MISCOMPARE DURING VERIFY OPERATION.
@@ -168,6 +173,13 @@ impl Sense {
     pub const fn miscompare(offset: u64) -> Self {
         let mut sense = Self::new(SenseKey::Miscompare, asc::MISCOMPARE_DURING_VERIFY);
         sense.information = Some(offset);
+        sense
+    }
+
+    /// 03/11/00 with the address of the first block that no replica has any more (SBC-3, 4.18). Never for our own trouble (I8).
+    pub const fn unreadable(lba: u64) -> Self {
+        let mut sense = Self::new(SenseKey::MediumError, asc::UNRECOVERED_READ_ERROR);
+        sense.information = Some(lba);
         sense
     }
 

@@ -194,6 +194,7 @@ pub fn finish(finish: Finish, outcome: OpOutcome) -> Finished {
         (Finish::Compare, OpOutcome::Miscompare { offset }) => {
             Response::check(Sense::miscompare(u64::from(offset)))
         }
+        (_, OpOutcome::Unreadable { lba }) => Response::check(Sense::unreadable(lba.0)),
         (_, OpOutcome::NoSpace) => Response::check(Sense::SPACE_ALLOCATION_FAILED),
         (_, OpOutcome::Transitioning) => Response::transitioning(),
         (_, OpOutcome::Aborted) => return Finished::NoResponse,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::BlockRange;
+use crate::{BlockRange, Lba};
 
 /// What `scsi` asks of an extent and `replication` carries out, here or on the primary. Ranges lie within the extent and lengths of data
 /// match them: `scsi` has checked both; whoever takes one off a wire checks again ([`BlockOp::check`]).
@@ -109,7 +109,7 @@ impl BlockOp {
     }
 }
 
-/// How a storage operation ended. There is no "I/O error" among them: our own trouble is held, handed over or ends the connection (I8).
+/// How a storage operation ended. Our own trouble is never among them: it is held, handed over or ends the connection (I8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpOutcome {
     /// Done; stable as the write cache policy says.
@@ -120,6 +120,12 @@ pub enum OpOutcome {
     Miscompare {
         /// In bytes from the start of the range.
         offset: u32,
+    },
+    /// A block asked for is bad in every replica that counts, so that nobody can tell its contents: what a disk calls an unrecovered read
+    /// error (03/11/00). Whoever writes the block makes it good again.
+    Unreadable {
+        /// The first such block, for the sense data's INFORMATION field.
+        lba: Lba,
     },
     /// No room for a thin extent to grow (07/27/07 towards the initiator). Nothing was changed.
     NoSpace,
@@ -134,7 +140,7 @@ pub enum OpOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BlockSize, Lba};
+    use crate::BlockSize;
 
     #[test]
     fn check_wants_exact_lengths_within_the_extent() {

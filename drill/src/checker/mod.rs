@@ -438,7 +438,10 @@ impl Outcome {
             OpOutcome::Miscompare { offset } => Self::Miscompare {
                 block: Some(u64::from(offset >> size.shift())),
             },
-            OpOutcome::NoSpace | OpOutcome::Transitioning | OpOutcome::Aborted => Self::Refused,
+            OpOutcome::NoSpace
+            | OpOutcome::Transitioning
+            | OpOutcome::Aborted
+            | OpOutcome::Unreadable { .. } => Self::Refused,
             OpOutcome::Reset => Self::Unknown,
         }
     }

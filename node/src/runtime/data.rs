@@ -129,6 +129,7 @@ impl Data {
                     replica.node
                 ));
             }
+            seen.alarms.extend(bad_blocks(&status.core, &seen.my_name));
             seen.cores.insert(extent, status.core);
         }
     }
@@ -315,5 +316,20 @@ fn only_able(command: Command, state: &ClusterState, node: &DataNode) -> Option<
         items,
         node: me,
         incarnation,
+    })
+}
+
+/// What bad blocks came to in this run (I10).
+fn bad_blocks(core: &holdfast_replication::core::api::Status, node: &str) -> Option<String> {
+    let (extent, checks) = (core.extent, core.checks);
+    (checks.found > 0).then(|| {
+        let lost = match checks.lost {
+            0 => String::new(),
+            lost => format!("; {lost} times a block was wanted that no replica in sync has any more"),
+        };
+        format!(
+            "extent {extent}: since {node} started, {} blocks were found bad and {} repaired{lost}",
+            checks.found, checks.repaired
+        )
     })
 }

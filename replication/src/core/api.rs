@@ -20,7 +20,7 @@ use holdfast_types::{
 
 pub use super::log::EpochHistory;
 pub use super::rejoin::Verdict;
-pub use super::report::{Note, ReplicaStatus, ResyncStatus, RoleName, Status};
+pub use super::report::{Checks, Note, ReplicaStatus, ResyncStatus, RoleName, Status};
 
 /// Who this core is: a node, and one run of its process. A core is made once per run of the process (E1: a second one under the same
 /// incarnation could give a position twice).
@@ -73,12 +73,16 @@ pub struct Config {
     pub keep_bytes: usize,
     /// Bytes of records that are not applied here and stored on every streaming replica; above it new writes wait for their lsn.
     pub window_bytes: usize,
-    /// The unit in which replicas are compared. A multiple of the block size.
+    /// The unit in which replicas are compared under one lock. A multiple of the block size.
     pub resync_range_bytes: u64,
+    /// The unit in which a range that differs travels. A multiple of the block size; divides `resync_range_bytes`.
+    pub resync_piece_bytes: u64,
     /// Ranges of one replica compared at a time.
     pub resync_in_flight: usize,
     /// A read that has waited this long for the local disk is asked of an in-sync replica too, whose answer counts as well (I10).
     pub fetch_after: std::time::Duration,
+    /// Between two tries of ranges with blocks that no member of the in-sync set has.
+    pub unreadable_retry: std::time::Duration,
     /// Command names remembered at most, besides the time they are remembered for (F1).
     pub names_max: usize,
 }
@@ -96,8 +100,10 @@ impl Default for Config {
             keep_bytes: 8 << 20,
             window_bytes: 64 << 20,
             resync_range_bytes: holdfast_types::RESYNC_RANGE_BYTES,
+            resync_piece_bytes: 4096,
             resync_in_flight: 4,
             fetch_after: Duration::from_secs(1),
+            unreadable_retry: Duration::from_secs(5),
             names_max: 1 << 17,
         }
     }
@@ -171,11 +177,12 @@ pub enum RecordBody {
         /// Where; may touch or overlap.
         ranges: Arc<[BlockRange]>,
     },
-    /// The range's contents as of this position, for one replica in resync (R2). Every other replica has them and logs a marker.
+    /// Contents as of this position, for one replica: one in resync (R2), or one whose blocks were bad (I10). Every other replica has them
+    /// and logs a marker.
     Resync {
-        /// Where.
-        range: BlockRange,
-        /// The range's bytes for the replica that is resynced, `None` for others: then nothing changes.
+        /// Where. They do not overlap.
+        ranges: Arc<[BlockRange]>,
+        /// The ranges' bytes, one after the other, for the replica that needs them, `None` for others: then nothing changes.
         data: Option<Bytes>,
     },
 }
@@ -185,10 +192,8 @@ impl RecordBody {
     pub fn ranges(&self) -> &[BlockRange] {
         match self {
             Self::EpochStart | Self::Resync { data: None, .. } => &[],
-            Self::Write { range, .. } | Self::WriteSame { range, .. } | Self::Resync { range, .. } => {
-                std::slice::from_ref(range)
-            }
-            Self::Zero { ranges } => ranges,
+            Self::Write { range, .. } | Self::WriteSame { range, .. } => std::slice::from_ref(range),
+            Self::Zero { ranges } | Self::Resync { ranges, .. } => ranges,
         }
     }
 
@@ -210,11 +215,9 @@ impl RecordBody {
             Self::Write { range, data } => fits(range) && data.len() as u64 == range.byte_len(size),
             Self::WriteSame { range, block } => fits(range) && block.len() as u64 == u64::from(size.bytes()),
             Self::Zero { ranges } => ranges.iter().all(fits),
-            Self::Resync { range, data } => {
-                fits(range)
-                    && data
-                        .as_ref()
-                        .is_none_or(|data| data.len() as u64 == range.byte_len(size))
+            Self::Resync { ranges, data } => {
+                let bytes = || ranges.iter().map(|range| range.byte_len(size)).sum::<u64>();
+                ranges.iter().all(fits) && data.as_ref().is_none_or(|data| data.len() as u64 == bytes())
             }
         }
     }
@@ -289,8 +292,12 @@ pub struct IoToken(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct JournalSeq(pub u64);
 
-/// A BLAKE3 hash over the contents of a range; a hole is zeros (W7).
-pub type RangeHash = [u8; 32];
+/// The first half of a BLAKE3 hash over the contents of a piece of a range; a hole is zeros (W7).
+pub type Digest = [u8; 16];
+
+/// The digests of a range, piece by piece ([`Config::resync_piece_bytes`], the last one may be shorter). `None` for a piece whose blocks
+/// cannot be read or are not what was written: it equals nothing (I10).
+pub type Digests = Vec<Option<Digest>>;
 
 /// A command as the front hands it over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -331,7 +338,7 @@ pub enum StuckPart {
 pub enum FenceReason {
     /// A write or flush of the journal failed.
     Journal,
-    /// A write or flush of the extent failed, or a read that only this disk could answer.
+    /// A write or flush of the extent failed.
     Extent,
 }
 
@@ -382,17 +389,19 @@ pub enum Event {
         /// The range's bytes.
         data: Bytes,
     },
-    /// [`Command::Read`] cannot be done: the disk does not give the bytes. Nothing else is wrong with it (I10).
+    /// [`Command::Read`] found blocks that cannot be read, or are not what was written (I10). Not final.
     ReadFailed {
         /// Of the command.
         io: IoToken,
+        /// Which: within the range asked for, and not empty.
+        bad: BlockRange,
     },
     /// [`Command::Hash`] is done.
     Hashed {
         /// Of the command.
         io: IoToken,
         /// Of the range's contents.
-        hash: RangeHash,
+        digests: Digests,
     },
     /// Journal or extent failed (J2).
     Failed {
@@ -467,7 +476,7 @@ pub enum Command {
         /// What.
         range: BlockRange,
     },
-    /// Extent: hash.
+    /// Extent: hash, piece by piece.
     Hash {
         /// To answer with.
         io: IoToken,
@@ -645,7 +654,7 @@ pub enum Message {
         /// Of the request.
         id: u64,
         /// Over contents.
-        hash: RangeHash,
+        digests: Digests,
     },
     /// Primary to in-sync replica: give this range's contents, once everything up to `at` is applied (I10).
     Fetch {

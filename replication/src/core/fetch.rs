@@ -1,4 +1,4 @@
-//! Reads that the local disk does not answer, or not in time: an in-sync replica does (I10).
+//! Reads that the local disk does not answer in time: an in-sync replica does (I10).
 //!
 //! The primary goes on holding the range, so nothing that overlaps is applied here meanwhile, and every record that overlaps and was
 //! committed before is applied here already. The replica answers once it has applied as much; what it has applied beyond is committed, and
@@ -8,9 +8,10 @@
 use bytes::Bytes;
 use holdfast_types::{BlockOp, BlockRange, Lsn, Mono, NodeId};
 
-use super::api::{Command, Ctx, FenceReason, IoToken, LinkId, Message};
+use super::api::{Command, Ctx, IoToken, LinkId, Message};
 use super::front::OpState;
 use super::primary::Follower;
+use super::repair::Waiter;
 use super::replica::{Sender, session};
 use super::role::{HashWait, Role};
 use super::{ExtentCore, Owner};
@@ -30,17 +31,25 @@ pub(crate) struct Fetch {
 }
 
 impl ExtentCore {
-    /// The local disk does not give the bytes.
-    pub(crate) fn on_read_failed(&mut self, ctx: &Ctx, io: IoToken, out: &mut Vec<Command>) {
+    /// The local disk does not give the bytes, or not those that were written: they are repaired (`repair`). A command that a replica
+    /// answers already goes on without the disk.
+    pub(crate) fn on_read_failed(&mut self, ctx: &Ctx, io: IoToken, bad: BlockRange, out: &mut Vec<Command>) {
         let lock = io.0;
         match self.table.owner(lock) {
             Some(Owner::Op(key)) => {
+                let fetch = self.fetches.iter_mut().find(|fetch| fetch.lock == lock);
+                let fetched = fetch.map(|fetch| fetch.local = false).is_some();
                 let Some(op) = self.ops.get_mut(&key) else {
                     self.table.remove(lock);
                     return;
                 };
-                op.state = OpState::Locked { lock, io: false };
-                self.fetch(ctx, lock, false, out);
+                if fetched {
+                    op.state = OpState::Locked { lock, io: false };
+                    return;
+                }
+                op.state = OpState::Repairing;
+                self.table.remove(lock);
+                self.start_repair(ctx, bad, Waiter::Op(key), out);
             }
             Some(Owner::HashFor {
                 to, link, epoch, id, ..
@@ -48,15 +57,11 @@ impl ExtentCore {
                 self.table.remove(lock);
                 self.give((to, link, epoch), id, None, out);
             }
-            // Nothing to compare with, and nothing to send: this replica is not what others can be made equal to.
-            Some(Owner::Compare { .. }) => {
-                self.table.remove(lock);
-                self.on_failed(ctx, FenceReason::Extent, out);
-            }
+            Some(Owner::Compare { node, no }) => self.repair_compared(ctx, (node, no, lock), &[bad], out),
             Some(Owner::Dead) => {
                 self.table.remove(lock);
             }
-            Some(Owner::Record(_)) | None => {}
+            Some(Owner::Record(_) | Owner::Repair) | None => {}
         }
     }
 
@@ -163,6 +168,9 @@ impl ExtentCore {
     ) {
         if self.role.primary().is_none_or(|primary| primary.epoch != epoch) {
             return;
+        }
+        if let Some(Owner::Repair) = self.table.owner(lock) {
+            return self.repair_came(ctx, (from, link), lock, data.as_ref(), out);
         }
         let (Some(range), Some(view)) = (self.read_by(lock), self.view.as_ref()) else {
             return;

@@ -33,6 +33,8 @@ pub(crate) enum OpState {
     Logged { lsn: Lsn },
     /// A flush behind records that are not committed.
     Flushing,
+    /// Its blocks are bad here and are being repaired (I10); it is tried again.
+    Repairing,
     /// At the primary.
     Forwarded { at: Session },
     /// The primary was asked what became of it (F2); `answered`: it is under way there.
@@ -447,7 +449,7 @@ impl ExtentCore {
                 self.abandon(lock, io);
                 self.refuse_op(key, out);
             }
-            OpState::Flushing => self.refuse_op(key, out),
+            OpState::Flushing | OpState::Repairing => self.refuse_op(key, out),
             // It has its lsn: it completes, late if need be, and only our own trouble makes its sender look elsewhere.
             OpState::Logged { lsn } if local && self.in_trouble(ctx) => {
                 self.overdue(lsn);
@@ -534,7 +536,7 @@ impl ExtentCore {
         let harmless = !op.again || !op.request.writes();
         match op.state {
             OpState::Held if harmless => self.finish(key, OpOutcome::Aborted, out),
-            OpState::Flushing => self.finish(key, OpOutcome::Aborted, out),
+            OpState::Flushing | OpState::Repairing => self.finish(key, OpOutcome::Aborted, out),
             OpState::Locked { lock, io } => {
                 self.abandon(lock, io);
                 self.finish(key, OpOutcome::Aborted, out);

@@ -99,6 +99,7 @@ impl ExtentCore {
         for node in nodes {
             self.drop_resync(node);
         }
+        self.drop_repairs();
         self.front_leave(out);
     }
 

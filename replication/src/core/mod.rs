@@ -11,6 +11,7 @@
 //! | `stuck` | who makes no progress although work waits (I10) |
 //! | `replica` | following a primary |
 //! | `rejoin`, `resync` | how a replica comes back: the table of verdicts, comparing ranges, the barrier |
+//! | `repair` | blocks that are bad here, out of an in-sync replica |
 //! | `report` | notes and status |
 //! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
 
@@ -25,6 +26,7 @@ mod names;
 mod primary;
 mod ranges;
 mod rejoin;
+mod repair;
 mod replica;
 mod report;
 mod resync;
@@ -45,8 +47,8 @@ use std::time::Duration;
 use holdfast_types::{BlockRange, Epoch, ExtentId, LogPos, Lsn, Mono, NodeId};
 
 use api::{
-    Base, Command, Config, Ctx, EpochHistory, Event, FenceReason, Identity, IoToken, JournalSeq, LinkId,
-    Message, Note, Record, Recovered, ReplicaStatus, Status, View,
+    Base, Checks, Command, Config, Ctx, EpochHistory, Event, FenceReason, Identity, IoToken, JournalSeq,
+    LinkId, Message, Note, Record, Recovered, ReplicaStatus, Status, View,
 };
 use fetch::Fetch;
 use front::{Op, OpKey};
@@ -81,6 +83,8 @@ pub(crate) enum Owner {
         range: BlockRange,
         contents: bool,
     },
+    /// Blocks that this primary repairs.
+    Repair,
     /// Nobody's any more; stays until its I/O is done.
     Dead,
 }
@@ -131,6 +135,7 @@ pub struct ExtentCore {
     next_sweep: Mono,
     housekeeping: Option<Mono>,
     last_wish: Option<(api::Proposal, Mono)>,
+    checks: Checks,
 }
 
 impl ExtentCore {
@@ -166,6 +171,7 @@ impl ExtentCore {
             next_sweep: Mono::ZERO,
             housekeeping: None,
             last_wish: None,
+            checks: Checks::default(),
             config,
         };
         core.load(recovered);
@@ -226,8 +232,8 @@ impl ExtentCore {
             Event::Appended { seq } => self.on_appended(ctx, seq, out),
             Event::Applied { io } => self.on_applied(io, out),
             Event::ReadDone { io, data } => self.on_read_done(ctx, io, data, out),
-            Event::ReadFailed { io } => self.on_read_failed(ctx, io, out),
-            Event::Hashed { io, hash } => self.on_hashed(io, hash, out),
+            Event::ReadFailed { io, bad } => self.on_read_failed(ctx, io, bad, out),
+            Event::Hashed { io, digests } => self.on_hashed(ctx, io, digests, out),
             Event::Failed { reason } => self.on_failed(ctx, reason, out),
             Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
             Event::Abort { scope } => self.on_abort(ctx, scope, out),
@@ -248,6 +254,7 @@ impl ExtentCore {
             self.hand_committed(out);
         }
         self.run_grants(ctx, out);
+        self.drive_repairs(ctx, out);
         self.move_primary(ctx, out);
         if self.pump {
             self.pump = false;
@@ -335,6 +342,7 @@ impl ExtentCore {
             open: self.ops.len(),
             base: self.base,
             stuck: self.watch.stuck(),
+            checks: self.checks,
             replicas,
         }
     }
@@ -431,7 +439,9 @@ impl ExtentCore {
                 applied,
             } => self.on_ack(ctx, (from, link, epoch), durable, applied, out),
             Message::Refused { newest } => self.on_refused(ctx, from, link, newest, out),
-            Message::HashReply { epoch, id, hash } => self.on_hash_reply((from, epoch), id, hash, out),
+            Message::HashReply { epoch, id, digests } => {
+                self.on_hash_reply(ctx, (from, epoch), id, digests, out)
+            }
             Message::Forward { .. } => self.on_forward(ctx, from, link, message, out),
             Message::Forwarded { op, epoch, answer } => {
                 self.on_forwarded((from, link, epoch), op, answer, out)
@@ -541,6 +551,7 @@ impl ExtentCore {
                 Owner::Op(key) => self.op_granted(ctx, key, id, out),
                 Owner::Compare { node, no } => self.compare_granted(node, no, id, out),
                 Owner::HashFor { .. } => self.emit_hash(id, out),
+                Owner::Repair => self.repair_granted(ctx, id, out),
                 Owner::Dead => {
                     self.table.remove(id);
                 }

@@ -8,6 +8,7 @@ use holdfast_types::{CommandName, Epoch, InSyncVersion, LogPos, Lsn, Mono, NodeI
 use super::ExtentCore;
 use super::api::{Command, Ctx, LinkId, Message, Record, RecordBody, View};
 use super::front::OpKey;
+use super::repair::Repair;
 use super::resync::Resync;
 use super::role::Role;
 use super::stuck::Mark;
@@ -30,6 +31,7 @@ pub(crate) struct Primary {
     /// When a commit position that could not ride on a record goes alone.
     pub(crate) commit_due: Option<Mono>,
     pub(crate) throttled_since: Option<Mono>,
+    pub(crate) repairs: Vec<Repair>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +127,7 @@ impl Primary {
             growth: None,
             commit_due: None,
             throttled_since: None,
+            repairs: Vec::new(),
         }
     }
 
@@ -151,7 +154,7 @@ impl ExtentCore {
     }
 
     /// Gives a record its position: from here on the command has taken effect, or will (W1). It goes to the local journal and to every
-    /// streaming replica at the same time. `copy` is the payload of a resync record, for that replica alone.
+    /// streaming replica at the same time. `copy` is the payload of a resync record, for that replica alone, which may be this one.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn append(
         &mut self,
@@ -173,22 +176,27 @@ impl ExtentCore {
             name,
             body,
         };
+        let copied = |record: &Record, node: NodeId| {
+            let mut record = record.clone();
+            if let (RecordBody::Resync { data, .. }, Some((to, copy))) = (&mut record.body, copy)
+                && to == node
+            {
+                *data = Some(copy.clone());
+            }
+            record
+        };
         let seq = self.next_seq(pos.lsn);
+        let own = copied(&record, self.me.node);
         out.push(Command::Append {
             seq,
-            record: record.clone(),
+            record: own.clone(),
         });
         if let Some(primary) = self.role.primary_mut() {
             for follower in &mut primary.followers {
                 let Some(link) = follower.streaming() else {
                     continue;
                 };
-                let mut record = record.clone();
-                if let (RecordBody::Resync { data, .. }, Some((node, copy))) = (&mut record.body, copy)
-                    && node == follower.node
-                {
-                    *data = Some(copy.clone());
-                }
+                let record = copied(&record, follower.node);
                 follower.told = commit;
                 let to = follower.node;
                 let message = Message::Replicate { epoch, prev, record };
@@ -199,7 +207,7 @@ impl ExtentCore {
         if let Some(name) = name {
             self.names.logged(name, pos.lsn, ctx.now);
         }
-        self.log.push(record, op, lock);
+        self.log.push(own, op, lock);
         pos.lsn
     }
 
@@ -253,7 +261,7 @@ impl ExtentCore {
             }
             self.hand_committed(out);
         }
-        self.drive_resyncs(out);
+        self.drive_resyncs(ctx, out);
     }
 
     /// Commit positions that found no message to ride on go alone.

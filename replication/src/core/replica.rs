@@ -3,7 +3,7 @@
 use holdfast_types::{BlockRange, Epoch, InSyncVersion, LogPos, Lsn, NodeId};
 
 use super::api::{
-    Base, Command, Ctx, EpochHistory, IoToken, LinkId, LogSummary, Message, Note, RangeHash, Record,
+    Base, Command, Ctx, Digests, EpochHistory, IoToken, LinkId, LogSummary, Message, Note, Record,
 };
 use super::log::Log;
 use super::ranges::{Blocks, Want};
@@ -385,9 +385,9 @@ impl ExtentCore {
         }
     }
 
-    pub(crate) fn on_hashed(&mut self, io: IoToken, hash: RangeHash, out: &mut Vec<Command>) {
+    pub(crate) fn on_hashed(&mut self, ctx: &Ctx, io: IoToken, digests: Digests, out: &mut Vec<Command>) {
         match self.table.owner(io.0) {
-            Some(Owner::Compare { node, no }) => self.hashed_here(node, no, io.0, hash, out),
+            Some(Owner::Compare { node, no }) => self.hashed_here(ctx, (node, no, io.0), digests, out),
             Some(Owner::HashFor {
                 to, link, epoch, id, ..
             }) => {
@@ -397,7 +397,7 @@ impl ExtentCore {
                     .replica()
                     .is_some_and(|replica| replica.following == Some(session((to, link, epoch))));
                 if current {
-                    Self::reply(to, link, Message::HashReply { epoch, id, hash }, out);
+                    Self::reply(to, link, Message::HashReply { epoch, id, digests }, out);
                 }
             }
             Some(Owner::Dead) => {

@@ -1,6 +1,6 @@
 //! What the core tells people: what happened, and how things stand.
 
-use holdfast_types::{Epoch, ExtentId, LogPos, Lsn, NodeId};
+use holdfast_types::{Epoch, ExtentId, Lba, LogPos, Lsn, NodeId};
 
 use super::api::{Base, FenceReason, StuckPart, Verdict};
 
@@ -112,6 +112,25 @@ pub enum Note {
         /// To whom it was meant.
         to: NodeId,
     },
+    /// Blocks cannot be read, or are not what was written (I10).
+    BadBlocks {
+        /// On whose disk.
+        node: NodeId,
+        /// How many at most.
+        blocks: u64,
+    },
+    /// Bad blocks of this node have their contents again (I10).
+    Repaired {
+        /// On whose disk.
+        node: NodeId,
+        /// How many.
+        blocks: u64,
+    },
+    /// A block that no member of the in-sync set has any more. Writing it makes it good.
+    Unreadable {
+        /// Which.
+        lba: Lba,
+    },
     /// A message that no correct peer sends was dropped.
     BadMessage {
         /// From whom.
@@ -151,6 +170,19 @@ pub struct ResyncStatus {
     pub bytes_left: u64,
     /// Bytes found different and sent.
     pub bytes_sent: u64,
+    /// Ranges that wait for blocks which no member of the in-sync set has.
+    pub unreadable: u64,
+}
+
+/// What became of bad blocks, as far as this primary saw them, since its process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checks {
+    /// Blocks found bad, at most, here or on a replica.
+    pub found: u64,
+    /// Of these, how many have their contents again.
+    pub repaired: u64,
+    /// How often a block was wanted that no member of the in-sync set has any more.
+    pub lost: u64,
 }
 
 /// The core at a glance.
@@ -176,6 +208,8 @@ pub struct Status {
     pub base: Option<Base>,
     /// The disk here makes no progress although work waits (I10).
     pub stuck: Option<StuckPart>,
+    /// Bad blocks.
+    pub checks: Checks,
     /// The other replicas, where this node is the primary.
     pub replicas: Vec<ReplicaStatus>,
 }

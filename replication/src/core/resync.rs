@@ -1,20 +1,26 @@
 //! Bringing a replica to the barrier (R2, R3): comparing ranges while new records flow to it already.
 //!
 //! Per range, the primary holds it exclusively: every write to it with an lsn is applied here, and no other gets one. What both sides then
-//! have, once the replica has applied as much, must be equal. If the hashes differ, the range's contents become a record of their own, with
-//! its own lsn, so that they can never overtake a newer write; and the range is compared again once that record is committed. A range that
-//! was equal once stays equal, because both sides apply the same records.
+//! have, once the replica has applied as much, must be equal. It is hashed piece by piece, and the pieces that differ become a record of
+//! their own, with its own lsn, so that they can never overtake a newer write; and the range is compared again once that record is
+//! committed. A range that was equal once stays equal, because both sides apply the same records.
+//!
+//! A piece that is bad on the replica equals nothing, so it is sent; one that is bad here is repaired from an in-sync replica first (I10,
+//! `repair`). What nobody has any more is never proven equal: the range waits, and is tried again from time to time.
 //!
 //! The same goes for a replica that only missed the newer end of the log: it gets the records, and the ranges they touch are compared.
 
-use bytes::Bytes;
-use holdfast_types::{BlockRange, Epoch, Lba, Lsn, NodeId};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_types::{BlockRange, Epoch, Lba, Lsn, Mono, NodeId};
 
 use super::api::{
-    Command, Config, Ctx, IoToken, Message, Note, RangeHash, Record, RecordBody, ResyncStatus, View,
+    Command, Config, Ctx, Digests, IoToken, Message, Note, Record, RecordBody, ResyncStatus, View,
 };
 use super::primary::{FollowerState, Growth};
 use super::ranges::{Blocks, Want};
+use super::repair::Waiter;
 use super::role::Role;
 use super::{ExtentCore, Owner};
 use crate::fault::{self, Fault};
@@ -24,6 +30,8 @@ use crate::fault::{self, Fault};
 pub(crate) struct Resync {
     /// Blocks of a range, and of the extent.
     unit: u64,
+    /// Blocks of a piece.
+    piece: u64,
     blocks: u64,
     block_bytes: u64,
     /// Which ranges have not been started, one bit each.
@@ -31,6 +39,9 @@ pub(crate) struct Resync {
     /// No range before this one is to be started.
     next: u64,
     active: Vec<Active>,
+    /// Ranges with blocks that nobody can read; all of them are tried again at the given time.
+    unreadable: Vec<u64>,
+    try_again: Option<Mono>,
     /// Records up to here are not in the stream: they must be committed before the barrier, so that what was compared holds them.
     from: Lsn,
     total: u64,
@@ -57,14 +68,19 @@ struct Active {
     step: Step,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     Waits,
     Hashing {
-        mine: Option<RangeHash>,
-        theirs: Option<RangeHash>,
+        mine: Option<Digests>,
+        theirs: Option<Digests>,
     },
-    Reading,
+    /// The ranges that differ are being read, with all between them.
+    Reading {
+        differ: Vec<BlockRange>,
+    },
+    /// Blocks are bad here and repaired first.
+    Repairing,
     /// Its contents travel as this record.
     Sent(Lsn),
 }
@@ -73,15 +89,19 @@ impl Resync {
     fn new(config: &Config, view: &View, from: Lsn) -> Self {
         let block_bytes = u64::from(view.block_size.bytes());
         let unit = (config.resync_range_bytes / block_bytes).max(1);
+        let piece = (config.resync_piece_bytes / block_bytes).clamp(1, unit);
         let count = view.blocks.div_ceil(unit);
         let words = usize::try_from(count.div_ceil(64)).unwrap_or(usize::MAX);
         Self {
             unit,
+            piece,
             blocks: view.blocks,
             block_bytes,
             todo: vec![0; words],
             next: 0,
             active: Vec::new(),
+            unreadable: Vec::new(),
+            try_again: None,
             from,
             total: 0,
             left: 0,
@@ -127,6 +147,15 @@ impl Resync {
         }
     }
 
+    /// The range is to be started again.
+    fn put_back(&mut self, no: u64) {
+        let index = usize::try_from(no / 64).unwrap_or(usize::MAX);
+        if let Some(word) = self.todo.get_mut(index) {
+            *word |= 1 << (no % 64);
+            self.next = self.next.min(no / 64 * 64);
+        }
+    }
+
     fn take_next(&mut self) -> Option<u64> {
         let mut index = usize::try_from(self.next / 64).ok()?;
         while let Some(word) = self.todo.get_mut(index) {
@@ -144,8 +173,26 @@ impl Resync {
 
     fn range(&self, no: u64) -> BlockRange {
         let lba = no * self.unit;
-        let blocks = self.unit.min(self.blocks.saturating_sub(lba));
-        BlockRange::new(Lba(lba), blocks).unwrap_or_else(|_| unreachable_range())
+        between(lba, lba + self.unit.min(self.blocks.saturating_sub(lba)))
+    }
+
+    /// The pieces of range `no` for which `which` holds, as few ranges as possible.
+    fn pieces(&self, no: u64, which: impl Fn(usize) -> bool) -> Vec<BlockRange> {
+        let whole = self.range(no);
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut lba = whole.lba().0;
+        let mut index = 0;
+        while lba < whole.end().0 {
+            let end = (lba + self.piece).min(whole.end().0);
+            if which(index) {
+                match runs.last_mut().filter(|(_, to)| *to == lba) {
+                    Some((_, to)) => *to = end,
+                    None => runs.push((lba, end)),
+                }
+            }
+            (lba, index) = (end, index + 1);
+        }
+        runs.into_iter().map(|(lo, hi)| between(lo, hi)).collect()
     }
 
     fn active(&mut self, no: u64) -> Option<&mut Active> {
@@ -172,6 +219,7 @@ impl Resync {
             bytes_total: (self.total * bytes).min(whole),
             bytes_left: (self.left * bytes).min(whole),
             bytes_sent: self.sent,
+            unreadable: self.unreadable.len() as u64,
         }
     }
 }
@@ -179,6 +227,34 @@ impl Resync {
 /// Ranges are cut to the extent's size, which is far below the end of addresses.
 fn unreachable_range() -> BlockRange {
     BlockRange::try_from((0, 0)).expect("an empty range at 0 is always one")
+}
+
+/// The blocks from `lo` on, before `hi`: within an extent.
+pub(super) fn between(lo: u64, hi: u64) -> BlockRange {
+    BlockRange::new(Lba(lo), hi.saturating_sub(lo)).unwrap_or_else(|_| unreachable_range())
+}
+
+/// The smallest range that holds all of them, which are in order.
+fn enclosing(ranges: &[BlockRange]) -> Option<BlockRange> {
+    let (first, last) = (ranges.first()?, ranges.last()?);
+    Some(between(first.lba().0, last.end().0))
+}
+
+/// The ranges' bytes out of the bytes that begin at `first`.
+fn gather(first: Lba, data: &Bytes, ranges: &[BlockRange], block_bytes: u64) -> Bytes {
+    let cut = |range: &BlockRange| {
+        let from = (range.lba().0 - first.0) * block_bytes;
+        let to = (range.end().0 - first.0) * block_bytes;
+        usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX)
+    };
+    if let [one] = ranges {
+        return data.slice(cut(one));
+    }
+    let mut all = BytesMut::with_capacity(data.len());
+    for range in ranges {
+        all.extend_from_slice(&data[cut(range)]);
+    }
+    all.freeze()
 }
 
 impl ExtentCore {
@@ -197,9 +273,9 @@ impl ExtentCore {
         if let Some(resync) = resync.take() {
             for active in resync.active {
                 let io = match active.step {
-                    Step::Waits | Step::Sent(_) => false,
+                    Step::Waits | Step::Sent(_) | Step::Repairing => false,
                     Step::Hashing { mine, .. } => mine.is_none(),
-                    Step::Reading => true,
+                    Step::Reading { .. } => true,
                 };
                 if fault::on(Fault::ResyncWithoutLock) && !io {
                     self.table.remove(active.lock);
@@ -211,13 +287,14 @@ impl ExtentCore {
     }
 
     /// Takes every step of every resync that can be taken.
-    pub(crate) fn drive_resyncs(&mut self, out: &mut Vec<Command>) {
+    pub(crate) fn drive_resyncs(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
         let Role::Serving(primary) = &self.role else {
             return;
         };
         let nodes = primary.followers.iter().filter(|f| f.resync().is_some());
         // Mostly there are none: no allocation then.
         for node in nodes.map(|follower| follower.node).collect::<Vec<_>>() {
+            self.try_unreadable(ctx, node);
             self.compare_again(node, out);
             self.start_ranges(node, out);
             self.barrier(node, out);
@@ -240,6 +317,24 @@ impl ExtentCore {
                 continue;
             }
             self.compare(node, no, out);
+        }
+    }
+
+    /// Ranges that had blocks which nobody could read, after a while.
+    fn try_unreadable(&mut self, ctx: &Ctx, node: NodeId) {
+        let retry = self.config.unreadable_retry;
+        let Some(resync) = self.resync_mut(node) else {
+            return;
+        };
+        if resync.unreadable.is_empty() {
+            return;
+        }
+        if ctx.now < *resync.try_again.get_or_insert(ctx.now + retry) {
+            return;
+        }
+        resync.try_again = None;
+        for no in std::mem::take(&mut resync.unreadable) {
+            resync.put_back(no);
         }
     }
 
@@ -308,26 +403,26 @@ impl ExtentCore {
 
     pub(crate) fn hashed_here(
         &mut self,
-        node: NodeId,
-        no: u64,
-        lock: u64,
-        hash: RangeHash,
+        ctx: &Ctx,
+        (node, no, lock): (NodeId, u64, u64),
+        digests: Digests,
         out: &mut Vec<Command>,
     ) {
         if let Some(active) = self.resync_mut(node).and_then(|resync| resync.active(no))
             && active.lock == lock
             && let Step::Hashing { mine, .. } = &mut active.step
         {
-            *mine = Some(hash);
+            *mine = Some(digests);
         }
-        self.judge_range(node, no, out);
+        self.judge_range(ctx, node, no, out);
     }
 
     pub(crate) fn on_hash_reply(
         &mut self,
+        ctx: &Ctx,
         (from, epoch): (NodeId, Epoch),
         id: u64,
-        hash: RangeHash,
+        digests: Digests,
         out: &mut Vec<Command>,
     ) {
         if self.role.primary().is_none_or(|primary| primary.epoch != epoch) {
@@ -341,34 +436,92 @@ impl ExtentCore {
         };
         let no = active.no;
         if let Step::Hashing { theirs, .. } = &mut active.step {
-            *theirs = Some(hash);
+            *theirs = Some(digests);
         }
-        self.judge_range(from, no, out);
+        self.judge_range(ctx, from, no, out);
     }
 
-    fn judge_range(&mut self, node: NodeId, no: u64, out: &mut Vec<Command>) {
+    fn judge_range(&mut self, ctx: &Ctx, node: NodeId, no: u64, out: &mut Vec<Command>) {
         let Some(resync) = self.resync_mut(node) else {
             return;
         };
-        let range = resync.range(no);
         let Some(active) = resync.active(no) else { return };
-        let Step::Hashing {
-            mine: Some(mine),
-            theirs: Some(theirs),
-        } = active.step
-        else {
-            return;
-        };
         let lock = active.lock;
-        if mine == theirs {
-            self.table.remove(lock);
-            self.proven(node, no);
-            self.drive_resyncs(out);
-        } else {
-            active.step = Step::Reading;
+        let (mine, theirs) = match &mut active.step {
+            Step::Hashing {
+                mine: Some(mine),
+                theirs: Some(theirs),
+            } => (std::mem::take(mine), std::mem::take(theirs)),
+            _ => return,
+        };
+        let bad_here = resync.pieces(no, |index| mine.get(index).is_none_or(Option::is_none));
+        if !bad_here.is_empty() {
+            return self.repair_compared(ctx, (node, no, lock), &bad_here, out);
+        }
+        // A replica that counted its pieces wrong has none that is equal.
+        let counted = mine.len() == theirs.len();
+        let differ = resync.pieces(no, |index| !counted || mine[index] != theirs[index]);
+        let bad_there = theirs.iter().filter(|digest| digest.is_none()).count() as u64;
+        let (piece, range) = (resync.piece, enclosing(&differ));
+        if let Some(range) = range {
+            if let Some(active) = resync.active(no) {
+                active.step = Step::Reading { differ };
+            }
             let io = IoToken(lock);
             out.push(Command::Read { io, range });
+        } else {
+            self.table.remove(lock);
+            self.proven(node, no);
+            self.drive_resyncs(ctx, out);
         }
+        if bad_there > 0 {
+            let blocks = bad_there * piece;
+            out.push(Command::Note(Note::BadBlocks { node, blocks }));
+            self.checks.found += blocks;
+            self.checks.repaired += blocks;
+        }
+    }
+
+    /// Blocks of a range under comparison are bad here: they are repaired, and the range is compared again.
+    pub(crate) fn repair_compared(
+        &mut self,
+        ctx: &Ctx,
+        (node, no, lock): (NodeId, u64, u64),
+        bad: &[BlockRange],
+        out: &mut Vec<Command>,
+    ) {
+        self.table.remove(lock);
+        if let Some(active) = self.resync_mut(node).and_then(|resync| resync.active(no)) {
+            active.step = Step::Repairing;
+            active.lock = 0;
+        }
+        for range in bad {
+            self.start_repair(ctx, *range, Waiter::Compare { node, no }, out);
+        }
+    }
+
+    /// The blocks of a range under comparison were repaired, or cannot be.
+    pub(crate) fn compared_repaired(
+        &mut self,
+        node: NodeId,
+        no: u64,
+        repaired: bool,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(resync) = self.resync_mut(node) else {
+            return;
+        };
+        let waits = resync
+            .active(no)
+            .is_some_and(|active| active.step == Step::Repairing);
+        if !waits {
+            return;
+        }
+        if repaired {
+            return self.compare(node, no, out);
+        }
+        resync.active.retain(|active| active.no != no);
+        resync.unreadable.push(no);
     }
 
     fn proven(&mut self, node: NodeId, no: u64) {
@@ -392,16 +545,22 @@ impl ExtentCore {
             self.table.remove(lock);
             return;
         };
-        let range = resync.range(no);
-        let current = resync
-            .active(no)
-            .is_some_and(|active| active.lock == lock && active.step == Step::Reading);
-        if !current {
-            self.table.remove(lock);
-            return;
-        }
+        let block_bytes = resync.block_bytes;
+        let differ = match resync.active(no).filter(|active| active.lock == lock) {
+            Some(Active {
+                step: Step::Reading { differ },
+                ..
+            }) => std::mem::take(differ),
+            _ => {
+                self.table.remove(lock);
+                return;
+            }
+        };
+        let Some(whole) = enclosing(&differ) else { return };
+        let data = &gather(whole.lba(), data, &differ, block_bytes);
+        let ranges: Arc<[BlockRange]> = differ.into();
         resync.sent += data.len() as u64;
-        let body = RecordBody::Resync { range, data: None };
+        let body = RecordBody::Resync { ranges, data: None };
         let lsn = self.append(ctx, body, None, None, 0, Some((node, data)), out);
         if let Some(active) = self.resync_mut(node).and_then(|resync| resync.active(no)) {
             active.step = Step::Sent(lsn);

@@ -26,7 +26,8 @@ pub(super) struct Job {
 pub(super) enum What {
     Apply(Record),
     Read(BlockRange),
-    Hash(BlockRange),
+    /// Piece by piece, of so many bytes.
+    Hash(BlockRange, u64),
     /// Everything applied before is to be stable in the extent; then journal entries that wait for it may go (R1).
     Barrier,
 }
@@ -38,11 +39,6 @@ pub(super) fn run(job: &Job) -> Option<Event> {
         None => Err(StoreError::Failed(job.extent.id)),
     };
     done.unwrap_or_else(|error| {
-        // What cannot be read here may be read from a replica (I10); only what is lost on its way to the disk is final (J2).
-        if let (What::Read(range), StoreError::Io { .. }) = (&job.what, &error) {
-            tracing::error!(extent = %job.extent.id, %error, %range, "blocks cannot be read here: they are asked of a replica");
-            return Some(Event::ReadFailed { io: job.io });
-        }
         tracing::error!(extent = %job.extent.id, %error, "the extent is fenced: it answers nothing from this node's disk any more");
         Some(Event::Failed {
             reason: FenceReason::Extent,
@@ -58,13 +54,18 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
             file.settled(record.pos.lsn);
             Event::Applied { io }
         }
-        What::Read(range) => Event::ReadDone {
-            io,
-            data: file.read(*range)?,
+        What::Read(range) => match file.read(*range) {
+            Ok(data) => Event::ReadDone { io, data },
+            // Not final: a peer may have them (I10).
+            Err(error @ StoreError::Rotten { range: bad, .. }) => {
+                tracing::warn!(extent = %job.extent.id, %error, "bad blocks");
+                Event::ReadFailed { io, bad }
+            }
+            Err(error) => return Err(error),
         },
-        What::Hash(range) => Event::Hashed {
+        What::Hash(range, piece) => Event::Hashed {
             io,
-            hash: file.hash(*range)?,
+            digests: file.digests(*range, *piece)?,
         },
         What::Barrier => {
             file.accept_doubtful()?;
@@ -80,20 +81,31 @@ fn apply(file: &ExtentFile, record: &Record) -> Result<(), StoreError> {
         RecordBody::EpochStart | RecordBody::Resync { data: None, .. } => Ok(()),
         RecordBody::Write { range, data } => file.write(*range, data),
         RecordBody::Resync {
-            range,
+            ranges,
             data: Some(data),
-        } => put_resynced(file, *range, data),
+        } => put_resynced(file, ranges, data),
         RecordBody::WriteSame { range, block } => file.write_same(*range, block),
         RecordBody::Zero { ranges } => ranges.iter().try_for_each(|range| file.zero(*range)),
     }
 }
 
 /// Zeros that a resync brings are freed, so that a sparse extent stays sparse on every replica.
-fn put_resynced(file: &ExtentFile, range: BlockRange, data: &Bytes) -> Result<(), StoreError> {
-    if data.iter().all(|byte| *byte == 0) {
-        return file.zero(range);
+fn put_resynced(file: &ExtentFile, ranges: &[BlockRange], data: &Bytes) -> Result<(), StoreError> {
+    let mut rest = data.as_ref();
+    for range in ranges {
+        let len = usize::try_from(range.byte_len(file.block_size())).unwrap_or(usize::MAX);
+        let Some((data, behind)) = rest.split_at_checked(len) else {
+            // The core has checked the length of what a peer sent; a record out of the journal may be of an older, smaller extent.
+            return Err(StoreError::Failed(file.meta().id));
+        };
+        rest = behind;
+        if data.iter().all(|byte| *byte == 0) {
+            file.zero(*range)?;
+        } else {
+            file.write(*range, data)?;
+        }
     }
-    file.write(range, data)
+    Ok(())
 }
 
 /// A thread's loop: all jobs that wait, then one event run per extent.

@@ -220,7 +220,11 @@ impl Shared {
                 Command::ClearBase { seq } => self.append(extent, slot, seq, Entry::ClearBase),
                 Command::Apply { io, record } => applies.push(job(extent, io, What::Apply(record))),
                 Command::Read { io, range } => after.reads.push(job(extent, io, What::Read(range))),
-                Command::Hash { io, range } => self.hashes.push([job(extent, io, What::Hash(range))]),
+                Command::Hash { io, range } => self.hashes.push([job(
+                    extent,
+                    io,
+                    What::Hash(range, self.config.core.resync_piece_bytes),
+                )]),
                 Command::Send { to, link, message } => sends.push((to, link, message)),
                 Command::ResetLink { node, link } => {
                     self.send(extent.id, &mut sends);
@@ -462,7 +466,14 @@ fn job(extent: &Arc<Extent>, io: IoToken, what: What) -> Job {
 fn tell(extent: ExtentId, note: &Note) {
     match note {
         Note::Fenced { .. } => tracing::error!(%extent, ?note, "replica out of service"),
-        Note::BadMessage { .. } | Note::RefusedBy { .. } => tracing::warn!(%extent, ?note, "replication"),
+        Note::Unreadable { lba } => tracing::error!(
+            %extent,
+            %lba,
+            "a block is bad in every replica that counts: it cannot be repaired, and reads of it end as unreadable until it is written"
+        ),
+        Note::BadMessage { .. } | Note::RefusedBy { .. } | Note::BadBlocks { .. } => {
+            tracing::warn!(%extent, ?note, "replication")
+        }
         _ => tracing::info!(%extent, ?note, "replication"),
     }
 }

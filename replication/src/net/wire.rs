@@ -12,7 +12,7 @@ use holdfast_types::{
 };
 
 use crate::core::api::{
-    Base, EpochHistory, Fate, ForwardAnswer, LogSummary, Message, OpId, Record, RecordBody,
+    Base, Digest, Digests, EpochHistory, Fate, ForwardAnswer, LogSummary, Message, OpId, Record, RecordBody,
 };
 
 /// Why bytes from a peer are no message of this protocol. Names the field.
@@ -25,6 +25,7 @@ pub(crate) fn payload_len(message: &Message) -> usize {
     match message {
         Message::Replicate { record, .. } => record.body.payload_len(),
         Message::Forward { request, .. } => request.payload_len(),
+        Message::HashReply { digests, .. } => digests.len() * size_of::<Digest>(),
         Message::Forwarded {
             answer: ForwardAnswer::Outcome(OpOutcome::Data(data)),
             ..
@@ -114,11 +115,16 @@ fn encode_message(message: Message) -> Pb {
             range: Some(range_out(range)),
             at: at.0,
         }),
-        Message::HashReply { epoch, id, hash } => Pb::HashReply(pb::HashReply {
-            epoch: epoch.0,
-            id,
-            hash: Bytes::copy_from_slice(&hash),
-        }),
+        Message::HashReply { epoch, id, digests } => {
+            let (digests, bad) = digests_out(&digests);
+            let epoch = epoch.0;
+            Pb::HashReply(pb::HashReply {
+                epoch,
+                id,
+                digests,
+                bad,
+            })
+        }
         Message::Fetch { epoch, id, range, at } => Pb::Fetch(pb::Fetch {
             epoch: epoch.0,
             id,
@@ -255,7 +261,7 @@ fn decode_contents(message: Pb) -> Result<Message, WireError> {
         Pb::HashReply(m) => Message::HashReply {
             epoch: Epoch(m.epoch),
             id: m.id,
-            hash: <[u8; 32]>::try_from(m.hash.as_ref()).map_err(|_| WireError("hash"))?,
+            digests: digests_in(&m.digests, &m.bad)?,
         },
         Pb::Fetch(m) => Message::Fetch {
             epoch: Epoch(m.epoch),
@@ -324,6 +330,31 @@ fn range_out(range: BlockRange) -> pb::BlockRange {
 fn range_in(range: Option<pb::BlockRange>) -> Result<BlockRange, WireError> {
     let range = range.ok_or(WireError("range"))?;
     BlockRange::new(Lba(range.lba), range.blocks).map_err(|_| WireError("range"))
+}
+
+fn digests_out(digests: &Digests) -> (Bytes, Vec<u32>) {
+    let mut bytes = Vec::with_capacity(digests.len() * size_of::<Digest>());
+    let mut bad = Vec::new();
+    for (no, digest) in digests.iter().enumerate() {
+        if digest.is_none() {
+            bad.extend(u32::try_from(no).ok());
+        }
+        bytes.extend_from_slice(&digest.unwrap_or_default());
+    }
+    (bytes.into(), bad)
+}
+
+fn digests_in(bytes: &[u8], bad: &[u32]) -> Result<Digests, WireError> {
+    let (some, rest) = bytes.as_chunks::<{ size_of::<Digest>() }>();
+    if !rest.is_empty() {
+        return Err(WireError("list of digests"));
+    }
+    let mut digests: Digests = some.iter().copied().map(Some).collect();
+    for no in bad {
+        let digest = usize::try_from(*no).ok().and_then(|no| digests.get_mut(no));
+        *digest.ok_or(WireError("number of a piece"))? = None;
+    }
+    Ok(digests)
 }
 
 fn ranges_out(ranges: &[BlockRange]) -> pb::Zero {
@@ -420,8 +451,8 @@ fn record_out(record: Record) -> pb::Record {
             block,
         }),
         RecordBody::Zero { ranges } => Body::Zero(ranges_out(&ranges)),
-        RecordBody::Resync { range, data } => Body::Resync(pb::ResyncData {
-            range: Some(range_out(range)),
+        RecordBody::Resync { ranges, data } => Body::Resync(pb::ResyncData {
+            ranges: ranges.iter().copied().map(range_out).collect(),
             data,
         }),
     };
@@ -450,7 +481,11 @@ fn record_in(record: Option<pb::Record>) -> Result<Record, WireError> {
             ranges: ranges_in(zero)?.into(),
         },
         Body::Resync(resync) => RecordBody::Resync {
-            range: range_in(resync.range)?,
+            ranges: resync
+                .ranges
+                .into_iter()
+                .map(|range| range_in(Some(range)))
+                .collect::<Result<_, _>>()?,
             data: resync.data,
         },
     };
@@ -528,6 +563,7 @@ fn outcome_out(outcome: OpOutcome) -> pb::Outcome {
         OpOutcome::Done => Outcome::Done(pb::Empty {}),
         OpOutcome::Data(data) => Outcome::Data(data),
         OpOutcome::Miscompare { offset } => Outcome::Miscompare(offset),
+        OpOutcome::Unreadable { lba } => Outcome::Unreadable(lba.0),
         OpOutcome::NoSpace => Outcome::NoSpace(pb::Empty {}),
         OpOutcome::Transitioning => Outcome::Transitioning(pb::Empty {}),
         OpOutcome::Reset => Outcome::Reset(pb::Empty {}),
@@ -544,6 +580,7 @@ fn outcome_in(outcome: pb::Outcome) -> Result<OpOutcome, WireError> {
         Outcome::Done(_) => OpOutcome::Done,
         Outcome::Data(data) => OpOutcome::Data(data),
         Outcome::Miscompare(offset) => OpOutcome::Miscompare { offset },
+        Outcome::Unreadable(lba) => OpOutcome::Unreadable { lba: Lba(lba) },
         Outcome::NoSpace(_) => OpOutcome::NoSpace,
         Outcome::Transitioning(_) => OpOutcome::Transitioning,
         Outcome::Reset(_) => OpOutcome::Reset,

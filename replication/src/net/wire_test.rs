@@ -12,6 +12,7 @@ fn outcome() -> impl Strategy<Value = OpOutcome> {
         data().prop_map(OpOutcome::Data),
         any::<u32>().prop_map(|offset| OpOutcome::Miscompare { offset }),
         Just(OpOutcome::NoSpace),
+        any::<u64>().prop_map(|lba| OpOutcome::Unreadable { lba: Lba(lba) }),
         Just(OpOutcome::Transitioning),
         Just(OpOutcome::Reset),
         Just(OpOutcome::Aborted),
@@ -83,11 +84,12 @@ fn log_message() -> impl Strategy<Value = Message> {
             range,
             at
         }),
-        (epoch(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(epoch, id, hash)| Message::HashReply {
-            epoch,
-            id,
-            hash
-        }),
+        (
+            epoch(),
+            any::<u64>(),
+            proptest::collection::vec(proptest::option::of(any::<[u8; 16]>()), 0..9)
+        )
+            .prop_map(|(epoch, id, digests)| Message::HashReply { epoch, id, digests }),
         (epoch(), any::<u64>(), range(), lsn()).prop_map(|(epoch, id, range, at)| Message::Fetch {
             epoch,
             id,

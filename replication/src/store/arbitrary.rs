@@ -60,7 +60,14 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         proptest::collection::vec(range(), 0..9).prop_map(|ranges| RecordBody::Zero {
             ranges: ranges.into()
         }),
-        (range(), proptest::option::of(data())).prop_map(|(range, data)| RecordBody::Resync { range, data }),
+        (
+            proptest::collection::vec(range(), 0..9),
+            proptest::option::of(data())
+        )
+            .prop_map(|(ranges, data)| RecordBody::Resync {
+                ranges: ranges.into(),
+                data
+            }),
     ];
     (pos(), any::<u64>(), proptest::option::of(name()), body).prop_map(|(pos, commit, name, body)| Record {
         pos,

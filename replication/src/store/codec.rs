@@ -1,5 +1,7 @@
 //! Fixed-width little-endian fields of journal entries, read without trust.
 
+use std::sync::Arc;
+
 use holdfast_types::{BlockRange, Epoch, Lba, LogPos, Lsn};
 
 /// Why bytes are no journal entry.
@@ -14,6 +16,9 @@ pub enum DecodeError {
     /// Written by a later release.
     #[error("it has version {0}, this release reads up to {known}: install the release that wrote it", known = super::entry::ENTRY_VERSION)]
     Newer(u8),
+    /// Written by an earlier release, in a form that is not read any more.
+    #[error("it has version {0}, this release reads {known}: use the release that wrote it", known = super::entry::ENTRY_VERSION)]
+    Older(u8),
     /// A kind of entry that does not exist.
     #[error("it is of unknown kind {0}")]
     Kind(u8),
@@ -43,6 +48,11 @@ impl Writer {
     pub(super) fn range(&mut self, range: BlockRange) {
         self.u64(range.lba().0);
         self.u64(range.blocks());
+    }
+
+    pub(super) fn ranges(&mut self, ranges: &[BlockRange]) {
+        self.u64(ranges.len() as u64);
+        ranges.iter().for_each(|range| self.range(*range));
     }
 }
 
@@ -81,6 +91,11 @@ impl Reader<'_> {
 
     pub(super) fn range(&mut self) -> Result<BlockRange, DecodeError> {
         BlockRange::new(Lba(self.u64()?), self.u64()?).map_err(|_| DecodeError::Field("range"))
+    }
+
+    pub(super) fn ranges(&mut self) -> Result<Arc<[BlockRange]>, DecodeError> {
+        let count = self.count(16)?;
+        (0..count).map(|_| self.range()).collect()
     }
 
     pub(super) fn end(&self) -> Result<(), DecodeError> {

@@ -4,14 +4,14 @@
 //! An entry is a header of little-endian fields and, for records that carry data, the payload behind it, which is never copied. The
 //! journal's own checksum covers both.
 //! ```text
-//! u8  version (1)      u8  kind      16 bytes extent id (big-endian, as printed)
+//! u8  version (2)      u8  kind      16 bytes extent id (big-endian, as printed)
 //! kind  1 record       pos, u64 commit, u8 named, [name: u64 node, u64 incarnation, u64 serial, u64 CmdSN], u8 body:
 //!                        0 epoch start
 //!                        1 write          range, payload = the range's bytes
 //!                        2 write same     range, payload = one block
 //!                        3 zero           u64 count, ranges
-//!                        4 resync         range, payload = the range's bytes
-//!                        5 resync marker  range
+//!                        4 resync         u64 count, ranges, payload = their bytes, one after the other
+//!                        5 resync marker  u64 count, ranges
 //!       2 truncate     pos that stays
 //!       3 restart      base pos, u64 version, pos that the next record follows, history
 //!       4 clear base   (nothing)
@@ -29,7 +29,7 @@ use super::codec::{DecodeError, Reader, Writer};
 use crate::core::api::{Base, EpochHistory, Record, RecordBody};
 
 /// Version of the entries that this release writes, and the newest it reads.
-pub const ENTRY_VERSION: u8 = 1;
+pub const ENTRY_VERSION: u8 = 2;
 
 /// Bytes of the header that every entry has: version, kind, extent.
 const FIXED: usize = 18;
@@ -134,8 +134,8 @@ impl Entry {
         if version > ENTRY_VERSION {
             return Err(DecodeError::Newer(version));
         }
-        if version == 0 {
-            return Err(DecodeError::Field("version"));
+        if version < ENTRY_VERSION {
+            return Err(DecodeError::Older(version));
         }
         let kind = fields.u8()?;
         let extent = ExtentId::from_bytes(fields.array()?);
@@ -194,12 +194,11 @@ pub(crate) fn record_header(extent: ExtentId, record: &Record) -> Vec<u8> {
         }
         RecordBody::Zero { ranges } => {
             out.u8(3);
-            out.u64(ranges.len() as u64);
-            ranges.iter().for_each(|range| out.range(*range));
+            out.ranges(ranges);
         }
-        RecordBody::Resync { range, data } => {
+        RecordBody::Resync { ranges, data } => {
             out.u8(if data.is_some() { 4 } else { 5 });
-            out.range(*range);
+            out.ranges(ranges);
         }
     }
     out.0
@@ -256,19 +255,15 @@ fn read_body(fields: &mut Reader<'_>, payload: Bytes) -> Result<RecordBody, Deco
             range: fields.range()?,
             block: payload,
         },
-        3 => {
-            let count = fields.count(16)?;
-            let ranges: Result<Vec<_>, _> = (0..count).map(|_| fields.range()).collect();
-            RecordBody::Zero {
-                ranges: ranges?.into(),
-            }
-        }
+        3 => RecordBody::Zero {
+            ranges: fields.ranges()?,
+        },
         4 => RecordBody::Resync {
-            range: fields.range()?,
+            ranges: fields.ranges()?,
             data: Some(payload),
         },
         5 => RecordBody::Resync {
-            range: fields.range()?,
+            ranges: fields.ranges()?,
             data: None,
         },
         _ => return Err(DecodeError::Field("body")),

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Lsn, RESYNC_RANGE_BYTES, Revision};
@@ -14,6 +14,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::extent_meta::sync_dir;
 use super::sums::{Checked, Sums};
 use super::{Damage, ExtentMeta, StoreError};
+use crate::core::api::{Digest, Digests};
 
 /// Unit in which the file system frees space.
 const PUNCH_ALIGN: u64 = 4096;
@@ -420,33 +421,41 @@ impl ExtentFile {
         Ok(())
     }
 
-    /// BLAKE3 over the contents of the range; a hole counts as zeros (W7).
+    /// Digests of the range's contents, one for each `piece` bytes (at most 1 MiB; the last may be shorter); a hole counts as zeros (W7).
+    /// `None` for a piece with blocks that cannot be read or are not what was written.
     ///
     /// # Errors
-    /// As [`ExtentFile::read`].
-    pub fn hash(&self, range: BlockRange) -> Result<[u8; 32], StoreError> {
+    /// [`StoreError::Range`], [`StoreError::Failed`].
+    pub fn digests(&self, range: BlockRange, piece: u64) -> Result<Digests, StoreError> {
         let (mut offset, len) = self.bounds(range)?;
         let end = offset + len;
-        if self.is_hole(offset, end) {
-            return match self.sums.as_ref().map(|sums| sums.check_zeros(range)) {
-                None | Some(Checked::Good) => Ok(hash_of_zeros(len)),
-                Some(Checked::Bad(bad)) => Err(self.rotten(bad)),
-                Some(Checked::Later) => Err(self.rotten(range)),
-            };
-        }
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; CHUNK.min(usize::try_from(len).unwrap_or(CHUNK))];
+        let piece = piece.clamp(u64::from(self.block_size.bytes()), RESYNC_RANGE_BYTES);
+        let mut digests = Vec::with_capacity(usize::try_from(len.div_ceil(piece)).unwrap_or(0));
+        let hole = self.is_hole(offset, end)
+            && self
+                .sums
+                .as_ref()
+                .is_none_or(|sums| sums.check_zeros(range) == Checked::Good);
+        let mut buffer = vec![0; usize::try_from(piece.min(len)).unwrap_or(0)];
+        let zeros = hole.then(|| digest(&buffer));
         while offset < end {
             let n = usize::try_from(end - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
-            self.fill(&mut buffer[..n], offset)
-                .map_err(|error| self.unreadable(range, &error))?;
-            if let Checked::Bad(bad) = self.check(Lba(offset >> self.block_size.shift()), &buffer[..n]) {
-                return Err(self.rotten(bad));
-            }
-            hasher.update(&buffer[..n]);
+            let some = &mut buffer[..n];
+            digests.push(match zeros {
+                Some(zeros) if n as u64 == piece => Some(zeros),
+                Some(_) => Some(digest(some)),
+                None if self.fill_checked(some, offset) => Some(digest(some)),
+                None => None,
+            });
             offset += n as u64;
         }
-        Ok(hasher.finalize().into())
+        Ok(digests)
+    }
+
+    /// Whether the bytes could be read and are what was written.
+    fn fill_checked(&self, into: &mut [u8], offset: u64) -> bool {
+        let first = Lba(offset >> self.block_size.shift());
+        self.fill(into, offset).is_ok() && self.check(first, into) == Checked::Good
     }
 
     fn is_hole(&self, offset: u64, end: u64) -> bool {
@@ -597,25 +606,11 @@ pub(super) fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
-fn hash_of_zeros(len: u64) -> [u8; 32] {
-    static OF_RESYNC_RANGE: OnceLock<[u8; 32]> = OnceLock::new();
-    let compute = || {
-        let zeros = [0; 4096];
-        let mut hasher = blake3::Hasher::new();
-        let mut left = len;
-        while left > 0 {
-            let n = usize::try_from(left).map_or(zeros.len(), |left| left.min(zeros.len()));
-            hasher.update(&zeros[..n]);
-            left -= n as u64;
-        }
-        hasher.finalize().into()
-    };
-    // An empty extent is compared as thousands of these.
-    if len == RESYNC_RANGE_BYTES {
-        *OF_RESYNC_RANGE.get_or_init(compute)
-    } else {
-        compute()
-    }
+fn digest(data: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    let len = digest.len();
+    digest.copy_from_slice(&blake3::hash(data).as_bytes()[..len]);
+    digest
 }
 
 #[cfg(test)]

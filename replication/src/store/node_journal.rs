@@ -401,7 +401,7 @@ impl Replay {
                     trouble.get_or_insert(error);
                 }
             }
-            Err(error @ DecodeError::Newer(_)) => self.unreadable = Some(error),
+            Err(error @ (DecodeError::Newer(_) | DecodeError::Older(_))) => self.unreadable = Some(error),
             Err(error) => {
                 self.unreadable.get_or_insert(error);
             }
@@ -411,6 +411,11 @@ impl Replay {
     fn check_newer(&self, path: &Path) -> Result<(), StoreError> {
         match self.unreadable {
             Some(DecodeError::Newer(found)) => Err(StoreError::Newer {
+                path: path.to_owned(),
+                found: u32::from(found),
+                known: u32::from(super::ENTRY_VERSION),
+            }),
+            Some(DecodeError::Older(found)) => Err(StoreError::Older {
                 path: path.to_owned(),
                 found: u32::from(found),
                 known: u32::from(super::ENTRY_VERSION),

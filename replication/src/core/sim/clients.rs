@@ -121,6 +121,7 @@ impl World {
             OpOutcome::Transitioning => "transitioning",
             OpOutcome::Reset => "reset",
             OpOutcome::Aborted => "aborted",
+            OpOutcome::Unreadable { .. } => "unreadable",
             OpOutcome::NoSpace => return Err("no space".into()),
         };
         *self.notes.entry(kind).or_default() += 1;

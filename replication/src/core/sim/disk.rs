@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// What a block holds whose bits have flipped: the disk knows by its sum.
+pub(super) const ROTTEN: u64 = u64::MAX - 7;
+
+fn digest(piece: &[u64]) -> Digest {
+    let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
+    for value in piece {
+        sum = (sum ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    }
+    let mut digest = Digest::default();
+    digest[..8].copy_from_slice(&sum.to_be_bytes());
+    digest
+}
+
 impl World {
     pub(super) fn journal(&mut self, n: usize, seq: u64, entry: Entry) {
         self.nodes[n].pending.push_back((seq, Some(entry)));
@@ -166,9 +179,12 @@ impl World {
         }
         // A disk that does not give a block today.
         if !self.calm && matches!(node.io.get(&io), Some(Io::Read(_))) && self.rng.chance(1) {
-            node.io.remove(&io);
+            let Some(Io::Read(bad)) = node.io.remove(&io) else {
+                return Ok(());
+            };
             *self.notes.entry("unreadable").or_default() += 1;
-            return self.feed(n, Event::ReadFailed { io: IoToken(io) });
+            let io = IoToken(io);
+            return self.feed(n, Event::ReadFailed { io, bad });
         }
         let Some(what) = node.io.remove(&io) else {
             return Ok(());
@@ -178,6 +194,14 @@ impl World {
             Io::Apply(record) => {
                 apply(&mut node.extent, &record);
                 Event::Applied { io: token }
+            }
+            Io::Read(range) if node.extent[span(range)].contains(&ROTTEN) => {
+                let bad = |offset: usize| BlockRange::new(Lba(range.lba().0 + offset as u64), 1).unwrap();
+                let first = node.extent[span(range)].iter().position(|value| *value == ROTTEN);
+                Event::ReadFailed {
+                    io: token,
+                    bad: bad(first.unwrap()),
+                }
             }
             Io::Read(range) => {
                 let mut data = Vec::new();
@@ -190,13 +214,13 @@ impl World {
                 }
             }
             Io::Hash(range) => {
-                let mut hash = [0; 32];
-                let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
-                for value in &node.extent[span(range)] {
-                    sum = (sum ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+                // Pieces of two blocks.
+                let pieces = node.extent[span(range)].chunks(2);
+                let digests = pieces.map(|piece| (!piece.contains(&ROTTEN)).then(|| digest(piece)));
+                Event::Hashed {
+                    io: token,
+                    digests: digests.collect(),
                 }
-                hash[..8].copy_from_slice(&sum.to_be_bytes());
-                Event::Hashed { io: token, hash }
             }
         };
         self.feed(n, event)

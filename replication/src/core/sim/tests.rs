@@ -81,6 +81,8 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
         "stuck journal",
         "stuck outside",
         "unreadable",
+        "rotten",
+        "repaired",
         "done",
         "read",
         "miscompare",

@@ -1,5 +1,6 @@
 //! Crashes, pauses, cuts: drawn, or by a script.
 
+use super::disk::ROTTEN;
 use super::*;
 
 impl World {
@@ -20,7 +21,9 @@ impl World {
             hold_limit: Duration::from_millis(1000),
             keep_bytes: self.plan.keep_bytes,
             resync_range_bytes: 2048,
+            resync_piece_bytes: 1024,
             resync_in_flight: 2,
+            unreadable_retry: Duration::from_millis(100),
             switchover_limit: Duration::from_millis(500),
             absent_after: Duration::from_millis(400),
             fetch_after: Duration::from_millis(200),
@@ -84,6 +87,22 @@ impl World {
         let most = if self.rng.one_in(3) { 3000 } else { 300 };
         let after = self.rng.between(5, if resyncing { 20 } else { most });
         self.at(after * MS, Ev::Restart(n));
+    }
+
+    /// Bits of a block flip on one disk, while another member of the set has the block.
+    fn rot(&mut self, n: usize) {
+        let block = usize::try_from(self.rng.below(BLOCKS)).unwrap();
+        let view = Arc::clone(self.views.last().unwrap());
+        let holds = |node: &Node| {
+            let whole = node.extent[block] != ROTTEN && node.extent_stable[block] != ROTTEN;
+            whole && view.in_sync.contains(&node.id) && node.core.is_some()
+        };
+        if (0..self.nodes.len()).any(|m| m != n && holds(&self.nodes[m])) {
+            self.log(|| format!("block {block} of {n} rots"));
+            self.nodes[n].extent[block] = ROTTEN;
+            self.nodes[n].extent_stable[block] = ROTTEN;
+            *self.notes.entry("rotten").or_default() += 1;
+        }
     }
 
     /// The steps of a script that time alone brings.
@@ -250,7 +269,8 @@ impl World {
                 let run = self.nodes[n].incarnation;
                 let _ = (after, run);
             }
-            88..94 => {
+            88..92 => self.rot(n),
+            92..95 => {
                 let all: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].failed).collect();
                 for n in all {
                     self.crash(n, false);
