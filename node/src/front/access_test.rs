@@ -66,6 +66,13 @@ async fn ready(peer: &mut Peer, lun: u16) -> (u8, u8, u8) {
     sense(&peer.command(ScsiRequest::none(field, cdb(0, 0, 0))).await)
 }
 
+async fn async_event(peer: &mut Peer) -> AsyncEvent {
+    match peer.event().await {
+        Ok(Event::Async(message)) => message.event,
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn refused(mut peer: Peer) -> LoginStatus {
     match peer.event().await {
         Ok(Event::LoginRefused(status)) => status,
@@ -85,10 +92,7 @@ async fn who_may_not_be_there_any_more_is_logged_out_at_once() {
         "a group alone changes nothing"
     );
     rig.apply(&allow("others"));
-    match peer.event().await {
-        Ok(Event::Async(message)) => assert_eq!(message.event, AsyncEvent::SESSION_DROP),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(async_event(&mut peer).await, AsyncEvent::SESSION_DROP);
     assert_eq!(peer.ending().await, Ending::Closed);
     let again = Peer::dial(rig.portal, 1).await;
     assert_eq!(refused(again).await, LoginStatus::NOT_ALLOWED);
@@ -270,7 +274,18 @@ async fn a_session_is_closed_by_its_number() {
     let id = rig.front.registry.sessions()[0].id;
     assert!(!rig.front.registry.close_session(id + 1));
     assert!(rig.front.registry.close_session(id));
+    assert_eq!(async_event(&mut peer).await, AsyncEvent::SESSION_DROP);
     assert_eq!(peer.ending().await, Ending::Closed);
+}
+
+/// Who is asked to log out is served until it does.
+#[tokio::test]
+async fn an_initiator_that_is_asked_to_log_out_is_served_until_it_does() {
+    let rig = Rig::start().await;
+    let mut peer = rig.peer(1).await;
+    rig.front.registry.ask_logout(1);
+    assert_eq!(async_event(&mut peer).await, AsyncEvent::LOGOUT_REQUESTED);
+    assert_eq!(ready(&mut peer, 0).await, (0, 0, 0));
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use super::session::{MustReset, Session};
 
 /// Read buffers grow by this much.
 const READ_BYTES: usize = 256 << 10;
+/// The same before the login is over: requests are short, and there may be many such connections.
+const LOGIN_BYTES: usize = 9 << 10;
 /// While this much waits to be written nothing is read: an initiator that does not listen is not served.
 const OUTBOX_MAX: usize = 16 << 20;
 /// How long what was answered may take to go out when a connection ends in order.
@@ -106,7 +108,7 @@ async fn run(
 ) -> End {
     let front = Arc::clone(&session.front);
     let mut state = front.state.clone();
-    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut buffer = BytesMut::with_capacity(LOGIN_BYTES);
     // When the socket was last known to be empty: nothing read since then can have waited longer (W1).
     let mut arrived = front.now();
     loop {
@@ -244,7 +246,12 @@ fn read(session: &Session, stream: &TcpStream, buffer: &mut BytesMut) -> std::io
     }
     let missing = wanted.saturating_sub(buffer.len());
     if buffer.capacity() - buffer.len() < missing.max(4096) {
-        buffer.reserve(missing.max(READ_BYTES));
+        let usual = if session.iscsi.parameters().is_some() {
+            READ_BYTES
+        } else {
+            LOGIN_BYTES
+        };
+        buffer.reserve(missing.max(usual));
     }
     match stream.try_read_buf(buffer) {
         Ok(0) => Ok(Read::End),

@@ -7,12 +7,15 @@ mod connection;
 mod portals;
 mod registry;
 mod session;
+mod shares;
 mod state;
 mod tasks;
 mod tmf;
 
 #[cfg(test)]
 mod access_test;
+#[cfg(test)]
+mod fair_test;
 #[cfg(test)]
 mod front_test;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Which connections there are, and how others reach them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use holdfast_iscsi::pdu::LoginStatus;
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionSerial, SessionTable};
@@ -11,7 +11,11 @@ use holdfast_replication::core::api::OpId;
 use holdfast_types::{ExtentId, OpOutcome};
 use tokio::sync::mpsc;
 
+use super::shares::Shares;
 use crate::status::SessionStatus;
+
+/// Connections that have not logged in, at most. Each may cost its login text (16 KiB) and a read buffer.
+const HALF_OPEN_MAX: usize = 1024;
 
 /// What a connection is told by the rest of the node.
 #[derive(Debug)]
@@ -31,7 +35,9 @@ pub(crate) enum Inbound {
     OthersReset(TmfId),
     /// End at once, without another answer: the initiator is to try again elsewhere (I8, L7), or has logged in anew.
     Reset(&'static str),
-    /// End in order: what was answered goes out first.
+    /// The initiator is asked to log out within so many seconds (Asynchronous Message, event 1); it is served on until then.
+    AskLogout(u16),
+    /// End in order: what was answered goes out first, and that this is the end (event 3).
     Close,
 }
 
@@ -70,6 +76,9 @@ struct Connection {
 pub(crate) struct Registry {
     connections: RwLock<HashMap<u32, Connection>>,
     sessions: Mutex<SessionTable>,
+    /// Connections that have not logged in, oldest first (by number).
+    half_open: Mutex<BTreeSet<u32>>,
+    shares: Arc<Shares>,
     last: AtomicU32,
     resets: RwLock<HashMap<ExtentId, u64>>,
 }
@@ -86,6 +95,31 @@ impl ConnectionId {
 }
 
 impl Registry {
+    /// What sessions have in storage.
+    pub(crate) fn shares(&self) -> Arc<Shares> {
+        Arc::clone(&self.shares)
+    }
+
+    fn half_open(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that has not logged in yet is one more of those; where there are too many the oldest goes, so that who logs in at
+    /// once finds room however many do not.
+    fn opened(&self, id: u32, connections: &HashMap<u32, Connection>) {
+        let mut half_open = self.half_open();
+        half_open.insert(id);
+        while half_open.len() > HALF_OPEN_MAX
+            && let Some(oldest) = half_open.pop_first()
+        {
+            if let Some(connection) = connections.get(&oldest) {
+                let _ = connection
+                    .inbound
+                    .send(Inbound::Reset("too many connections have not logged in"));
+            }
+        }
+    }
+
     /// A new connection, and its queue.
     pub(crate) fn connect(&self) -> (ConnectionId, mpsc::UnboundedReceiver<Inbound>) {
         let (inbound, receiver) = mpsc::unbounded_channel();
@@ -99,6 +133,7 @@ impl Registry {
                     session: None,
                     ending: false,
                 });
+                self.opened(id, &connections);
                 return (ConnectionId(id), receiver);
             }
         }
@@ -110,6 +145,7 @@ impl Registry {
         if let Some(connection) = connections.get_mut(&id.0) {
             connection.ending = true;
         }
+        self.half_open().remove(&id.0);
     }
 
     /// The connection is gone, and its session with it.
@@ -149,6 +185,7 @@ impl Registry {
                 .unwrap_or_else(PoisonError::into_inner)
                 .get_mut(&id.0)
         {
+            self.half_open().remove(&id.0);
             status.id = session.0;
             connection.session = Some((session, status));
         }
@@ -199,6 +236,11 @@ impl Registry {
     /// Ends every connection at once.
     pub(crate) fn reset_all(&self, why: &'static str) {
         self.tell_all(|| Inbound::Reset(why));
+    }
+
+    /// Asks every initiator to log out within so many seconds.
+    pub(crate) fn ask_logout(&self, seconds: u16) {
+        self.tell_all(|| Inbound::AskLogout(seconds));
     }
 
     /// Ends every connection in order.

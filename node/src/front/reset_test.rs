@@ -242,6 +242,10 @@ async fn connections_are_closed_in_order_when_the_node_ends() {
     let rig = Rig::start().await;
     let mut peer = rig.peer(1).await;
     rig.front.registry.close_all();
+    assert!(
+        matches!(peer.event().await, Ok(Event::Async(..))),
+        "it says that this is the end"
+    );
     assert_eq!(peer.ending().await, Ending::Closed);
 }
 

@@ -18,6 +18,7 @@ use holdfast_types::{
 use super::Front;
 use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
+use super::shares::{Turn, cost};
 use super::state::{FrontState, Map};
 use super::tasks::{Stage, Tasks};
 use super::tmf::{CONFIRMED_WITHIN, Tmfs};
@@ -89,6 +90,7 @@ impl Session {
         ends: (String, String),
     ) -> Self {
         let generation = front.lease.generation();
+        let shares = front.registry.shares();
         Self {
             front,
             id,
@@ -98,7 +100,7 @@ impl Session {
             ends,
             logged_in: None,
             reinstating: None,
-            tasks: Tasks::default(),
+            tasks: Tasks::new(shares),
             tmfs: Tmfs::default(),
             next_op: 0,
             closing: false,
@@ -121,15 +123,35 @@ impl Session {
         while let Some(event) = self.iscsi.poll_event() {
             match event {
                 Event::Login(login) => self.log_in(&login, now),
-                Event::Command(command) => {
-                    let state = Arc::clone(&self.front.state.borrow());
-                    self.start(&state, command, now)?;
-                }
+                Event::Command(command) => self.arrive(command, now)?,
                 Event::DataOut { task, data } => self.data_out(task, data, now),
                 Event::DataLost { task } => drop(self.tasks.take(task)),
                 Event::TaskManagement(request) => self.task_management(request, now),
                 Event::LoggedOut(_) => self.abort_all(),
             }
+        }
+        self.start_queued(now)
+    }
+
+    /// A command has come: it is started, waits for the session's share, or is one too many.
+    fn arrive(&mut self, command: Command, now: Mono) -> Result<(), MustReset> {
+        match self.tasks.turn(command.expected_length) {
+            Turn::Now => {
+                let state = Arc::clone(&self.front.state.borrow());
+                return self.start(&state, command, now);
+            }
+            Turn::Wait => self.tasks.put(command.task, Stage::Queued(Box::new(command))),
+            Turn::Full => self.respond(command.task, Response::task_set_full()),
+        }
+        Ok(())
+    }
+
+    /// Starts commands that waited for the session's share, as far as there is room now.
+    fn start_queued(&mut self, now: Mono) -> Result<(), MustReset> {
+        while let Some(command) = self.tasks.take_queued() {
+            self.stands(now)?;
+            let state = Arc::clone(&self.front.state.borrow());
+            self.start(&state, command, now)?;
         }
         Ok(())
     }
@@ -137,7 +159,10 @@ impl Session {
     /// Acts on what the rest of the node says.
     pub(super) fn inbound(&mut self, message: Inbound, now: Mono) -> Result<(), MustReset> {
         match message {
-            Inbound::Completed(op, outcome) => self.completed(op, outcome, now),
+            Inbound::Completed(op, outcome) => {
+                self.completed(op, outcome, now)?;
+                self.start_queued(now)
+            }
             Inbound::EndUnit {
                 extent,
                 function,
@@ -149,7 +174,7 @@ impl Session {
                     self.raise(extent, UnitAttention::CommandsCleared);
                 }
                 self.tmfs.hold_token(ops, token);
-                Ok(())
+                self.start_queued(now)
             }
             Inbound::OthersReset(id) => {
                 for (id, result) in self.tmfs.others_done(id) {
@@ -158,7 +183,14 @@ impl Session {
                 Ok(())
             }
             Inbound::Reset(why) => Err(MustReset(why)),
+            Inbound::AskLogout(seconds) => {
+                self.iscsi.request_logout(seconds);
+                Ok(())
+            }
             Inbound::Close => {
+                if !self.closing {
+                    self.iscsi.announce_end();
+                }
                 self.closing = true;
                 Ok(())
             }
@@ -297,6 +329,7 @@ impl Session {
             resets: view.counters.resets,
             name,
             received: command.received,
+            cost: cost(command.expected_length),
         };
         let reports_luns = command.cdb.as_bytes().first() == Some(&REPORT_LUNS);
         let (task, data, expected) = (command.task, command.data.clone(), command.expected_length);
@@ -330,6 +363,7 @@ impl Session {
             resets,
             name,
             received,
+            cost,
         } = context;
         match step {
             Step::Done(response) => self.respond(task, response),
@@ -343,6 +377,7 @@ impl Session {
                         name,
                         received,
                         resets,
+                        cost,
                     },
                 );
                 if self.iscsi.request_data(task, bytes).is_err() {
@@ -358,6 +393,7 @@ impl Session {
                         op,
                         extent,
                         finish: storage.finish,
+                        cost,
                     },
                 );
                 let request = Request {
@@ -384,6 +420,7 @@ impl Session {
             name,
             received,
             resets,
+            cost,
         }) = self.tasks.take(task)
         else {
             return;
@@ -407,6 +444,7 @@ impl Session {
             resets,
             name,
             received,
+            cost,
         };
         // Only a hold can fail, and data is taken only after it.
         let _ = self.next(task, step, context, now);
@@ -504,7 +542,7 @@ impl Session {
             Inbound::EndUnit { extent, token, .. } => {
                 self.tmfs.hold_token(self.tasks.ops_on(extent).collect(), token);
             }
-            Inbound::OthersReset(_) | Inbound::Reset(_) | Inbound::Close => {}
+            Inbound::OthersReset(_) | Inbound::Reset(_) | Inbound::AskLogout(_) | Inbound::Close => {}
         }
     }
 
@@ -562,4 +600,5 @@ struct Context {
     resets: u64,
     name: CommandName,
     received: Mono,
+    cost: u64,
 }

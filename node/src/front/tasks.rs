@@ -1,17 +1,22 @@
 //! The tasks of one session: where each of them is.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use holdfast_iscsi::target::{Command, TaskId};
 use holdfast_replication::core::api::OpId;
 use holdfast_scsi::{Finish, Pending};
 use holdfast_types::{CommandName, ExtentId, Lun, Mono};
 
+use super::shares::{Shares, Turn, cost};
+
 /// Where a task is.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// Its port group is transitioning, or too much is under way: its command is started (again) when that has changed.
     Held(Box<Command>),
+    /// The session has its share in storage: its command is started when some of that is through.
+    Queued(Box<Command>),
     /// Its data is on the way.
     AwaitingData {
         lun: Lun,
@@ -21,32 +26,111 @@ pub(super) enum Stage {
         received: Mono,
         /// Resets of the unit at its start.
         resets: u64,
+        /// What it counts for in the session's share.
+        cost: u64,
     },
     /// Storage has it.
     Storage {
         op: OpId,
         extent: ExtentId,
         finish: Finish,
+        /// What it counts for in the session's share.
+        cost: u64,
     },
 }
 
+impl Stage {
+    const fn cost(&self) -> u64 {
+        match self {
+            Self::Held(_) | Self::Queued(_) => 0,
+            Self::AwaitingData { cost, .. } | Self::Storage { cost, .. } => *cost,
+        }
+    }
+}
+
 /// The open tasks of a session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tasks {
     stages: HashMap<TaskId, Stage>,
     by_op: HashMap<OpId, TaskId>,
     held: VecDeque<TaskId>,
+    /// Commands that wait for the session's share, in order, and their cost.
+    queued: VecDeque<(TaskId, u64)>,
+    queued_cost: u64,
+    /// Cost of what is under way.
+    open_cost: u64,
+    shares: Arc<Shares>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.shares.moved(self.open_cost, 0);
+        self.shares.waits(self.queued_cost, 0);
+    }
 }
 
 impl Tasks {
+    /// None yet.
+    pub(super) fn new(shares: Arc<Shares>) -> Self {
+        Self {
+            stages: HashMap::new(),
+            by_op: HashMap::new(),
+            held: VecDeque::new(),
+            queued: VecDeque::new(),
+            queued_cost: 0,
+            open_cost: 0,
+            shares,
+        }
+    }
+
+    /// Whether a command that moves `bytes` may start now.
+    pub(super) fn turn(&self, bytes: u32) -> Turn {
+        self.shares.turn(self.open_cost, self.queued_cost, cost(bytes))
+    }
+
+    fn count(&mut self, gone: u64, come: u64) {
+        let after = self.open_cost - gone + come;
+        self.shares.moved(self.open_cost, after);
+        self.open_cost = after;
+    }
+
+    fn forget_queued(&mut self, task: TaskId) {
+        if let Some(at) = self.queued.iter().position(|(other, _)| *other == task)
+            && let Some((_, cost)) = self.queued.remove(at)
+        {
+            self.shares.waits(cost, 0);
+            self.queued_cost -= cost;
+        }
+    }
+
+    /// The command that has waited longest for the session's share, if its turn has come.
+    pub(super) fn take_queued(&mut self) -> Option<Command> {
+        let (task, cost) = *self.queued.front()?;
+        if !self.shares.may_go_on(self.open_cost, cost) {
+            return None;
+        }
+        match self.take(task) {
+            Some(Stage::Queued(command)) => Some(*command),
+            _ => None,
+        }
+    }
+
     /// Puts a task into a stage, in place of the one it was in.
     pub(super) fn put(&mut self, task: TaskId, stage: Stage) {
         match &stage {
             Stage::Storage { op, .. } => drop(self.by_op.insert(*op, task)),
             Stage::Held(_) => self.held.push_back(task),
+            Stage::Queued(command) => {
+                let cost = cost(command.expected_length);
+                self.queued.push_back((task, cost));
+                self.queued_cost += cost;
+                self.shares.waits(0, cost);
+            }
             Stage::AwaitingData { .. } => {}
         }
-        self.stages.insert(task, stage);
+        let come = stage.cost();
+        let gone = self.stages.insert(task, stage).map_or(0, |old| old.cost());
+        self.count(gone, come);
     }
 
     /// Takes a task out.
@@ -55,8 +139,10 @@ impl Tasks {
         match &stage {
             Stage::Storage { op, .. } => drop(self.by_op.remove(op)),
             Stage::Held(_) => self.held.retain(|other| *other != task),
+            Stage::Queued(_) => self.forget_queued(task),
             Stage::AwaitingData { .. } => {}
         }
+        self.count(stage.cost(), 0);
         Some(stage)
     }
 
@@ -68,8 +154,10 @@ impl Tasks {
     /// Takes the task of an operation out.
     pub(super) fn take_op(&mut self, op: OpId) -> Option<(TaskId, ExtentId, Finish)> {
         let task = self.by_op.remove(&op)?;
-        match self.stages.remove(&task) {
-            Some(Stage::Storage { extent, finish, .. }) => Some((task, extent, finish)),
+        let stage = self.stages.remove(&task)?;
+        self.count(stage.cost(), 0);
+        match stage {
+            Stage::Storage { extent, finish, .. } => Some((task, extent, finish)),
             _ => None,
         }
     }

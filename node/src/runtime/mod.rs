@@ -27,6 +27,7 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
         end_with_parent()?;
     }
     start_log();
+    raise_descriptors();
     let config = NodeConfig::load(&args.config)?;
     std::fs::create_dir_all(&config.dir)
         .with_context(|| format!("cannot create {}", config.dir.display()))?;
@@ -50,6 +51,19 @@ pub(crate) fn end_with_parent() -> anyhow::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(
         rustix::process::Signal::KILL,
     ))?)
+}
+
+/// As many descriptors as the system lets this process have: each connection of an initiator takes one, and the usual soft limit is 1024.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit on open files");
+    }
 }
 
 /// Logs go to standard error; `HOLDFAST_LOG` says how much (as `RUST_LOG` elsewhere: `debug`, `info,holdfast_raft=debug`).

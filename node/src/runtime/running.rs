@@ -28,6 +28,8 @@ use crate::config::{NodeConfig, Role};
 use crate::front::{Front, FrontState, Portals, Registry};
 use crate::status::{Seen, StatusDocument, derive};
 
+/// How long initiators that were asked to log out are served on when the node stops.
+const LOGOUT_WITHIN: Duration = Duration::from_millis(500);
 /// How long a planned switchover may take before its caller is told that it did not happen.
 const SWITCHOVER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -118,6 +120,11 @@ impl Running {
 
     /// Ends everything in order. What was acknowledged is stable already; this only saves others the wait.
     pub(super) async fn stop(&self) {
+        self.registry.ask_logout(1);
+        let asked = tokio::time::Instant::now();
+        while !self.registry.sessions().is_empty() && asked.elapsed() < LOGOUT_WITHIN {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.registry.close_all();
         tokio::time::sleep(Duration::from_millis(50)).await;
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,0 +1,116 @@
+//! Many initiators at once: none starves another, and those that never log in keep nobody out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_iscsi::initiator::{Event, ScsiRequest};
+use holdfast_iscsi::pdu::ScsiStatus;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::memory_test::Mood;
+use super::rig_test::{Peer, Rig, cdb, eventually, sense};
+
+const MIB: usize = 1 << 20;
+
+async fn send_mib(peer: &mut Peer, count: usize) {
+    for _ in 0..count {
+        let data = Bytes::from(vec![3; MIB]);
+        peer.send(ScsiRequest::write(0, cdb(0x8a, 0, 2048), data)).await;
+    }
+}
+
+/// Answers of a noisy peer, until there are `count`: how many were GOOD, and how many TASK SET FULL.
+async fn answers(peer: &mut Peer, count: usize) -> (usize, usize) {
+    let (mut good, mut full) = (0, 0);
+    while good + full < count {
+        match peer.event().await {
+            Ok(Event::Command(_, result)) if result.status == ScsiStatus::TASK_SET_FULL => full += 1,
+            Ok(Event::Command(_, result)) => {
+                assert_eq!(sense(&result), (0, 0, 0));
+                good += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (good, full)
+}
+
+/// Beside a quiet one a noisy session has 8 MiB in storage, some more waiting, and hears TASK SET FULL for the rest.
+#[tokio::test]
+async fn a_noisy_session_waits_for_its_share_and_a_quiet_one_goes_straight_in() {
+    let rig = Rig::start().await;
+    let (mut noisy, mut quiet) = (rig.peer(1).await, rig.peer(2).await);
+    rig.memory.set_mood(Mood::Holding);
+    let first = quiet.send_write(0, 1).await;
+    rig.until_kept(1).await;
+    let shares = rig.front.registry.shares();
+    let noise = tokio::spawn(async move {
+        send_mib(&mut noisy, 48).await;
+        let all = answers(&mut noisy, 48).await;
+        (noisy, all)
+    });
+    // The quiet one's, and 8 of the noisy one's.
+    rig.until_kept(9).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.memory.kept(), 9);
+    assert_eq!(shares.busy(), 2);
+    let second = quiet.send_write(1, 2).await;
+    rig.until_kept(10).await;
+    rig.memory.set_mood(Mood::Sound);
+    rig.memory.release(None);
+    for _ in 0..2 {
+        let (tag, result) = quiet.end().await;
+        assert!(tag == first || tag == second);
+        assert_eq!(sense(&result), (0, 0, 0));
+    }
+    let (noisy, (good, full)) = noise.await.unwrap();
+    assert!(good >= 31 && full >= 1, "{good} GOOD, {full} TASK SET FULL");
+    eventually("nothing is under way", || {
+        shares.busy() == 0 && shares.bytes() == 0
+    })
+    .await;
+    drop((noisy, quiet));
+}
+
+/// What a session had under way is counted no more when it is gone, however it went.
+#[tokio::test]
+async fn a_session_that_goes_leaves_nothing_counted() {
+    let rig = Rig::start().await;
+    let shares = rig.front.registry.shares();
+    let mut peer = rig.peer(1).await;
+    rig.memory.set_mood(Mood::Holding);
+    for _ in 0..4 {
+        // Short enough to come with the command.
+        let data = Bytes::from(vec![3; 128 << 10]);
+        peer.send(ScsiRequest::write(0, cdb(0x8a, 0, 256), data)).await;
+    }
+    rig.until_kept(4).await;
+    assert_eq!(shares.bytes(), 512 << 10);
+    drop(peer);
+    eventually("it is gone", || rig.front.registry.len() == 0).await;
+    eventually("nothing is counted", || shares.busy() == 0 && shares.bytes() == 0).await;
+}
+
+/// Connections that do not log in make room for others, oldest first.
+#[tokio::test]
+async fn half_open_logins_keep_nobody_out() {
+    const MANY: usize = 1024;
+    let rig = Rig::start().await;
+    let mut bystander = rig.peer(1).await;
+    let mut oldest = TcpStream::connect(rig.portal).await.unwrap();
+    oldest.write_all(&[0x43, 0x87]).await.unwrap();
+    eventually("the oldest is there", || rig.front.registry.len() == 2).await;
+    let mut others = Vec::new();
+    for _ in 0..MANY {
+        let mut stream = TcpStream::connect(rig.portal).await.unwrap();
+        stream.write_all(&[0x43]).await.unwrap();
+        others.push(stream);
+    }
+    let mut byte = [0];
+    let end = tokio::time::timeout(super::rig_test::PATIENCE, oldest.read(&mut byte)).await;
+    assert!(end.expect("the oldest is ended").is_err(), "by a reset");
+    assert!(rig.front.registry.len() <= MANY + 2);
+    assert_eq!(sense(&bystander.ready().await), (0, 0, 0));
+    rig.peer(2).await;
+}
