@@ -172,6 +172,7 @@ mod tests {
             led: false,
             stall: Duration::from_millis(stall),
             lane_stall: Duration::from_millis(stall),
+            recovery: Duration::ZERO,
             at: Duration::from_millis(1000),
             samples: vec![sample(990), sample(1000 + stall), sample(1001 + stall)],
         };

@@ -8,6 +8,7 @@
 mod chart;
 mod report;
 mod stall;
+mod verdict;
 
 use std::fmt;
 use std::future::Future;
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub use chart::svg;
 pub use report::{Report, Row, Spread};
 pub use stall::longest;
+pub use verdict::{Budget, DrillReport, Scenario};
 
 use crate::error::Error;
 use crate::workload::{Running, Sample};
@@ -136,6 +138,8 @@ pub struct Round {
     pub stall: Duration,
     /// The same on the lane that noticed most.
     pub lane_stall: Duration,
+    /// From taking the failure back until every replica was in sync again.
+    pub recovery: Duration,
     /// When it was done, in the workload's time.
     pub at: Duration,
     /// The writes around it.
@@ -189,12 +193,16 @@ async fn one<S: Stage>(
     // Healed also when it could not be done as a whole.
     stage.heal(failure, &roles).await?;
     injected?;
+    let healed = load.now();
+    stage.settle().await?;
+    let recovery = load.now().saturating_sub(healed);
     let of_lane = |lane: usize| longest(samples.iter().filter(move |s| s.lane == lane), at, end);
     Ok(Round {
         failure,
         led: roles.leader.as_deref() == Some(roles.victim(failure)),
         stall: longest(samples.iter(), at, end),
         lane_stall: (0..load.lanes()).map(of_lane).max().unwrap_or_default(),
+        recovery,
         at,
         samples,
     })

@@ -140,6 +140,7 @@ mod tests {
             led,
             stall: Duration::from_millis(stall),
             lane_stall: Duration::from_millis(stall + 1),
+            recovery: Duration::ZERO,
             at: Duration::ZERO,
             samples: Vec::new(),
         }

@@ -27,6 +27,16 @@ pub(super) struct FailoverArgs {
     /// Seconds that a round looks on after the failure.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     observe: u64,
+    #[command(flatten)]
+    ground: Ground,
+    /// Draws latency over time around the worst round of each kind into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// The demo pair that is hurt, and the load on it.
+#[derive(Debug, Args)]
+pub(super) struct Ground {
     /// Writers, half of them through each node's path first, with one write on its way each.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=256))]
     writers: u16,
@@ -39,14 +49,11 @@ pub(super) struct FailoverArgs {
     /// Decides what is written where.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Draws latency over time around the worst round of each kind into this file.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
 }
 
 /// A [`Failure`] on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(super) enum Kind {
     /// The extent is moved, planned.
     Switchover,
     /// `kill -9` of the witness.
@@ -73,12 +80,17 @@ impl From<Kind> for Failure {
 
 /// `holdfast bench failover`
 pub(super) fn run(args: &FailoverArgs, out: Out) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    // The demo ends with the thread that starts it: this one.
-    let (rounds, report) = runtime.block_on(measure(args, out))?;
+    let failures = match args.failures.as_slice() {
+        [] => Failure::ALL.to_vec(),
+        some => some.iter().map(|kind| Failure::from(*kind)).collect(),
+    };
+    let plan = Plan {
+        failures,
+        rounds: args.rounds,
+        observe: Duration::from_secs(args.observe),
+    };
+    let (rounds, workload) = rehearse(&plan, &args.ground, out)?;
+    let report = Report::new(&rounds, workload);
     if let Some(path) = &args.svg {
         std::fs::write(path, rehearsal::svg(&rounds))
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -94,27 +106,32 @@ pub(super) fn run(args: &FailoverArgs, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(args: &FailoverArgs, out: Out) -> anyhow::Result<(Vec<Round>, Report)> {
-    let failures = match args.failures.as_slice() {
-        [] => Failure::ALL.to_vec(),
-        some => some.iter().map(|kind| Failure::from(*kind)).collect(),
-    };
-    let plan = Plan {
-        failures,
-        rounds: args.rounds,
-        observe: Duration::from_secs(args.observe),
-    };
+/// Plays the plan on a demo pair that is started for it, and looks at every block at the end.
+pub(super) fn rehearse(
+    plan: &Plan,
+    ground: &Ground,
+    out: Out,
+) -> anyhow::Result<(Vec<Round>, workload::Report)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    // The demo ends with the thread that starts it: this one.
+    runtime.block_on(play(plan, ground, out))
+}
+
+async fn play(plan: &Plan, ground: &Ground, out: Out) -> anyhow::Result<(Vec<Round>, workload::Report)> {
     out.narrate("Starting a demo pair …");
-    let stage = DemoStage::start(args.base_port, args.size).await?;
+    let stage = DemoStage::start(ground.base_port, ground.size).await?;
     let disks = [disk(&stage, [0, 1]).await?, disk(&stage, [1, 0]).await?];
     let load = workload::Plan {
-        writers: usize::from(args.writers),
+        writers: usize::from(ground.writers),
         readers: 2,
         pause: Duration::from_millis(1),
-        ..workload::Plan::small(args.seed)
+        ..workload::Plan::small(ground.seed)
     };
     let load = workload::start(load, &disks)?;
-    let total = args.rounds;
+    let total = plan.rounds;
     let tell = |number: u32, round: &Round| {
         let led = if round.led { ", Raft leader" } else { "" };
         out.narrate(&format!(
@@ -124,14 +141,13 @@ async fn measure(args: &FailoverArgs, out: Out) -> anyhow::Result<(Vec<Round>, R
             round.lane_stall.as_secs_f64() * 1e3
         ));
     };
-    let rounds = rehearsal::run(&plan, &stage, &load, tell).await?;
+    let rounds = rehearsal::run(plan, &stage, &load, tell).await?;
     let (workload, verifier) = load.stop().await;
     for (index, name) in ["the first path", "the second path"].into_iter().enumerate() {
         let verified = verifier.verify(&*disks[index], name).await;
         verified.map_err(anyhow::Error::msg)?;
     }
-    let report = Report::new(&rounds, workload);
-    Ok((rounds, report))
+    Ok((rounds, workload))
 }
 
 /// The unit over both paths, in that order of preference.

@@ -3,6 +3,7 @@
 mod access;
 mod bench;
 mod cluster;
+mod drill;
 mod failover;
 mod objects;
 mod out;
@@ -70,6 +71,8 @@ enum Command {
     Portal(access::PortalCommand),
     /// Move an extent, or all of them, to another node: planned, without a pause for clients.
     Switchover(objects::SwitchoverArgs),
+    /// Rehearse failures under checked load, and say whether they held their budget.
+    Drill(drill::DrillArgs),
     /// Measure a target: latency and throughput, ours or anybody's.
     Bench(bench::BenchArgs),
 }
@@ -135,6 +138,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Session(command) => access::session(command, &cli.admin, out),
         Command::Portal(command) => access::portal(&command, &cli.admin, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
+        Command::Drill(args) => drill::run(&args, out),
         Command::Bench(args) => bench::run(args, out),
     };
     match result {

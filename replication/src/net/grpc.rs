@@ -53,8 +53,8 @@ impl Default for NetConfig {
             connect_timeout: Duration::from_secs(1),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_millis(250),
-            keepalive_every: Duration::from_millis(500),
-            keepalive_timeout: Duration::from_millis(1000),
+            keepalive_every: Duration::from_millis(300),
+            keepalive_timeout: Duration::from_millis(700),
             busy_wait: Duration::from_millis(2),
         }
     }
