@@ -368,8 +368,8 @@ impl Connection {
         }
     }
 
-    /// Tells the initiator that its session ends here (Asynchronous Message, event 3), as the last thing before the connection is closed. Does
-    /// nothing before the full feature phase.
+    /// Tells the initiator that its session ends here (Asynchronous Message, event 3), as the last thing before the connection is
+    /// closed. Does nothing before the full feature phase.
     pub fn announce_end(&mut self) {
         if let Phase::FullFeature(session) = &mut self.phase {
             session.announce_end(&mut self.link);
