@@ -167,19 +167,19 @@ impl ExtentMeta {
                 known: EXTENT_FORMAT,
             });
         }
-        if version < EXTENT_FORMAT {
-            return Err(StoreError::Older {
-                path: path.to_owned(),
-                found: version,
-                known: EXTENT_FORMAT,
-            });
-        }
         let (body, check) = text
             .trim_end()
             .rsplit_once("check ")
             .ok_or_else(|| damaged("its check is missing"))?;
         if check != check_of(body) {
             return Err(damaged("its check does not match"));
+        }
+        if version < EXTENT_FORMAT {
+            return Err(StoreError::Older {
+                path: path.to_owned(),
+                found: version,
+                known: EXTENT_FORMAT,
+            });
         }
         let field = |key: &str| {
             body.lines()
