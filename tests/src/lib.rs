@@ -7,6 +7,7 @@ pub mod identity;
 pub mod lan;
 pub mod netns;
 pub mod seed;
+pub mod sim;
 pub mod status;
 pub mod tools;
 pub mod tree;

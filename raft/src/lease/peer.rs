@@ -58,8 +58,12 @@ impl Peer {
     }
 
     /// Something came. False for what an earlier run sent and the network kept: it tells nothing of the present.
+    ///
+    /// Which of two runs is the newer one cannot be told from their numbers. If the one that was taken for it falls silent and the other
+    /// goes on, it was the other: what the network had kept came after the new run's first words.
     pub(super) fn heard(&mut self, now: Mono, run: Incarnation) -> bool {
-        if self.run_before == Some(run) {
+        let lately = self.heard.is_some_and(|at| now.since(at) <= HEARS_WITHIN);
+        if self.run_before == Some(run) && lately {
             return false;
         }
         if self.run != Some(run) {
@@ -126,5 +130,38 @@ fn told(age: Duration, heartbeat: &Heartbeat) -> Told {
         both: reached
             .map(|h| (h.node, age + Duration::from_millis(u64::from(h.both_ms))))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_nanos(ms * 1_000_000)
+    }
+
+    /// Found by simulation: the peer was then never heard again.
+    #[test]
+    fn l1_a_late_datagram_of_an_earlier_run_does_not_deafen() {
+        let (old, new) = (Incarnation(9), Incarnation(5));
+        let mut peer = Peer::new(at(0));
+        assert!(peer.heard(at(10), new));
+        assert!(peer.heard(at(20), old), "nobody knows which of the two is older");
+        let again = (0..20).find(|beat| peer.heard(at(60 + beat * 50), new));
+        assert!(again.is_some_and(|beat| beat < 6), "{again:?}");
+        assert!(peer.heard(at(1100), new));
+    }
+
+    #[test]
+    fn l1_what_an_earlier_run_sent_is_dropped_while_the_present_one_is_heard() {
+        let (old, new) = (Incarnation(5), Incarnation(9));
+        let mut peer = Peer::new(at(0));
+        assert!(peer.heard(at(10), old));
+        assert!(peer.heard(at(500), new));
+        for beat in 0..10 {
+            assert!(!peer.heard(at(510 + beat * 50), old));
+            assert!(peer.heard(at(550 + beat * 50), new));
+        }
     }
 }

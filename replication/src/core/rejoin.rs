@@ -65,9 +65,10 @@ pub(crate) fn decide_rejoin(judge: Judge<'_>, log: &LogSummary) -> Verdict {
             Verdict::FullCompare
         }
     };
+    // A base at the empty log is that of a replica that was not trusted (J1): what lies in its blocks, no log can tell.
     let base_held = base
         .map(|base| base.pos)
-        .filter(|pos| in_memory(pos) && judge.history.holds(*pos));
+        .filter(|pos| *pos != LogPos::EMPTY && in_memory(pos) && judge.history.holds(*pos));
     if log.stuck && !log.fenced {
         return match judge.in_sync {
             true => Verdict::MustLeave,
@@ -163,6 +164,25 @@ mod tests {
         // A mark of the same version contradicts the set: out first.
         half.base = base(pos(1, 95), 7);
         assert_eq!(verdict(true, &half), Verdict::MustLeave);
+    }
+
+    /// Found by simulation: the log reaches back to the first record, and the link breaks while a damaged replica is compared. The ranges
+    /// that the log touched are not all that may differ then.
+    #[test]
+    fn j1_r1_a_damaged_replica_whose_resync_was_broken_off_is_compared_whole_again() {
+        let mut half = log(&[(0, 0)], LogPos::EMPTY);
+        half.base = Some(Base {
+            pos: LogPos::EMPTY,
+            version: InSyncVersion(6),
+        });
+        let history = history(&[(0, 0), (1, 100), (2, 200)]);
+        let judge = Judge {
+            in_sync: false,
+            version: InSyncVersion(7),
+            history: &history,
+            before: LogPos::EMPTY,
+        };
+        assert_eq!(decide_rejoin(judge, &half), Verdict::FullCompare);
     }
 
     #[test]

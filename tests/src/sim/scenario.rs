@@ -1,0 +1,494 @@
+//! Known bad traces, as scripts whose times the seed draws: walks by chance alone miss the deep ones. Each is the trace of a hole that an
+//! earlier wording of the protocol had.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use holdfast_raft::model::Command;
+use holdfast_replication::core::api::{Note, RoleName};
+
+use super::rng::Rng;
+use super::{Ev, MS, Node, Res, World, glue, place, plays};
+
+/// What is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scenario {
+    /// Chance alone.
+    None,
+    /// Power goes right when a write was answered (A1, J1).
+    CrashAtDone,
+    /// The primary dies and is back at once, its epoch not replaced yet (A1).
+    RestartedPrimary,
+    /// A replica dies in the middle of its resync (A2).
+    CrashInResync,
+    /// Power goes everywhere just after a replica came back in sync (A2).
+    PowerAfterGrowth,
+    /// The new epoch is committed after the suspicion was cleared (A3).
+    LateNewEpoch,
+    /// The reports of one suspicion are still known when the next one comes (A3).
+    SecondSuspicion,
+    /// A suspect is cleared before it applies that it lost its epoch (A4).
+    ClearedLaggard,
+    /// A voter restarts while its promise runs (A5).
+    ForgetfulVoter,
+    /// A voter restarts behind the suspicion that it had applied (A5).
+    RolledBackVoter,
+    /// The suspect has applied its suspicion; another voter has not (A6).
+    OwnSuspicion,
+    /// Acknowledgements of heartbeats come late (A6).
+    LateAcknowledgements,
+    /// One voter's promise runs out long before another's.
+    EarlyReport,
+    /// Clocks at the edges of what is trusted, and a cluster that decides at once (A6).
+    DriftAtBound,
+    /// A growth is proposed, the newcomer is cut off, the primary hears no outcome, and dies (A7).
+    CutAtGrowth,
+    /// The primary is lost while its changes of the in-sync set are late (A7).
+    LateShrink,
+    /// The primary is lost with records on their way (A8).
+    LostWithTail,
+    /// The primary is cut off from the cluster state and from its successor, not from the third (E4).
+    OldPrimaryReturns,
+    /// The primary is cut off from everybody but its initiators (W3).
+    Isolated,
+    /// A node that forwards is stopped, or its link stalls, with commands on their way (A10).
+    ForwarderStopped,
+    /// One link is cut, from a healthy cluster (A11).
+    OneLinkCut,
+    /// Switchovers whose entries are late (A13).
+    LateSwitchover,
+    /// The primary dies after it handed back (A1, A13).
+    SwitchoverAndRestart,
+    /// An extent falls idle right after a write (A16).
+    IdleAfterWrite,
+    /// Comparing is slow, and writes go to what is compared (A17).
+    WritesInResync,
+    /// A flush fails, later the power does (A18).
+    FlushFails,
+}
+
+impl Scenario {
+    /// Those that play something.
+    pub const ALL: &'static [Self] = &[
+        Self::CrashAtDone,
+        Self::RestartedPrimary,
+        Self::CrashInResync,
+        Self::PowerAfterGrowth,
+        Self::LateNewEpoch,
+        Self::SecondSuspicion,
+        Self::ClearedLaggard,
+        Self::ForgetfulVoter,
+        Self::RolledBackVoter,
+        Self::OwnSuspicion,
+        Self::LateAcknowledgements,
+        Self::EarlyReport,
+        Self::DriftAtBound,
+        Self::CutAtGrowth,
+        Self::LateShrink,
+        Self::LostWithTail,
+        Self::OldPrimaryReturns,
+        Self::Isolated,
+        Self::ForwarderStopped,
+        Self::OneLinkCut,
+        Self::LateSwitchover,
+        Self::SwitchoverAndRestart,
+        Self::IdleAfterWrite,
+        Self::WritesInResync,
+        Self::FlushFails,
+    ];
+
+    /// By the name that it is printed with.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = Self::ALL.iter().chain([&Self::None]);
+        all.copied().find(|one| format!("{one:?}") == name)
+    }
+
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        if rng.chance(55) {
+            Self::None
+        } else {
+            rng.pick(Self::ALL)
+        }
+    }
+
+    pub(super) fn wants_trio(self) -> bool {
+        matches!(
+            self,
+            Self::LateNewEpoch
+                | Self::SecondSuspicion
+                | Self::ClearedLaggard
+                | Self::ForgetfulVoter
+                | Self::RolledBackVoter
+                | Self::OwnSuspicion
+                | Self::LateAcknowledgements
+                | Self::EarlyReport
+                | Self::DriftAtBound
+                | Self::Isolated
+                | Self::OneLinkCut
+        )
+    }
+
+    pub(super) fn wants_three_replicas(self) -> bool {
+        matches!(self, Self::OldPrimaryReturns)
+    }
+
+    /// Whether other trouble may come on top.
+    pub(super) fn takes_trouble(self) -> bool {
+        !matches!(self, Self::OneLinkCut | Self::DriftAtBound | Self::IdleAfterWrite)
+    }
+
+    /// Everything that the cluster decides is decided at once.
+    pub(super) fn is_brisk(self) -> bool {
+        self == Self::DriftAtBound
+    }
+}
+
+/// Who plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The primary of the first extent when the play begins.
+    Primary,
+    /// Another member of its in-sync set.
+    Replica,
+    /// Another voter.
+    Third,
+}
+use Who::{Primary, Replica, Third};
+
+/// Something that can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mark {
+    Suspected,
+    Cleared,
+    NewEpoch,
+    Growing,
+    Grown,
+    Shrunk,
+    HandedBack,
+    ResyncStarted,
+    Serving,
+}
+
+/// Proposals that may be held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    NewEpoch,
+    Switchover,
+    Sets,
+}
+
+pub(super) type Span = (u64, u64);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    Sleep(Span),
+    Until(Mark, u64),
+    Cut(Who, Who, Span),
+    CutBoth(Who, Who, Span),
+    Isolate(Who, Span),
+    /// No heartbeats between the two.
+    Deaf(Who, Who),
+    Slow(Who, Who, u64),
+    Heal,
+    Pause(Who, Span),
+    Crash(Who, bool),
+    CrashAll,
+    /// The next start finds its applied state so many entries back.
+    Back(Who, Span),
+    LagApply(Who, Span),
+    LagViews(Who, Span),
+    Hold(Kind, Span, u64),
+    Pin(Who),
+    Switch(Who),
+    Lead(Who),
+    BreakLinks(Who),
+    FlushFails(Who),
+    Quiet(Span),
+    /// From here on ownership may move once, and everything is served after the failover bound.
+    Expect,
+    Expected,
+}
+
+/// The state of a play.
+#[derive(Debug)]
+pub(super) struct Script {
+    scenario: Scenario,
+    steps: VecDeque<Step>,
+    cast: [Node; 3],
+    /// When the step under way began, and when it ends.
+    since: u64,
+    until: Option<u64>,
+    marks: BTreeMap<Mark, u64>,
+    holds: Vec<(Kind, u64, u64)>,
+    epochs: Vec<u64>,
+    expect_from: u64,
+    pub(super) quiet_until: u64,
+}
+
+impl Script {
+    pub(super) fn new(scenario: Scenario, _: &mut Rng) -> Self {
+        Self {
+            scenario,
+            steps: VecDeque::new(),
+            cast: [0, 1, 2],
+            since: 0,
+            until: None,
+            marks: BTreeMap::new(),
+            holds: Vec::new(),
+            epochs: Vec::new(),
+            expect_from: 0,
+            quiet_until: 0,
+        }
+    }
+}
+
+impl World {
+    fn actor(&self, who: Who) -> Node {
+        self.script.cast[match who {
+            Primary => 0,
+            Replica => 1,
+            Third => 2,
+        }]
+    }
+
+    /// Who is what now.
+    fn cast(&mut self) -> bool {
+        let Some(found) = self.agreed.head.extents.get(&glue::extent_id(0)) else {
+            return false;
+        };
+        let Some(primary) = found.primary.map(place) else {
+            return false;
+        };
+        let Some(replica) = found
+            .in_sync
+            .iter()
+            .map(|node| place(*node))
+            .find(|node| *node != primary)
+        else {
+            return false;
+        };
+        let third = (0..self.hosts.len()).find(|node| *node != primary && *node != replica);
+        self.script.cast = [primary, replica, third.unwrap_or(replica)];
+        true
+    }
+
+    /// The play goes on.
+    pub(super) fn script(&mut self) -> Res {
+        if self.calm || self.script.scenario == Scenario::None {
+            return Ok(());
+        }
+        self.after(2 * MS, Ev::Script);
+        if self.script.steps.is_empty() {
+            let up = self.hosts.iter().all(|host| host.process.is_some());
+            if !up || !self.cast() {
+                return Ok(());
+            }
+            self.script.steps = plays::steps(self.script.scenario, &mut self.rng).into();
+            self.script.until = None;
+            self.count("play");
+        }
+        while let Some(step) = self.script.steps.front().copied() {
+            match self.script.until {
+                None => {
+                    self.script.since = self.now;
+                    let wait = self.play(step)?;
+                    self.script.until = Some(self.now + wait);
+                }
+                Some(until) => {
+                    let seen = match step {
+                        Step::Until(mark, _) => self
+                            .script
+                            .marks
+                            .get(&mark)
+                            .is_some_and(|at| *at >= self.script.since),
+                        _ => false,
+                    };
+                    if !seen && self.now < until {
+                        return Ok(());
+                    }
+                    self.script.steps.pop_front();
+                    self.script.until = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn span(&mut self, span: Span) -> u64 {
+        self.rng.between(span.0 * MS, span.1 * MS)
+    }
+
+    /// Does a step; how long to wait for the next.
+    fn play(&mut self, step: Step) -> Result<u64, String> {
+        self.say(|| format!("play: {step:?}"));
+        match step {
+            Step::Sleep(span) => return Ok(self.span(span)),
+            Step::Until(_, limit) => return Ok(limit * MS),
+            Step::Cut(a, b, span) => {
+                let time = self.span(span);
+                self.cut(self.actor(a), self.actor(b), time);
+            }
+            Step::CutBoth(a, b, span) => {
+                let time = self.span(span);
+                self.cut_both(self.actor(a), self.actor(b), time);
+            }
+            Step::Isolate(who, span) => {
+                let time = self.span(span);
+                self.isolate(self.actor(who), time);
+            }
+            Step::Deaf(a, b) => {
+                let (a, b) = (self.actor(a), self.actor(b));
+                self.net.loss[a][b] = 100;
+                self.net.loss[b][a] = 100;
+            }
+            Step::Slow(a, b, most) => {
+                let (a, b) = (self.actor(a), self.actor(b));
+                self.net.slow[a][b] = most * MS;
+            }
+            Step::Heal => self.net.heal(),
+            Step::Pause(who, span) => {
+                let time = self.span(span);
+                self.pause(self.actor(who), time);
+            }
+            Step::Crash(who, power) => self.crash(self.actor(who), power),
+            Step::CrashAll => {
+                for node in 0..self.hosts.len() {
+                    self.crash(node, true);
+                }
+            }
+            Step::Back(who, (lo, hi)) => {
+                let back = self.rng.between(lo, hi);
+                let who = self.actor(who);
+                self.hosts[who].back = back;
+            }
+            other => return self.play_more(other),
+        }
+        Ok(0)
+    }
+
+    fn play_more(&mut self, step: Step) -> Result<u64, String> {
+        match step {
+            Step::LagApply(who, span) => {
+                let until = self.now + self.span(span);
+                let who = self.actor(who);
+                self.hosts[who].apply_after = until;
+            }
+            Step::LagViews(who, span) => {
+                let until = self.now + self.span(span);
+                let who = self.actor(who);
+                self.hosts[who].views_after = until;
+            }
+            Step::Hold(kind, span, time) => {
+                let delay = self.span(span);
+                self.script.holds.retain(|(held, ..)| *held != kind);
+                self.script.holds.push((kind, self.now + time * MS, delay));
+            }
+            Step::Pin(who) => self.pin_clients(self.actor(who)),
+            Step::Switch(to) => self.switch(self.actor(to))?,
+            Step::Lead(who) => {
+                let to = self.actor(who);
+                for node in 0..self.hosts.len() {
+                    self.raft(node, |raft, _, _, out| raft.transfer(to, out))?;
+                }
+            }
+            Step::BreakLinks(who) => {
+                for (a, b, _) in self.links_of(self.actor(who)) {
+                    self.break_link(a, b);
+                }
+            }
+            Step::FlushFails(who) => self.disk_fails(self.actor(who)),
+            Step::Quiet(span) => {
+                let time = self.span(span);
+                self.script.quiet_until = self.now + time;
+                return Ok(time);
+            }
+            Step::Expect => {
+                self.script.epochs = self.epochs();
+                self.script.expect_from = self.now;
+            }
+            Step::Expected => self.as_expected()?,
+            _ => {}
+        }
+        Ok(0)
+    }
+
+    fn epochs(&self) -> Vec<u64> {
+        self.agreed
+            .head
+            .extents
+            .values()
+            .map(|found| found.epoch.0)
+            .collect()
+    }
+
+    /// L6: with one link cut everything is served, and ownership has moved at most once.
+    fn as_expected(&self) -> Res {
+        for (extent, (before, now)) in self.script.epochs.iter().zip(self.epochs()).enumerate() {
+            if now > before + 1 {
+                return Err(format!(
+                    "L6: with one link cut, ownership of x{extent} moved from epoch {before} to {now}"
+                ));
+            }
+        }
+        self.served_since(self.now.saturating_sub(4000 * MS))
+            .map_err(|what| format!("L6: with one link cut: {what}"))
+    }
+
+    /// How long a play holds a proposal back.
+    pub(super) fn script_holds(&mut self, command: &Command) -> u64 {
+        let kind = match command {
+            Command::NewEpoch { .. } => Kind::NewEpoch,
+            Command::Switchover { .. } => Kind::Switchover,
+            Command::Shrink { .. } | Command::Grow { .. } | Command::GrowVoid { .. } => Kind::Sets,
+            _ => return 0,
+        };
+        let now = self.now;
+        let calm = self.calm;
+        let held = self
+            .script
+            .holds
+            .iter()
+            .find(|(held, until, _)| *held == kind && *until > now && !calm);
+        held.map_or(0, |(_, _, delay)| *delay)
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.script.marks.insert(mark, self.now);
+    }
+
+    pub(super) fn script_commit(&mut self, command: &Command) {
+        match command {
+            Command::Suspect { .. } => self.mark(Mark::Suspected),
+            Command::ClearSuspect { .. } => self.mark(Mark::Cleared),
+            Command::NewEpoch { .. } => self.mark(Mark::NewEpoch),
+            _ => {}
+        }
+    }
+
+    pub(super) fn script_note(&mut self, _: Node, extent: usize, note: &Note) {
+        if extent != 0 {
+            return;
+        }
+        match note {
+            Note::Growing { .. } => self.mark(Mark::Growing),
+            Note::Grown { .. } => self.mark(Mark::Grown),
+            Note::Shrunk { .. } => self.mark(Mark::Shrunk),
+            Note::ResyncStarted { .. } => self.mark(Mark::ResyncStarted),
+            Note::Role {
+                role: RoleName::HandedBack,
+                ..
+            } => self.mark(Mark::HandedBack),
+            Note::Role {
+                role: RoleName::Primary,
+                ..
+            } => self.mark(Mark::Serving),
+            _ => {}
+        }
+    }
+
+    /// A write was answered.
+    pub(super) fn script_done(&mut self, node: Node) {
+        if self.script.scenario == Scenario::CrashAtDone && !self.calm && self.rng.one_in(200) {
+            self.after(1, Ev::Crash(node, true));
+        }
+    }
+}

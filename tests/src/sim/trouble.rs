@@ -1,0 +1,211 @@
+//! Faults by chance.
+
+use holdfast_replication::core::api::{Event, FenceReason};
+
+use super::storage::DiskEvent;
+use super::{Broken, Ev, MS, Node, Res, SECOND, Scenario, World, glue, node_id, place};
+
+impl World {
+    pub(super) fn trouble(&mut self, again: bool) -> Res {
+        if self.calm {
+            return Ok(());
+        }
+        if again {
+            let next = self.rng.between(20 * MS, self.plan.trouble_every);
+            self.after(next, Ev::Trouble { again: true });
+        }
+        if self.is_frail() {
+            return Ok(());
+        }
+        let count = self.hosts.len();
+        let (n, m) = (self.rng.index(count), self.rng.index(count));
+        match self.rng.below(100) {
+            0..13 => {
+                self.hosts[n].back = self.rng.pick(&[0, 0, 1, 3, 8]);
+                let power = self.rng.chance(50);
+                self.crash(n, power);
+            }
+            13..16 => {
+                for node in 0..count {
+                    self.crash(node, true);
+                }
+            }
+            16..29 => {
+                let most = if self.rng.chance(50) { 3000 } else { 300 };
+                let time = self.rng.between(20, most) * MS;
+                self.pause(n, time);
+            }
+            29..42 => {
+                let time = self.rng.between(50, 3000) * MS;
+                self.cut_both(n, m, time);
+            }
+            42..51 => {
+                let time = self.rng.between(50, 3000) * MS;
+                self.cut(n, m, time);
+            }
+            51..58 => {
+                let time = self.rng.between(100, 2500) * MS;
+                self.isolate(n, time);
+            }
+            58..64 => self.net.loss[n][m] = self.rng.between(10, 70),
+            64..70 => self.net.slow[n][m] = self.rng.pick(&[10, 60, 300, 700]) * MS,
+            70..73 => self.net.heal(),
+            73..81 => return self.switch(n),
+            81..84 => self.disk_fails(n),
+            84..86 if self.all_may_be_lost(n) => {
+                // One that only this disk could answer fences it: another replica is whole.
+                self.frail = Some((n, self.now + 20 * SECOND));
+                self.hosts[n].disk.bad_reads = self.now + self.rng.between(20, 600) * MS;
+            }
+            84..88 => {
+                let time = self.rng.between(100, 6000) * MS;
+                self.say(|| format!("the disk of n{n} hangs for {} ms", time / MS));
+                self.hosts[n].disk.hangs = self.now + time;
+            }
+            88..91 => self.hosts[n].apply_after = self.now + self.rng.between(50, 1500) * MS,
+            91..93 => self.hosts[n].views_after = self.now + self.rng.between(50, 1000) * MS,
+            93..95 => self.raft(n, |raft, _, _, out| raft.transfer(m, out))?,
+            95..98 => self.damage(n),
+            _ => self.break_link(n.min(m), n.max(m)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn isolate(&mut self, node: Node, time: u64) {
+        for other in 0..self.hosts.len() {
+            self.cut_both(node, other, time);
+        }
+    }
+
+    /// Planned: every extent that a node is primary of goes to another replica.
+    pub(super) fn switch(&mut self, to: Node) -> Res {
+        for extent in 0..self.plan.extents.len() {
+            let id = glue::extent_id(extent);
+            let Some(primary) = self.agreed.head.extents.get(&id).and_then(|found| found.primary) else {
+                continue;
+            };
+            let from = place(primary);
+            if from == to || !self.hosts[to].data || self.hosts[from].is_paused(self.now) {
+                continue;
+            }
+            self.say(|| format!("x{extent} is to go from n{from} to n{to}"));
+            self.feed(from, extent, Event::Switchover { to: node_id(to) })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the extent survives the loss of the node's replica: another member of the set is whole, and nothing is under way that
+    /// could end with a set of this node alone.
+    fn may_lose(&self, extent: usize, node: Node) -> bool {
+        let Some(found) = self.agreed.head.extents.get(&glue::extent_id(extent)) else {
+            return false;
+        };
+        let whole = |other: Node| {
+            let disk = &self.hosts[other].disk;
+            let kept = &disk.replicas[extent].found;
+            !kept.damaged && kept.base.is_none() && !disk.failed[extent]
+        };
+        let all = found.in_sync == found.replicas;
+        let linked = found
+            .replicas
+            .iter()
+            .all(|other| place(*other) == node || self.linked(node, place(*other)));
+        all && linked
+            && found
+                .replicas
+                .iter()
+                .filter(|other| place(**other) != node)
+                .all(|other| whole(place(*other)))
+    }
+
+    /// A replica was lost to its disk, and the set still counts on it: another fault now would be a second one.
+    fn is_frail(&mut self) -> bool {
+        let Some((node, until)) = self.frail else {
+            return false;
+        };
+        let counted = self
+            .agreed
+            .head
+            .extents
+            .values()
+            .any(|found| found.in_sync.contains(&node_id(node)));
+        let disk = &self.hosts[node].disk;
+        let bad = disk.failed.contains(&true) || disk.replicas.iter().any(|replica| replica.found.damaged);
+        if counted && bad && self.now < until {
+            return true;
+        }
+        self.frail = None;
+        false
+    }
+
+    /// No other fault is under way: a disk that is lost is one fault, together with a node that does not answer it is two.
+    fn all_is_quiet(&self) -> bool {
+        let all = 0..self.hosts.len();
+        let up = |node: Node| self.hosts[node].process.is_some() && !self.hosts[node].is_paused(self.now);
+        let trusted = self.agreed.head.nodes.values().all(|member| !member.is_suspect());
+        let open = |a: Node, b: Node| !self.net.is_cut(a, b, self.now);
+        let playing = !matches!(self.plan.scenario, Scenario::None | Scenario::FlushFails);
+        trusted
+            && !playing
+            && self.net.is_whole()
+            && all.clone().all(|a| up(a) && all.clone().all(|b| open(a, b)))
+    }
+
+    fn all_may_be_lost(&self, node: Node) -> bool {
+        self.frail.is_none()
+            && self.all_is_quiet()
+            && self.hosts[node].data
+            && (0..self.plan.extents.len())
+                .filter(|extent| self.plan.extents[*extent].contains(&node))
+                .all(|extent| self.may_lose(extent, node))
+    }
+
+    /// A write or flush fails: final for the replica (J2).
+    pub(super) fn disk_fails(&mut self, node: Node) {
+        if self.hosts[node].process.is_none() || !self.all_may_be_lost(node) {
+            return;
+        }
+        self.frail = Some((node, self.now + 20 * SECOND));
+        let whole_node = self.rng.chance(50);
+        let reason = if whole_node {
+            FenceReason::Journal
+        } else {
+            FenceReason::Extent
+        };
+        let extents = self.plan.extents.len();
+        let one = self.rng.index(extents);
+        let run = self.hosts[node].run;
+        self.say(|| format!("the disk of n{node} fails: {reason:?}"));
+        for extent in (0..extents).filter(|extent| whole_node || *extent == one) {
+            if self.plan.extents[extent].contains(&node) {
+                self.after(1, Ev::Disk(node, run, DiskEvent::Fails { extent, reason }));
+            }
+        }
+        // Somebody has the process started anew, later.
+        let later = self.rng.between(1, 5) * SECOND;
+        self.after(later, Ev::Crash(node, false));
+    }
+
+    /// The node dies, and its disk has lost something that was stable: the next start notices (J1), unless that is what is broken.
+    pub(super) fn damage(&mut self, node: Node) {
+        if self.hosts[node].process.is_none() || !self.all_may_be_lost(node) {
+            return;
+        }
+        self.crash(node, true);
+        self.frail = Some((node, self.now + 20 * SECOND));
+        self.say(|| format!("the disk of n{node} is damaged"));
+        self.count("damaged");
+        for extent in 0..self.plan.extents.len() {
+            if !self.plan.extents[extent].contains(&node) {
+                continue;
+            }
+            let replica = &mut self.hosts[node].disk.replicas[extent];
+            if self.plan.broken == Some(Broken::RecoveryOverDamage) {
+                let lost = super::rng::at(self.rng.between(1, 5));
+                replica.lose_records(lost);
+            } else {
+                replica.spoil(&mut self.rng);
+            }
+        }
+    }
+}
