@@ -27,6 +27,8 @@ holdfast_types::fault_switches! {
     ResumeByTimer,
     /// R2: the driver's: what changed between two checkpoints is not noted.
     ChangesForgotten,
+    /// W4: reads are answered once one replica has confirmed the epoch.
+    ConfirmedByOne,
     /// R1: the driver's: the extent is not flushed before its log starts anew.
     RestartUnflushed,
 }

@@ -4,8 +4,10 @@
 pub mod cluster;
 pub mod fuzz;
 pub mod identity;
+pub mod image;
 pub mod lan;
 pub mod netns;
+pub mod nodes;
 pub mod seed;
 pub mod sim;
 pub mod status;

@@ -4,106 +4,20 @@
 //! with the writer stopped and without any flush, so whatever was acknowledged must be in it by the writer's own flushes.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_tests::image::{Image, Tools, call};
 use holdfast_tests::{say, seed, tools};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 
 const IMAGE_MIB: u64 = 192;
-
-fn call(program: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .with_context(|| program.display().to_string())?;
-    let err = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{} {}: {}",
-        program.display(),
-        arguments.join(" "),
-        err.trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The programs that this test needs besides root.
-struct Tools {
-    mount: PathBuf,
-    umount: PathBuf,
-    mkfs: PathBuf,
-}
-
-impl Tools {
-    /// `None`, and a line that says why, where power cuts cannot be made.
-    fn find() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            say("left out: power cuts need root, to mount images");
-            return None;
-        }
-        let found = Self {
-            mount: tools::find("mount", "mount")?,
-            umount: tools::find("umount", "mount")?,
-            mkfs: tools::find("mkfs.ext4", "e2fsprogs")?,
-        };
-        let dir = tempfile::tempdir().ok()?;
-        let problem = Image::make(&found, dir.path(), "probe", 16).err();
-        if let Some(error) = problem {
-            say(&format!("left out: power cuts need loop devices ({error:#})"));
-            return None;
-        }
-        Some(found)
-    }
-}
-
-/// A mounted image, unmounted when dropped.
-struct Image<'a> {
-    tools: &'a Tools,
-    file: PathBuf,
-    at: PathBuf,
-}
-
-impl<'a> Image<'a> {
-    fn make(tools: &'a Tools, dir: &Path, name: &str, mib: u64) -> Result<Self> {
-        let file = dir.join(format!("{name}.img"));
-        std::fs::File::create(&file)?.set_len(mib << 20)?;
-        let path = file.to_str().context("a path in UTF-8")?;
-        call(
-            &tools.mkfs,
-            &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", path],
-        )?;
-        Self::mount(tools, file)
-    }
-
-    fn mount(tools: &'a Tools, file: PathBuf) -> Result<Self> {
-        let at = file.with_extension("mnt");
-        std::fs::create_dir_all(&at)?;
-        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
-        call(&tools.mount, &["-o", "loop", &text(&file)?, &text(&at)?])?;
-        Ok(Self { tools, file, at })
-    }
-}
-
-impl Drop for Image<'_> {
-    fn drop(&mut self) {
-        let at = self.at.to_string_lossy().into_owned();
-        // The file system may be busy for a moment after its last user has gone.
-        for _ in 0..20 {
-            match call(&self.tools.umount, &[&at]) {
-                Ok(_) => return,
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
-        say(&format!("{at} is still mounted"));
-    }
-}
 
 /// The writer at work, and the newest number that it said was acknowledged.
 struct Writer {
@@ -180,14 +94,19 @@ fn copy_of_one_moment(from: &Path, to: &Path) -> Result<()> {
 /// Log, vote and applied state lose nothing acknowledged. `HOLDFAST_CUTS` says how often (50).
 #[test]
 fn power_cuts_of_log_vote_and_applied_state_lose_nothing_acknowledged() -> Result<()> {
-    let Some(tools) = Tools::find() else {
+    let Some(tools) = Tools::find("power cuts") else {
         return Ok(());
     };
     // The whole workspace, so that what `cargo test --workspace` has built is not built again with other features.
     let writer = tools::built(&["--workspace", "--example", "powercut_writer"])?;
     let mut random = StdRng::seed_from_u64(seed::seed("power cuts"));
     let dir = tempfile::tempdir()?;
-    let image = Image::make(&tools, dir.path(), "live", IMAGE_MIB)?;
+    let image = Image::make(
+        &tools,
+        &dir.path().join("live.img"),
+        &dir.path().join("live"),
+        IMAGE_MIB,
+    )?;
     let mut running = Writer::start(&writer, &image.at.join("raft"))?;
     let cuts = seed::number("HOLDFAST_CUTS", 50);
     let mut last = 0;
@@ -200,7 +119,7 @@ fn power_cuts_of_log_vote_and_applied_state_lose_nothing_acknowledged() -> Resul
         let copy = dir.path().join("cut.img");
         copy_of_one_moment(&image.file, &copy)?;
         running.signal(Signal::CONT)?;
-        let after = Image::mount(&tools, copy)?;
+        let after = Image::mount(&tools, &copy, &dir.path().join("cut"))?;
         let place = after.at.join("raft");
         let place = place.to_str().context("a path in UTF-8")?;
         let verdict = call(&writer, &[place, "--verify", &last.to_string()]);

@@ -6,8 +6,8 @@ use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
     AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
-    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest, StatusRequest,
-    SwitchoverRequest,
+    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
+    SetConfirmedReadsRequest, StatusRequest, SwitchoverRequest,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
@@ -111,6 +111,15 @@ impl AdminClient {
             .await
             .map_err(refused)?
             .into_inner())
+    }
+
+    /// Switches confirmed reads.
+    pub(crate) async fn set_confirmed_reads(
+        &mut self,
+        request: SetConfirmedReadsRequest,
+    ) -> anyhow::Result<Done> {
+        let done = self.rpc.set_confirmed_reads(request).await;
+        Ok(done.map_err(refused)?.into_inner())
     }
 
     /// Creates a target.

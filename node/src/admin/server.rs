@@ -8,7 +8,7 @@ use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
     AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
     CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
-    StatusRequest, SwitchoverRequest,
+    SetConfirmedReadsRequest, StatusRequest, SwitchoverRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -154,7 +154,8 @@ fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> Result<NewE
         name: request.name,
         size_bytes: request.size_bytes,
         block_size,
-        thin: true,
+        thin: !request.full,
+        confirmed_reads: request.confirmed_reads,
         replicas: replicas.into_iter().collect::<BTreeSet<_>>(),
         preferred,
         secondary: SecondaryAccess::NonOptimized,
@@ -217,6 +218,18 @@ impl Admin for Service {
         let extent = new_extent(&running.state(), request.into_inner())?;
         let message = format!("Extent {} is created ({}).", extent.name, extent.id);
         self.propose(Command::CreateExtent(extent), message).await
+    }
+
+    async fn set_confirmed_reads(&self, request: Request<SetConfirmedReadsRequest>) -> Answer<Done> {
+        let request = request.into_inner();
+        let extent = extent_named(&self.running().await?.state(), &request.extent)?;
+        let word = if request.on { "confirmed" } else { "not confirmed" };
+        let message = format!("Reads of {} are {word} from now on.", request.extent);
+        let command = Command::SetConfirmedReads {
+            extent,
+            on: request.on,
+        };
+        self.propose(command, message).await
     }
 
     async fn create_target(&self, request: Request<CreateTargetRequest>) -> Answer<Done> {

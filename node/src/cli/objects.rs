@@ -3,7 +3,8 @@
 use anyhow::ensure;
 use clap::{ArgGroup, Args, Subcommand};
 use holdfast_proto::admin::{
-    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, SwitchoverRequest,
+    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, SetConfirmedReadsRequest,
+    SwitchoverRequest,
 };
 use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
@@ -32,6 +33,21 @@ pub(super) enum ExtentCommand {
         /// Node that is its primary to start with; default: the first replica.
         #[arg(long, value_name = "NODE")]
         preferred: Option<String>,
+        /// Allocate all of its space now; otherwise space is taken as it is written.
+        #[arg(long)]
+        full: bool,
+        /// Answer reads only once the other replicas have confirmed that this is still the primary: for machines whose clocks may
+        /// run wrong, such as virtual machines that are paused. Costs a round trip for each read.
+        #[arg(long)]
+        confirmed_reads: bool,
+    },
+    /// Switch confirmed reads of an extent on or off.
+    ConfirmedReads {
+        /// Its name.
+        name: String,
+        /// What from now on.
+        #[arg(value_enum)]
+        to: OnOff,
     },
     /// List extents.
     List,
@@ -40,6 +56,15 @@ pub(super) enum ExtentCommand {
         /// Its name.
         name: String,
     },
+}
+
+/// A switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum OnOff {
+    /// On.
+    On,
+    /// Off.
+    Off,
 }
 
 /// `holdfast target …`
@@ -172,6 +197,8 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             block_size,
             replicas,
             preferred,
+            full,
+            confirmed_reads,
         } => {
             ensure!(
                 block_size == 512 || block_size == 4096,
@@ -184,8 +211,21 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
                 block_size,
                 replicas,
                 preferred,
+                confirmed_reads,
+                full,
             };
             let done = block_on(async { AdminClient::connect(admin).await?.create_extent(request).await })?;
+            print_done(&done, out)
+        }
+        ExtentCommand::ConfirmedReads { name, to } => {
+            let on = to == OnOff::On;
+            let request = SetConfirmedReadsRequest { extent: name, on };
+            let done = block_on(async {
+                AdminClient::connect(admin)
+                    .await?
+                    .set_confirmed_reads(request)
+                    .await
+            })?;
             print_done(&done, out)
         }
         ExtentCommand::List => {

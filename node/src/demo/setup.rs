@@ -114,6 +114,8 @@ async fn make(step: Step, layout: &Layout, client: &mut AdminClient) -> anyhow::
                 block_size: 512,
                 replicas: vec!["a".to_owned(), "b".to_owned()],
                 preferred: "a".to_owned(),
+                confirmed_reads: false,
+                full: false,
             };
             let done = client.create_extent(extent).await;
             done.context("cannot create the extent")?;

@@ -55,6 +55,7 @@ fn other_extent() -> Command {
         size_bytes: 16 << 20,
         block_size: BlockSize::B512,
         thin: true,
+        confirmed_reads: false,
         replicas: [A, B].into(),
         preferred: Some(A),
         secondary: SecondaryAccess::NonOptimized,

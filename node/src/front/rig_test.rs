@@ -104,6 +104,7 @@ fn commands(portal: SocketAddr, bytes: u64) -> Vec<Command> {
             size_bytes: bytes,
             block_size: BlockSize::B512,
             thin: true,
+            confirmed_reads: false,
             replicas: [A, B].into(),
             preferred: Some(A),
             secondary: SecondaryAccess::NonOptimized,

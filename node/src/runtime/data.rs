@@ -14,7 +14,7 @@ use holdfast_replication::core::api::{
 };
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
 use holdfast_replication::net::{NetConfig, PeerAddress};
-use holdfast_types::{ExtentId, Incarnation, NodeId, OpOutcome};
+use holdfast_types::{ExtentId, Incarnation, NodeId, OpOutcome, Revision};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -29,6 +29,10 @@ use crate::status::Seen;
 
 /// Between two looks at whether the lease came or went, and at extents that nobody has opened.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a confirmed commit position may take to come.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+/// Less free space than this raises an alarm.
+const SPACE_ALARM_PERCENT: u64 = 10;
 /// An extent without primary is opened by whoever can, if the one who should has not for this long.
 const OPEN_LATE_AFTER: Duration = Duration::from_secs(2);
 
@@ -64,6 +68,7 @@ impl Data {
             cell: parts.lease.cell(),
             clock: Arc::clone(&parts.clock),
         };
+        let (ask, asked) = mpsc::unbounded_channel();
         let data = DataParts {
             me,
             cluster: identity.cluster.0,
@@ -72,13 +77,15 @@ impl Data {
             listener: Some(listener),
             runtime: tokio::runtime::Handle::current(),
             front: Arc::new(Answerer(registry)),
-            proposer: Arc::new(Proposals::new(parts.control.clone())),
+            proposer: Arc::new(Proposals::new(parts.control.clone(), ask)),
             lease: Arc::new(lease),
         };
         let root = config.dir.join("data");
         let node = Arc::new(spawn_blocking(move || DataNode::start(&root, data)).await??);
         let follow = follow(parts.control.clone(), parts.me, Arc::clone(&node), fatal.clone());
         tasks.spawn(essential("the extents' state", follow.boxed(), fatal.clone()));
+        let confirm = confirm(parts.control.clone(), Arc::clone(&node), asked);
+        tasks.spawn(essential("confirming reads", confirm.boxed(), fatal.clone()));
         let look = look(parts.clone(), Arc::clone(&node));
         tasks.spawn(essential("the look at the lease", look.boxed(), fatal));
         Ok(Self {
@@ -100,6 +107,7 @@ impl Data {
 
     /// Adds what this node knows of its extents.
     pub(super) fn describe(&self, seen: &mut Seen) {
+        seen.alarms.extend(space_alarm(&seen.my_name, &self.node));
         for status in self.node.statuses() {
             let extent = status.core.extent;
             for resync in &status.resyncs {
@@ -218,7 +226,11 @@ fn view(state: &ClusterState, extent: &Extent) -> View {
                 generation: member.lease_generation,
             })
             .collect(),
-        policy: Policy::default(),
+        policy: Policy {
+            thin: extent.thin,
+            confirmed_reads: extent.confirmed_reads,
+            ..Policy::default()
+        },
     }
 }
 
@@ -256,6 +268,49 @@ async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::
         if watch.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Gets a read index for reads that wait for one (W4): one for all that came meanwhile.
+async fn confirm(control: Control, node: Arc<DataNode>, mut asked: mpsc::UnboundedReceiver<(ExtentId, u64)>) {
+    let mut batch = Vec::new();
+    while asked.recv_many(&mut batch, 1024).await > 0 {
+        // Asked again while it is wanted.
+        if let Ok(Ok(index)) = tokio::time::timeout(CONFIRM_WITHIN, given(&control, &node)).await {
+            tracing::trace!(%index, "the epochs are confirmed");
+            for (extent, round) in batch.drain(..) {
+                node.confirmed(extent, round);
+            }
+        }
+        batch.clear();
+    }
+}
+
+/// A confirmed commit position, once all extents were given the state up to there.
+async fn given(control: &Control, node: &DataNode) -> anyhow::Result<Revision> {
+    let index = control.read_index().await?;
+    while node.revision() < index {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(index)
+}
+
+/// What people should know of this node's disk.
+fn space_alarm(name: &str, node: &DataNode) -> Option<String> {
+    let (space, room) = node.space();
+    let (percent, free) = (space.free_percent(), space.free >> 20);
+    if room.full {
+        Some(format!(
+            "the disk of {name} is full: what was written waits for space, and nothing is lost"
+        ))
+    } else if room.low {
+        Some(format!(
+            "the disk of {name} is nearly full ({free} MiB free): thin extents get no new space"
+        ))
+    } else if percent < SPACE_ALARM_PERCENT {
+        Some(format!("the disk of {name} has {percent} % ({free} MiB) free"))
+    } else {
+        None
     }
 }
 

@@ -5,18 +5,22 @@ use holdfast_raft::model::{ClusterState, Command, ExtentStamp, ItemOutcome, Repl
 use holdfast_replication::core::api::{Change, Identity, Proposal};
 use holdfast_replication::driver::Proposer;
 use holdfast_types::ExtentId;
+use tokio::sync::mpsc;
 
 /// Proposes through the control plane.
 pub(super) struct Proposals {
     control: Control,
+    /// Reads that wait for a confirmed commit position.
+    ask: mpsc::UnboundedSender<(ExtentId, u64)>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Proposals {
     /// To be made within the runtime that proposals run on.
-    pub(super) fn new(control: Control) -> Self {
+    pub(super) fn new(control: Control, ask: mpsc::UnboundedSender<(ExtentId, u64)>) -> Self {
         Self {
             control,
+            ask,
             runtime: tokio::runtime::Handle::current(),
         }
     }
@@ -38,6 +42,11 @@ impl Proposer for Proposals {
                 }
             });
         }
+    }
+
+    fn confirm(&self, extent: ExtentId, round: u64) {
+        // Nobody listens any more only when the node stops.
+        let _ = self.ask.send((extent, round));
     }
 }
 

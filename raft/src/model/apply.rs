@@ -52,6 +52,13 @@ impl ClusterState {
             }
             Command::CreateExtent(new) => self.create_extent(new),
             Command::ResizeExtent { extent, size_bytes } => self.resize_extent(*extent, *size_bytes),
+            Command::SetConfirmedReads { extent, on } => {
+                let found = self.extents.get_mut(extent);
+                found
+                    .ok_or(Refusal::NoSuchExtent { extent: *extent })?
+                    .confirmed_reads = *on;
+                Ok(Reply::DONE)
+            }
             Command::DeleteExtent { extent } => self.delete_extent(*extent),
             Command::CreateTarget { name } => {
                 self.targets.entry(name.clone()).or_default();
@@ -140,6 +147,7 @@ impl ClusterState {
             size_bytes: new.size_bytes,
             block_size: new.block_size,
             thin: new.thin,
+            confirmed_reads: new.confirmed_reads,
             replicas: new.replicas.clone(),
             preferred: new.preferred,
             epoch: Epoch(0),

@@ -70,6 +70,9 @@ pub struct NewExtent {
     /// Whether space is allocated as it is written.
     #[serde(default)]
     pub thin: bool,
+    /// Whether reads wait until the epoch is confirmed since they came in (W4).
+    #[serde(default)]
+    pub confirmed_reads: bool,
     /// Data nodes that keep a replica.
     pub replicas: BTreeSet<NodeId>,
     /// Which of them is primary when all is well.
@@ -108,6 +111,13 @@ pub enum Command {
         extent: ExtentId,
         /// Its new size in bytes.
         size_bytes: u64,
+    },
+    /// Has reads of an extent wait until its epoch is confirmed, or no longer (W4).
+    SetConfirmedReads {
+        /// Which.
+        extent: ExtentId,
+        /// From now on.
+        on: bool,
     },
     /// Removes an extent that no LUN stands for.
     DeleteExtent {

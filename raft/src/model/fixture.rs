@@ -58,6 +58,7 @@ pub(crate) fn new_extent(number: u128, replicas: &[NodeId]) -> Command {
         size_bytes: 1 << 30,
         block_size: BlockSize::B512,
         thin: true,
+        confirmed_reads: false,
         replicas: replicas.iter().copied().collect(),
         preferred: replicas.first().copied(),
         secondary: SecondaryAccess::NonOptimized,

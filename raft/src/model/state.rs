@@ -160,6 +160,9 @@ pub struct Extent {
     /// Whether space is allocated as it is written.
     #[serde(default)]
     pub thin: bool,
+    /// Reads wait until the epoch is confirmed since they came in (W4).
+    #[serde(default)]
+    pub confirmed_reads: bool,
     /// The data nodes that keep a replica, in sync or not.
     pub replicas: BTreeSet<NodeId>,
     /// The replica that is primary when all is well.

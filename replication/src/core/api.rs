@@ -18,6 +18,7 @@ use holdfast_types::{
     Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
 };
 
+pub use super::config::{Config, Policy};
 pub use super::log::EpochHistory;
 pub use super::rejoin::Verdict;
 pub use super::report::{Checks, Note, ReplicaStatus, ResyncStatus, RoleName, Status};
@@ -49,63 +50,6 @@ impl Ctx {
     /// Whether the lease is held now (W3); whether the view is as new as the lease is for the core to see.
     pub fn leased(&self) -> bool {
         self.lease_until.is_some_and(|until| self.now < until)
-    }
-}
-
-/// Times and limits. The default is what production uses; tests shrink some.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// How long a command may wait before it takes effect (W1, I11), counted from when it was received.
-    pub hold_limit: std::time::Duration,
-    /// How long a commit position waits for a message to ride on.
-    pub commit_idle: std::time::Duration,
-    /// Between two proposals of the same wish (they may get lost; the wish is level-triggered).
-    pub repropose: std::time::Duration,
-    /// A planned switchover that has not drained after this long is given up; one that is not committed after as long again is made void
-    /// by commit (E6).
-    pub switchover_limit: std::time::Duration,
-    /// A member of the in-sync set that never had a link in this run, or has one and does not answer, is asked out after this long. One
-    /// whose link went down is asked out at once.
-    pub absent_after: std::time::Duration,
-    /// How long a forwarded command that waited too long may take to be barred at the primary, before the link is reset (F2).
-    pub fate_limit: std::time::Duration,
-    /// Bytes of applied records kept in memory, so that a replica that was away for a moment gets the log (R2).
-    pub keep_bytes: usize,
-    /// Bytes of records that are not applied here and stored on every streaming replica; above it new writes wait for their lsn.
-    pub window_bytes: usize,
-    /// The unit in which replicas are compared under one lock. A multiple of the block size.
-    pub resync_range_bytes: u64,
-    /// The unit in which a range that differs travels. A multiple of the block size; divides `resync_range_bytes`.
-    pub resync_piece_bytes: u64,
-    /// Ranges of one replica compared at a time.
-    pub resync_in_flight: usize,
-    /// A read that has waited this long for the local disk is asked of an in-sync replica too, whose answer counts as well (I10).
-    pub fetch_after: std::time::Duration,
-    /// Between two tries of ranges with blocks that no member of the in-sync set has.
-    pub unreadable_retry: std::time::Duration,
-    /// Command names remembered at most, besides the time they are remembered for (F1).
-    pub names_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        use std::time::Duration;
-        Self {
-            hold_limit: holdfast_types::HOLD_LIMIT,
-            commit_idle: Duration::from_millis(5),
-            repropose: Duration::from_millis(250),
-            switchover_limit: Duration::from_secs(2),
-            absent_after: Duration::from_secs(1),
-            fate_limit: Duration::from_millis(500),
-            keep_bytes: 8 << 20,
-            window_bytes: 64 << 20,
-            resync_range_bytes: holdfast_types::RESYNC_RANGE_BYTES,
-            resync_piece_bytes: 4096,
-            resync_in_flight: 4,
-            fetch_after: Duration::from_secs(1),
-            unreadable_retry: Duration::from_secs(5),
-            names_max: 1 << 17,
-        }
     }
 }
 
@@ -248,21 +192,6 @@ pub struct View {
     pub policy: Policy,
 }
 
-/// Choices of an administrator that the core follows: committed state, as everything in a [`View`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// A replica without progress for this long, with work waiting, is stuck (I10).
-    pub stuck_after: std::time::Duration,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            stuck_after: holdfast_types::STUCK_AFTER,
-        }
-    }
-}
-
 /// A node's liveness state, as committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeState {
@@ -321,6 +250,17 @@ pub enum AbortScope {
     Session(SessionInstance),
     /// LOGICAL UNIT RESET, as far as this node took the commands.
     All,
+}
+
+/// What a node's disk can still take in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// The journal is nearly full: new records wait until it is not (J3).
+    pub crowded: bool,
+    /// The disk is nearly full: a write that may need space there is refused ([`OpOutcome::NoSpace`]).
+    pub low: bool,
+    /// The disk is full: committed records wait for space.
+    pub full: bool,
 }
 
 /// What makes no progress although work waits for it (I10).
@@ -395,6 +335,26 @@ pub enum Event {
         io: IoToken,
         /// Which: within the range asked for, and not empty.
         bad: BlockRange,
+    },
+    /// [`Command::Allocated`] is done.
+    Allocated {
+        /// Of the command.
+        io: IoToken,
+        /// Every block of the range has its space.
+        whole: bool,
+    },
+    /// A node's disk can take in more, or less, than before: this one's or that of a node with a link, until that link is down. At first
+    /// all have room.
+    Room {
+        /// Whose.
+        node: NodeId,
+        /// How much.
+        room: Room,
+    },
+    /// [`Command::Confirm`] is done: when it was given, no newer epoch was committed, as far as this core was told.
+    Confirmed {
+        /// Of the command.
+        round: u64,
     },
     /// [`Command::Hash`] is done.
     Hashed {
@@ -499,6 +459,19 @@ pub enum Command {
         io: IoToken,
         /// The position.
         since: Lsn,
+    },
+    /// Extent: say whether the whole range has its space on the disk.
+    Allocated {
+        /// To answer with.
+        io: IoToken,
+        /// What.
+        range: BlockRange,
+    },
+    /// Cluster: get a commit position that a majority confirms from now on (a Raft read index), and give this core what was committed up
+    /// to there; then [`Event::Confirmed`]. May fail or get lost: asked again while it is wanted (W4).
+    Confirm {
+        /// To answer with.
+        round: u64,
     },
     /// Link: send. Dropped if that link is not up any more.
     Send {
@@ -696,6 +669,20 @@ pub enum Message {
         id: u64,
         /// The range's bytes; `None`: they cannot be read there either.
         data: Option<Bytes>,
+    },
+    /// Primary to in-sync replica: do you still follow this epoch (W4)?
+    Confirm {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// To answer with.
+        round: u64,
+    },
+    /// Replica to primary: it did when it was asked.
+    Confirmed {
+        /// The epoch asked under.
+        epoch: Epoch,
+        /// Of the request.
+        round: u64,
     },
     /// Any node to the primary: carry this out (F1).
     Forward {

@@ -16,6 +16,8 @@ use super::api::*;
 mod lease_test;
 #[path = "repair_test.rs"]
 mod repair_test;
+#[path = "room_test.rs"]
+mod room_test;
 #[path = "stuck_test.rs"]
 mod stuck_test;
 

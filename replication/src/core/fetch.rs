@@ -213,7 +213,7 @@ impl ExtentCore {
         let after = self.config.fetch_after;
         // A compare that gets its lsn while the local read may still end would be applied beside that read: it waits.
         let late = |op: &super::front::Op| {
-            let alone = !matches!(op.request, BlockOp::CompareAndWrite { .. });
+            let alone = matches!(op.request, BlockOp::Read { .. } | BlockOp::Verify { .. });
             alone && ctx.now.since(op.issued) >= after
         };
         let mut locks: Vec<u64> = self

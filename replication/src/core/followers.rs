@@ -30,6 +30,7 @@ impl ExtentCore {
                 applied: Lsn(0),
                 told: Lsn(0),
                 moved: Mark::default(),
+                room: Mark::default(),
             };
             if let Some(primary) = self.role.primary_mut() {
                 primary.followers.push(follower);
@@ -136,7 +137,8 @@ impl ExtentCore {
             return;
         }
         let probing = matches!(follower.state, FollowerState::Probing { .. });
-        let unfit = log.fenced || (log.stuck && in_sync);
+        // Where committed records wait for space here as well, nobody is put out for the same.
+        let unfit = log.fenced || (log.stuck && in_sync && !self.room_of(self.me.node).full);
         if !unfit && (!probing || growing || !(in_sync || serving)) {
             return;
         }
@@ -146,9 +148,9 @@ impl ExtentCore {
             history: self.log.history(),
             before: self.log.before(),
         };
-        let verdict = decide_rejoin(judge, log);
+        let (verdict, why) = decide_rejoin(judge, log);
         let node = from;
-        out.push(Command::Note(Note::Verdict { node, verdict }));
+        out.push(Command::Note(Note::Verdict { node, verdict, why }));
         self.drop_resync(from);
         match verdict {
             Verdict::InSyncAlready { after } => self.stream_after(from, link, after, false, None, out),
@@ -183,7 +185,7 @@ impl ExtentCore {
         self.advance(ctx, out);
     }
 
-    fn set_follower(&mut self, node: NodeId, state: FollowerState) {
+    pub(crate) fn set_follower(&mut self, node: NodeId, state: FollowerState) {
         if let Some(follower) = self.role.primary_mut().and_then(|primary| primary.follower(node)) {
             follower.state = state;
         }
@@ -301,7 +303,9 @@ impl ExtentCore {
     pub(crate) fn reprobe(&mut self, ctx: &Ctx, out: &mut Vec<Command>) -> bool {
         let repeat = self.config.repropose;
         let absent = self.config.absent_after;
-        let throttled = self.throttled();
+        let throttled = self.backed_up();
+        let crowded = self.rooms.iter().filter(|(_, room)| room.crowded);
+        let crowded: Vec<NodeId> = crowded.map(|(node, _)| *node).collect();
         let (Some(view), Some(primary)) = (self.view.as_ref(), self.role.primary_mut()) else {
             return false;
         };
@@ -318,7 +322,8 @@ impl ExtentCore {
                 FollowerState::Unlinked { .. } => busy |= member,
                 FollowerState::Stuck { asked, .. } => {
                     busy = true;
-                    if ctx.now.since(*asked) >= absent {
+                    let crowded = crowded.contains(&follower.node);
+                    if ctx.now.since(*asked) >= absent && !crowded {
                         again.push(follower.node);
                     }
                 }

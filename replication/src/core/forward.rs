@@ -131,6 +131,7 @@ impl ExtentCore {
             request,
             state: OpState::Held,
             issued: ctx.now,
+            confirm: None,
             again,
             abort: false,
         };
@@ -232,6 +233,7 @@ impl ExtentCore {
                         request: BlockOp::Flush,
                         state: OpState::Logged { lsn },
                         issued: ctx.now,
+                        confirm: None,
                         again: true,
                         abort: false,
                     };
@@ -283,6 +285,7 @@ fn fits(op: &BlockOp, outcome: &OpOutcome, block_bytes: u64) -> bool {
             false
         }
         (_, OpOutcome::Aborted) => false,
+        (op, OpOutcome::NoSpace) => op.writes(),
         _ => true,
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Op {
     pub(crate) state: OpState,
     /// When the local disk was asked for its blocks last.
     pub(crate) issued: Mono,
+    /// The round that confirms the epoch for it, and whether it has (W4).
+    pub(crate) confirm: Option<(u64, bool)>,
     /// A primary, this node or another, may have given it an lsn: its name is looked up before it is carried out.
     pub(crate) again: bool,
     /// Task management wants it gone.
@@ -76,6 +78,7 @@ impl ExtentCore {
             request: request.op,
             state: OpState::Held,
             issued: ctx.now,
+            confirm: None,
             again: false,
             abort: false,
         };
@@ -207,6 +210,10 @@ impl ExtentCore {
         if (reads && !leased) || (op.request.writes() && throttled) {
             return self.hold(key);
         }
+        if reads && !self.confirmed(ctx, key, out) {
+            return self.hold(key);
+        }
+        let Some(op) = self.ops.get(&key) else { return };
         let (want, blocks) = match &op.request {
             BlockOp::Flush => return self.flush(key, out),
             BlockOp::Read { range } | BlockOp::Verify { range, .. } => (Want::Read, Blocks::one(*range)),
@@ -286,12 +293,12 @@ impl ExtentCore {
                 op.issued = ctx.now;
                 out.push(Command::Read { io, range });
             }
-            _ => self.order(ctx, key, lock, out),
+            _ => self.order_in_space(ctx, key, lock, out),
         }
     }
 
     /// The moment a write takes effect (W1): it holds its range and gets its lsn, unless it waited too long or is fenced off.
-    fn order(&mut self, ctx: &Ctx, key: OpKey, lock: u64, out: &mut Vec<Command>) {
+    pub(crate) fn order(&mut self, ctx: &Ctx, key: OpKey, lock: u64, out: &mut Vec<Command>) {
         let Some(op) = self.ops.get(&key) else {
             self.table.remove(lock);
             return;
@@ -373,7 +380,7 @@ impl ExtentCore {
             BlockOp::CompareAndWrite { expect, .. } => match difference(expect, &data) {
                 None => {
                     self.end_fetch(lock);
-                    return self.order(ctx, key, lock, out);
+                    return self.order_in_space(ctx, key, lock, out);
                 }
                 Some(offset) => OpOutcome::Miscompare { offset },
             },
@@ -423,6 +430,7 @@ impl ExtentCore {
     pub(crate) fn sweep(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
         self.pump |= !self.held.is_empty();
         self.look_at_reads(ctx, out);
+        self.repeat_round(ctx, out);
         let late = |op: &Op| ctx.now >= op.deadline;
         let mut keys: Vec<OpKey> = self
             .ops

@@ -123,7 +123,7 @@ impl ExtentCore {
             }
             Role::Settling(primary) | Role::Serving(primary) | Role::Draining { primary, .. } => {
                 let gone = |follower: &&Follower| {
-                    let stuck_after = view.policy.stuck_after;
+                    let stuck_after = self.patience(view);
                     view.in_sync.contains(&follower.node)
                         && follower.gone(ctx.now, self.config.absent_after, stuck_after)
                 };

@@ -5,10 +5,12 @@
 //! | [`api`] | events, commands, messages, records |
 //! | `log`, `names`, `ranges` | the log's end in memory, which commands are in it, who may touch which blocks |
 //! | `role` | the one function that moves a node between roles |
+//! | `confirm` | reads that wait until the epoch is confirmed (W4) |
 //! | `fetch` | reads that a replica answers for the local disk |
 //! | `primary`, `followers` | giving positions, counting acknowledgements, committing; whom records are sent to |
 //! | `membership` | settling, handing back, and the change of the committed state that is wanted |
 //! | `stuck` | who makes no progress although work waits (I10) |
+//! | `room` | nearly full journals and disks, here and on peers (J3) |
 //! | `replica` | following a primary |
 //! | `rejoin`, `resync` | how a replica comes back: the table of verdicts, comparing ranges, the barrier |
 //! | `repair` | blocks that are bad here, out of an in-sync replica |
@@ -16,6 +18,8 @@
 //! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
 
 pub mod api;
+mod config;
+mod confirm;
 mod fetch;
 mod followers;
 mod forward;
@@ -31,6 +35,7 @@ mod replica;
 mod report;
 mod resync;
 mod role;
+mod room;
 mod stuck;
 
 #[cfg(test)]
@@ -48,8 +53,9 @@ use holdfast_types::{BlockRange, Epoch, ExtentId, LogPos, Lsn, Mono, NodeId};
 
 use api::{
     Base, Checks, Command, Config, Ctx, EpochHistory, Event, FenceReason, Identity, IoToken, JournalSeq,
-    LinkId, Message, Note, Record, Recovered, ReplicaStatus, Status, View,
+    LinkId, Message, Note, Record, Recovered, ReplicaStatus, Room, Status, View,
 };
+use confirm::Confirming;
 use fetch::Fetch;
 use front::{Op, OpKey};
 use log::Log;
@@ -128,6 +134,9 @@ pub struct ExtentCore {
     /// Reads that replicas are asked for (I10).
     fetches: Vec<Fetch>,
     watch: Watch,
+    /// What the disks of this node and of its peers can take in; those that are missing have room.
+    rooms: Vec<(NodeId, Room)>,
+    confirming: Confirming,
     /// Something changed that held commands may wait for.
     pump: bool,
     leased: bool,
@@ -165,6 +174,8 @@ impl ExtentCore {
             flushing: VecDeque::new(),
             fetches: Vec::new(),
             watch: Watch::default(),
+            rooms: Vec::new(),
+            confirming: Confirming::default(),
             pump: false,
             leased: false,
             started: false,
@@ -209,6 +220,7 @@ impl ExtentCore {
 
     /// Takes in one event; what is to be done comes out, in order.
     pub fn handle(&mut self, ctx: &Ctx, event: Event, out: &mut Vec<Command>) {
+        let before = out.len();
         if !self.started {
             self.started = true;
             self.names.begin(ctx.now);
@@ -218,7 +230,6 @@ impl ExtentCore {
             }
         }
         self.watch.ends(&event);
-        let before = out.len();
         match event {
             Event::Tick => self.pump |= !self.held.is_empty(),
             Event::View(view) => self.on_view(ctx, view, out),
@@ -232,6 +243,9 @@ impl ExtentCore {
             Event::Appended { seq } => self.on_appended(ctx, seq, out),
             Event::Applied { io } => self.on_applied(io, out),
             Event::ReadDone { io, data } => self.on_read_done(ctx, io, data, out),
+            Event::Allocated { io, whole } => self.on_allocated(ctx, io, whole, out),
+            Event::Room { node, room } => self.on_room(ctx, node, room, out),
+            Event::Confirmed { round } => self.on_cluster_confirmed(ctx, round, out),
             Event::ReadFailed { io, bad } => self.on_read_failed(ctx, io, bad, out),
             Event::Hashed { io, digests } => self.on_hashed(ctx, io, digests, out),
             Event::Changed { io, ranges } => self.on_changed(ctx, io, &ranges, out),
@@ -388,6 +402,7 @@ impl ExtentCore {
             self.on_peer_down(ctx, peer.node, old.link, out);
         }
         self.links.push(Link { peer, link });
+        self.rooms.retain(|(node, _)| *node != peer.node);
         if !self.met.contains(&peer.node) {
             self.met.push(peer.node);
         }
@@ -400,6 +415,7 @@ impl ExtentCore {
             return;
         }
         self.links.retain(|up| up.peer.node != node);
+        self.rooms.retain(|(of, _)| *of != node);
         self.unfollow(node);
         self.follower_lost(ctx, node, out);
         self.fetches_lost(ctx, node, out);
@@ -437,6 +453,10 @@ impl ExtentCore {
             Message::Fetch { epoch, id, range, at } => self.on_fetch((from, link, epoch), id, range, at, out),
             Message::Fetched { epoch, id, data } => {
                 self.on_fetched(ctx, (from, link, epoch), id, data, out);
+            }
+            Message::Confirm { epoch, round } => self.on_confirm((from, link, epoch), round, out),
+            Message::Confirmed { epoch, round } => {
+                self.on_confirmed(ctx, (from, link, epoch), round, out);
             }
             Message::Summary { epoch, log } => self.on_summary(ctx, from, link, epoch, &log, out),
             Message::Ack {

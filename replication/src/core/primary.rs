@@ -52,6 +52,8 @@ pub(crate) struct Follower {
     pub(crate) told: Lsn,
     /// Whether it stores what it is sent (I10).
     pub(crate) moved: Mark,
+    /// Whether its disk has room for what it is sent.
+    pub(crate) room: Mark,
 }
 
 #[derive(Debug)]
@@ -212,7 +214,7 @@ impl ExtentCore {
     }
 
     /// Whether a commit needs this follower (W2, E3).
-    fn counts(&self, follower: &Follower, view: &View) -> bool {
+    pub(crate) fn counts(&self, follower: &Follower, view: &View) -> bool {
         let growing = self
             .role
             .primary()
@@ -334,8 +336,13 @@ impl ExtentCore {
         }
     }
 
-    /// Whether new writes have to wait for the slowest replica or the disk.
+    /// Whether new writes have to wait for the slowest replica or a disk.
     pub(crate) fn throttled(&self) -> bool {
+        self.backed_up() || self.crowded()
+    }
+
+    /// Whether too much is in memory that is not applied here and stored on every streaming replica.
+    pub(crate) fn backed_up(&self) -> bool {
         self.log.bytes() > self.config.keep_bytes + self.config.window_bytes
             || self.log.unapplied_len() > WINDOW_RECORDS
     }

@@ -32,7 +32,7 @@ impl ExtentCore {
     }
 
     /// Whether the sender is the primary that this replica follows; otherwise it is told the newest epoch seen (E4).
-    fn follows(&self, sender: Sender, out: &mut Vec<Command>) -> bool {
+    pub(crate) fn follows(&self, sender: Sender, out: &mut Vec<Command>) -> bool {
         if fault::on(Fault::AcceptOldEpoch)
             && let Some(replica) = self.role.replica()
             && replica

@@ -35,6 +35,11 @@ pub enum Note {
         /// In this epoch.
         epoch: Epoch,
     },
+    /// The role is about to change, by this row of the table.
+    Standing {
+        /// The row.
+        why: &'static str,
+    },
     /// The tail is settled; commands are served (E5).
     Settled {
         /// The epoch.
@@ -48,6 +53,8 @@ pub enum Note {
         node: NodeId,
         /// How.
         verdict: Verdict,
+        /// The table's row.
+        why: &'static str,
     },
     /// A replica is to leave the in-sync set.
     Shrinking {

@@ -384,6 +384,9 @@ impl ExtentCore {
     }
 
     fn start_ranges(&mut self, node: NodeId, out: &mut Vec<Command>) {
+        if self.room_of(node).crowded || self.room_of(self.me.node).crowded {
+            return;
+        }
         while let Some(resync) = self.resync_mut(node) {
             if resync.active.len() >= resync.in_flight || resync.asked.is_some() {
                 break;

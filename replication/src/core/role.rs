@@ -8,7 +8,7 @@ use holdfast_types::{BlockRange, Epoch, Lsn, Mono, NodeId};
 use super::ExtentCore;
 use super::api::{Command, Ctx, Identity, LinkId, Note, RoleName, View};
 use super::primary::Primary;
-use crate::fault::{self, Fault};
+use super::rejoin::{Named, Own, Standing, Stands, decide_standing};
 
 /// A primary's hold on a replica, as the replica sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,34 +154,44 @@ impl ExtentCore {
         }
     }
 
-    fn target(&self, view: &View) -> Target {
-        let me = self.me.node;
-        if self.fenced.is_some() {
-            return Target::Fenced;
-        }
-        if !view.replicas.contains(&me) && !view.in_sync.contains(&me) {
-            return Target::Idle;
-        }
-        match view.primary {
-            // E4: somebody newer was heard of; the view will follow.
-            _ if view.epoch < self.seen => Target::Replica,
+    /// What this node is, by the table, and why.
+    fn target(&self, view: &View) -> (Target, &'static str) {
+        let own = if self.fenced.is_some() {
+            Own::Failed
+        } else if self.damaged {
+            Own::Damaged
+        } else if self.base.is_some() {
+            Own::Unfinished
+        } else {
+            Own::Whole
+        };
+        let named = match view.primary {
             Some(primary) if primary == self.me => {
-                let serving = self.role.primary().is_some_and(|now| now.epoch == view.epoch);
-                if serving {
-                    Target::Primary(view.epoch)
-                } else if self.damaged || self.base.is_some() || self.log.end().epoch >= view.epoch {
-                    // J1, R1; and E1: a log that ends in this epoch means that it was served and left.
-                    Target::Closed
+                if self.role.primary().is_some_and(|now| now.epoch == view.epoch) {
+                    Named::Serving
+                } else if self.log.end().epoch >= view.epoch {
+                    Named::Left
                 } else {
-                    Target::Primary(view.epoch)
+                    Named::ThisRun
                 }
             }
-            Some(primary) if primary.node == me && fault::on(Fault::ServeAfterRestart) => {
-                Target::Primary(view.epoch)
-            }
-            Some(primary) if primary.node == me => Target::Closed,
-            _ => Target::Replica,
-        }
+            Some(primary) if primary.node == self.me.node => Named::EarlierRun,
+            _ => Named::NotThis,
+        };
+        let (stands, why) = decide_standing(Standing {
+            own,
+            replica: view.replicas.contains(&self.me.node) || view.in_sync.contains(&self.me.node),
+            behind: view.epoch < self.seen,
+            named,
+        });
+        let target = match stands {
+            Stands::Outside => Target::Idle,
+            Stands::Replica => Target::Replica,
+            Stands::Closed => Target::Closed,
+            Stands::Primary => Target::Primary(view.epoch),
+            Stands::Fenced => Target::Fenced,
+        };
+        (target, why)
     }
 
     /// The one place where a node's role changes, but for the steps that a primary takes by itself ([`ExtentCore::move_primary`]).
@@ -202,7 +212,7 @@ impl ExtentCore {
             }
             return;
         };
-        let target = self.target(&view);
+        let (target, why) = self.target(&view);
         match (target, &mut self.role) {
             (Target::Idle, Role::Idle) | (Target::Closed, Role::Closed) | (Target::Fenced, Role::Fenced) => {
                 return;
@@ -231,11 +241,13 @@ impl ExtentCore {
                 Role::Settling(Box::new(Primary::new(epoch, self.log.end().lsn.next())))
             }
         };
+        out.push(Command::Note(Note::Standing { why }));
         out.push(Command::Note(Note::Role {
             role: self.role.name(),
             epoch: view.epoch,
         }));
         if matches!(target, Target::Primary(_)) {
+            self.forget_rounds();
             self.begin_epoch(ctx, out);
         }
         self.pump = true;

@@ -52,6 +52,8 @@ pub(crate) struct Watch {
     looked: Mono,
     journal: Mark,
     extent: Mark,
+    /// Committed records wait for space here.
+    full: Mark,
     /// Accesses to the extent that are under way, and how many have ended.
     open: u64,
     ended: u64,
@@ -63,7 +65,11 @@ impl Watch {
     pub(crate) fn ends(&mut self, event: &Event) {
         if matches!(
             event,
-            Event::Applied { .. } | Event::ReadDone { .. } | Event::ReadFailed { .. } | Event::Hashed { .. }
+            Event::Applied { .. }
+                | Event::ReadDone { .. }
+                | Event::ReadFailed { .. }
+                | Event::Hashed { .. }
+                | Event::Allocated { .. }
         ) {
             self.open = self.open.saturating_sub(1);
             self.ended += 1;
@@ -75,7 +81,10 @@ impl Watch {
         let io = |command: &&Command| {
             matches!(
                 command,
-                Command::Apply { .. } | Command::Read { .. } | Command::Hash { .. }
+                Command::Apply { .. }
+                    | Command::Read { .. }
+                    | Command::Hash { .. }
+                    | Command::Allocated { .. }
             )
         };
         self.open += commands.iter().filter(io).count() as u64;
@@ -130,6 +139,7 @@ impl ExtentCore {
         !self.journal.is_empty()
             || self.watch.open > 0
             || self.watch.stuck.is_some()
+            || !self.rooms.is_empty()
             || self
                 .role
                 .primary()
@@ -143,8 +153,9 @@ impl ExtentCore {
         };
         self.watch.journal = mark;
         self.watch.extent = mark;
+        self.watch.full = mark;
         for follower in self.role.primary_mut().into_iter().flat_map(|p| &mut p.followers) {
-            follower.moved = mark;
+            (follower.moved, follower.room) = (mark, mark);
         }
     }
 
@@ -154,9 +165,21 @@ impl ExtentCore {
         self.watch.journal.look(now, front);
         let io = (self.watch.open > 0).then_some(self.watch.ended);
         self.watch.extent.look(now, io);
+        let full = self.room_of(self.me.node).full;
+        self.watch.full.look(now, full.then_some(0));
+        let rooms = &self.rooms;
+        let roomless = |node: NodeId, member: bool| {
+            rooms
+                .iter()
+                .any(|(of, room)| *of == node && (room.full || (room.crowded && !member)))
+        };
+        let members = self.view.as_ref().map_or(&[][..], |view| &view.in_sync);
         for follower in self.role.primary_mut().into_iter().flat_map(|p| &mut p.followers) {
             let waits = behind(follower, end);
             follower.moved.look(now, waits);
+            // A full journal slows members down and costs none its place (J3); it must not slow them down for who is none.
+            let roomless = roomless(follower.node, members.contains(&follower.node));
+            follower.room.look(now, roomless.then_some(0));
         }
     }
 
@@ -166,7 +189,7 @@ impl ExtentCore {
             None
         } else if self.watch.journal.idle(ctx.now) >= limit {
             Some(StuckPart::Journal)
-        } else if self.watch.extent.idle(ctx.now) >= limit {
+        } else if self.watch.extent.idle(ctx.now).max(self.watch.full.idle(ctx.now)) >= limit {
             Some(StuckPart::Extent)
         } else {
             None
@@ -201,7 +224,13 @@ impl ExtentCore {
             .map(|f| f.node)
             .collect();
         for node in again {
-            self.probe(ctx, node, out);
+            if let Some(link) = self.link_of(node).filter(|_| self.room_of(node).crowded) {
+                self.drop_resync(node);
+                let (link, asked) = (link.link, ctx.now);
+                self.set_follower(node, FollowerState::Stuck { link, asked });
+            } else {
+                self.probe(ctx, node, out);
+            }
         }
     }
 
@@ -217,6 +246,7 @@ impl ExtentCore {
             view.in_sync.contains(&follower.node)
                 && matches!(follower.state, FollowerState::Streaming { resync: None, .. })
                 && follower.moved.idle(ctx.now) < limit / 2
+                && !self.room_of(follower.node).low
         };
         let next = primary
             .followers
@@ -255,7 +285,8 @@ impl ExtentCore {
 impl Follower {
     /// Whether it takes records and has not stored one for so long, although some wait.
     pub(crate) fn stuck(&self, now: Mono, limit: Duration) -> bool {
-        matches!(self.state, FollowerState::Streaming { .. }) && self.moved.idle(now) >= limit
+        matches!(self.state, FollowerState::Streaming { .. })
+            && self.moved.idle(now).max(self.room.idle(now)) >= limit
     }
 }
 

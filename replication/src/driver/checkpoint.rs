@@ -22,6 +22,9 @@ const STABLE_WAIT: Duration = Duration::from_secs(10);
 /// How often the journal's fill is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Between two tries to apply what waits for space.
+const RETRY_FULL: Duration = Duration::from_millis(500);
+
 /// What a record takes in the journal besides its payload, at most, but for long lists of ranges.
 const RECORD_OVERHEAD: u64 = 512;
 
@@ -55,6 +58,7 @@ pub(super) fn serve_chores(shared: &Arc<Shared>) {
 /// The checkpointer's loop.
 pub(super) fn serve(shared: &Arc<Shared>) {
     let mut next = Instant::now() + shared.config.checkpoint_every;
+    let mut retry = Instant::now();
     while !shared.stopped() {
         std::thread::sleep(LOOK_EVERY.min(shared.config.checkpoint_every));
         let Some(journal) = shared.journal.get() else {
@@ -62,9 +66,10 @@ pub(super) fn serve(shared: &Arc<Shared>) {
         };
         journal.pump();
         let fill = journal.fill_percent();
-        let tight = fill >= shared.config.admit_below_percent;
-        if shared.tight.swap(tight, Ordering::Relaxed) && !tight {
-            shared.admit_waiting();
+        shared.look_at_room();
+        if retry <= Instant::now() {
+            shared.feed_starved();
+            retry = Instant::now() + RETRY_FULL;
         }
         let hurry = fill >= shared.config.hurry_above_percent;
         if hurry || Instant::now() >= next {
@@ -159,7 +164,7 @@ fn write(shared: &Shared, extent: &Arc<Extent>, seen: &Seen, mode: Mode, tell: m
         return false;
     };
     let slot = extent.lock();
-    if slot.restarts != seen.restarts || slot.gate.is_some() || journal.must_wait(&extent.place) {
+    if slot.restarts != seen.restarts || slot.gate.is_some() || journal.must_wait(&extent.place, mode.copy) {
         return false;
     }
     let core = &slot.core;

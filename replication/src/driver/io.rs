@@ -9,7 +9,7 @@ use holdfast_types::{BlockRange, Lsn};
 
 use super::extent::Extent;
 use super::inbox::Inbox;
-use super::shared::Shared;
+use super::shared::{Shared, guard};
 use crate::core::api::{Event, FenceReason, IoToken, Record, RecordBody};
 use crate::store::{ExtentFile, StoreError};
 
@@ -35,22 +35,44 @@ pub(super) enum What {
     },
     /// What may have changed behind a position.
     Changed(Lsn),
+    /// Whether all of it has its space.
+    Allocated(BlockRange),
     /// Everything applied before is to be stable in the extent; then journal entries that wait for it may go (R1).
     Barrier,
 }
 
-/// Carries it out and says so in the core's terms. `None`: a barrier is reached.
-pub(super) fn run(job: &Job) -> Option<Event> {
+/// What became of a job.
+pub(super) enum Done {
+    /// Its core is to hear this.
+    Say(Event),
+    /// A barrier is reached.
+    Barrier,
+    /// There is no space for it now: nothing is lost, it is tried again.
+    NoSpace,
+}
+
+/// Carries it out and says so in the core's terms.
+pub(super) fn run(job: &Job) -> Done {
     let done = match job.extent.file.get() {
         Some(file) => run_on(file, job),
         None => Err(StoreError::Failed(job.extent.id)),
     };
-    done.unwrap_or_else(|error| {
-        tracing::error!(extent = %job.extent.id, %error, "the extent is fenced: it answers nothing from this node's disk any more");
-        Some(Event::Failed {
-            reason: FenceReason::Extent,
-        })
-    })
+    match done {
+        Ok(Some(event)) => Done::Say(event),
+        Ok(None) => Done::Barrier,
+        // The journal has the record, and nobody was told that it is in the extent; nor that a barrier is reached.
+        Err(error) if error.is_no_space() && matches!(job.what, What::Apply(_) | What::Barrier) => {
+            Done::NoSpace
+        }
+        Err(error) => Done::Say(failed(job, &error)),
+    }
+}
+
+fn failed(job: &Job, error: &StoreError) -> Event {
+    tracing::error!(extent = %job.extent.id, %error, "the extent is fenced: it answers nothing from this node's disk any more");
+    Event::Failed {
+        reason: FenceReason::Extent,
+    }
 }
 
 fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
@@ -80,6 +102,10 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
         What::Changed(since) => Event::Changed {
             io,
             ranges: file.changed_since(*since),
+        },
+        What::Allocated(range) => Event::Allocated {
+            io,
+            whole: file.is_allocated(*range)?,
         },
         What::Barrier => {
             file.accept_doubtful()?;
@@ -123,15 +149,54 @@ fn put_resynced(file: &ExtentFile, ranges: &[BlockRange], data: &Bytes) -> Resul
     Ok(())
 }
 
+impl Shared {
+    fn is_starved(&self, extent: &Arc<Extent>) -> bool {
+        guard(&self.starved)
+            .iter()
+            .any(|job| Arc::ptr_eq(&job.extent, extent))
+    }
+
+    /// Keeps a job until there is space for it.
+    fn starve(self: &Arc<Self>, job: Job) {
+        let first = {
+            let mut starved = guard(&self.starved);
+            starved.push(job);
+            starved.len() == 1
+        };
+        if first {
+            tracing::error!(
+                "the disk is full: committed records wait in the journal until there is space; nothing is lost"
+            );
+        }
+    }
+
+    /// Tries again what waits for space.
+    pub(super) fn feed_starved(&self) {
+        let jobs = std::mem::take(&mut *guard(&self.starved));
+        if !jobs.is_empty() {
+            self.applies.push(jobs);
+        }
+    }
+}
+
 /// A thread's loop: all jobs that wait, then one event run per extent.
 pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>) {
     let mut jobs = Vec::new();
     let mut done: Vec<(Arc<Extent>, Vec<Event>)> = Vec::new();
     while inbox.take(&mut jobs) {
         for job in jobs.drain(..) {
-            let Some(event) = run(&job) else {
-                shared.open_gate(&job.extent);
-                continue;
+            // Nothing of an extent overtakes what waits for space, as far as order matters: a barrier is behind all of it.
+            let starved = matches!(job.what, What::Barrier) && shared.is_starved(&job.extent);
+            let event = match if starved { Done::NoSpace } else { run(&job) } {
+                Done::Say(event) => event,
+                Done::Barrier => {
+                    shared.open_gate(&job.extent);
+                    continue;
+                }
+                Done::NoSpace => {
+                    shared.starve(job);
+                    continue;
+                }
             };
             match done
                 .iter_mut()

@@ -23,6 +23,7 @@ mod inbox;
 mod io;
 mod node;
 mod shared;
+mod space;
 mod status;
 mod timer;
 
@@ -31,6 +32,7 @@ use std::time::Duration;
 use holdfast_types::{ExtentId, OpOutcome};
 
 pub use node::{DataNode, Parts, UnknownExtent};
+pub use space::Space;
 pub use status::{ExtentStatus, ResyncRate};
 
 use crate::core::api::{Config, Ctx, OpId, Proposal};
@@ -46,6 +48,13 @@ pub trait Front: Send + Sync + 'static {
 pub trait Proposer: Send + Sync + 'static {
     /// Proposes all of them, in one entry if possible. Called from a thread of its own; should not block for long.
     fn propose(&self, batch: Vec<(ExtentId, Proposal)>);
+
+    /// Gets a commit position that a majority confirms from now on (a Raft read index) and, once [`DataNode::apply_state`] was given that
+    /// state, calls [`DataNode::confirmed`] (W4). Called from any thread; must not block. Where this is not there, reads that need it
+    /// wait until they have waited too long.
+    fn confirm(&self, extent: ExtentId, round: u64) {
+        let _ = (extent, round);
+    }
 }
 
 /// Time and lease, as the cores are to see them. Called for every event: must be cheap.

@@ -1,6 +1,7 @@
 //! The data node: all extents, their threads, their links.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use super::extent::{Extent, Tag};
 use super::fatal::EndsWithPanic;
 use super::shared::{Ears, Shared, guard, spawn, spawn_io};
 use super::status::{ExtentStatus, snapshot};
-use super::{DriverConfig, Front, LeaseView, Proposer, checkpoint, timer};
+use super::{DriverConfig, Front, LeaseView, Proposer, Space, checkpoint, timer};
 use crate::core::ExtentCore;
-use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, View};
+use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, Room, View};
 use crate::net::{Links, Net, NetConfig, PeerAddress};
 use crate::store::{
     Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError,
@@ -162,6 +163,7 @@ impl DataNode {
                 shared.forget(&extent, revision);
             }
         }
+        shared.revision.fetch_max(revision.0, Ordering::AcqRel);
     }
 
     /// The lease came or went: every core looks at once, not at its next deadline.
@@ -200,6 +202,25 @@ impl DataNode {
         let known = self.shared.extent(extent).ok_or(UnknownExtent(extent))?;
         self.shared.drive(&known, [Event::Switchover { to }]);
         Ok(())
+    }
+
+    /// What [`Proposer::confirm`] asked for is there (W4).
+    pub fn confirmed(&self, extent: ExtentId, round: u64) {
+        // One that is gone has no reads that wait.
+        if let Some(extent) = self.shared.extent(extent) {
+            self.shared.drive(&extent, [Event::Confirmed { round }]);
+        }
+    }
+
+    /// The newest committed state that all extents were given.
+    pub fn revision(&self) -> Revision {
+        Revision(self.shared.revision.load(Ordering::Acquire))
+    }
+
+    /// How much space this node's disk has, and what it can take in.
+    pub fn space(&self) -> (Space, Room) {
+        let (room, space) = *guard(&self.shared.room);
+        (space, room)
     }
 
     /// How an extent stands here.
@@ -309,6 +330,9 @@ impl Shared {
             if !file.has_failed() {
                 grown = file.grow(view.blocks << view.block_size.shift());
             }
+            if grown.is_ok() && !view.policy.thin && !file.has_failed() && !file.is_full() {
+                grown = file.allocate_all();
+            }
             if grown.is_err() {
                 Arc::make_mut(&mut view).blocks = file.blocks();
             }
@@ -382,7 +406,15 @@ impl Shared {
         meta.check()?;
         // The journal first: files that it does not know are not trusted at the next start (J1).
         self.first_entry(place)?;
-        ExtentFile::create(&self.store.extents(), meta)
+        let file = ExtentFile::create(&self.store.extents(), meta)?;
+        if !view.policy.thin
+            && let Err(error) = file.allocate_all()
+        {
+            // It has no room here: nothing is left behind, and the next committed state finds it missing again.
+            ExtentFile::remove(&self.store.extents(), id)?;
+            return Err(error);
+        }
+        Ok(file)
     }
 
     fn first_entry(&self, place: &Arc<Place>) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Events into cores, commands out of them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use holdfast_journal::Completion;
@@ -12,10 +12,12 @@ use super::extent::{Extent, Scratch, Slot, Tag};
 use super::fatal::EndsWithPanic;
 use super::inbox::Inbox;
 use super::io::{self, Job, What};
+use super::space::Space;
 use super::timer::Timer;
 use super::{DriverConfig, Front, LeaseView, Proposer};
 use crate::core::api::{
-    Command, Event, FenceReason, Identity, IoToken, JournalSeq, LinkId, Message, Note, OpId, Request, View,
+    Command, Event, FenceReason, Identity, IoToken, JournalSeq, LinkId, Message, Note, OpId, Request, Room,
+    View,
 };
 use crate::net::{LinkEvents, Links};
 use crate::store::{Damage, Entry, NodeJournal, NodeStore};
@@ -49,6 +51,12 @@ pub(super) struct Shared {
     waiting: Mutex<VecDeque<(Arc<Extent>, OpId, Request)>>,
     /// The journal has too little room for new writes.
     pub(super) tight: AtomicBool,
+    /// What this node's disk can take in, and how much space it has.
+    pub(super) room: Mutex<(Room, Space)>,
+    /// Records that wait for space on the disk, and what must not overtake them.
+    pub(super) starved: Mutex<Vec<Job>>,
+    /// Of the newest committed state that all extents were given.
+    pub(super) revision: AtomicU64,
     stopped: AtomicBool,
     next_reader: AtomicUsize,
 }
@@ -95,6 +103,9 @@ impl Shared {
             early: Mutex::default(),
             waiting: Mutex::default(),
             tight: AtomicBool::new(false),
+            room: Mutex::default(),
+            starved: Mutex::default(),
+            revision: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             next_reader: AtomicUsize::new(0),
             config,
@@ -220,6 +231,10 @@ impl Shared {
                 Command::ClearBase { seq } => self.append(extent, slot, seq, Entry::ClearBase),
                 Command::Apply { io, record } => applies.push(job(extent, io, What::Apply(record))),
                 Command::Read { io, range } => after.reads.push(job(extent, io, What::Read(range))),
+                Command::Allocated { io, range } => {
+                    self.reads[0].push([job(extent, io, What::Allocated(range))]);
+                }
+                Command::Confirm { round } => self.proposer.confirm(extent.id, round),
                 Command::Hash { io, range, renew } => {
                     let piece = self.config.core.resync_piece_bytes;
                     self.hashes
@@ -423,6 +438,15 @@ impl Shared {
         self.drive(extent, ups);
         extent.lock().view = Some(Arc::clone(view));
         self.drive(extent, [Event::View(Arc::clone(view))]);
+        let rooms: Vec<Event> = std::iter::once((self.me.node, guard(&self.room).0))
+            .chain(links.iter().map(|(peer, _)| {
+                let known = self.links().map(|own| own.room_of(peer.node));
+                (peer.node, known.unwrap_or_default())
+            }))
+            .filter(|(_, room)| *room != Room::default())
+            .map(|(node, room)| Event::Room { node, room })
+            .collect();
+        self.drive(extent, rooms);
         let early = guard(&self.early).remove(&extent.id).unwrap_or_default();
         if early.len() >= EARLY_MAX {
             // Some were dropped: a link that lost a message is down.
@@ -482,6 +506,56 @@ fn tell(extent: ExtentId, note: &Note) {
 /// The node's ears: links outlive no node.
 pub(super) struct Ears(pub(super) Weak<Shared>);
 
+/// Bytes of entries that wait outside the journal; a peer that sends on all the same is cut off.
+const WAITING_MAX: usize = 512 << 20;
+
+impl Shared {
+    pub(super) fn journal_is_tight(&self) -> bool {
+        let journal = self.journal.get();
+        journal.is_some_and(|journal| journal.fill_percent() >= self.config.admit_below_percent)
+    }
+
+    /// Peers are told to slow down long before this.
+    fn bound_waiting(&self, from: NodeId, link: LinkId) {
+        let waiting = self.journal.get().map_or(0, |journal| journal.waiting_bytes());
+        if waiting > WAITING_MAX
+            && let Some(links) = self.links()
+        {
+            tracing::error!(peer = %from, waiting, "the peer sends more than it was told that there is room for: its link is reset");
+            links.reset(from, link);
+        }
+    }
+
+    /// Sees what this node's disk can take in, and tells all who must know if that has changed.
+    pub(super) fn look_at_room(self: &Arc<Self>) {
+        let space = Space::of(&self.store.extents());
+        let news = {
+            let mut known = guard(&self.room);
+            let room = Room {
+                crowded: self.journal_is_tight(),
+                low: space.is_low(known.0.low),
+                full: !guard(&self.starved).is_empty(),
+            };
+            let news = (room != known.0).then_some(room);
+            *known = (room, space);
+            news
+        };
+        let Some(room) = news else { return };
+        tracing::info!(?room, ?space, "what this node's disk can take in");
+        self.tight.store(room.crowded, Ordering::Relaxed);
+        if let Some(links) = self.links() {
+            links.say(room);
+        }
+        let node = self.me.node;
+        for extent in self.all() {
+            self.drive(&extent, [Event::Room { node, room }]);
+        }
+        if !room.crowded {
+            self.admit_waiting();
+        }
+    }
+}
+
 impl LinkEvents for Ears {
     fn link_up(&self, peer: Identity, link: LinkId) {
         if let Some(shared) = self.0.upgrade() {
@@ -513,14 +587,20 @@ impl LinkEvents for Ears {
             }
             shared.drive(&extent, events);
         }
+        shared.bound_waiting(from, link);
+        // Peers hear at once when they have to slow down (J3); that they need not any more, they hear from the checkpointer.
+        if shared.journal_is_tight() && !guard(&shared.room).0.crowded {
+            shared.look_at_room();
+        }
     }
 
-    fn may_receive(&self) -> bool {
-        // More than full: entries wait outside the journal already.
-        self.0
-            .upgrade()
-            .and_then(|shared| Some(shared.journal.get()?.fill_percent() <= 100))
-            .unwrap_or(true)
+    fn room(&self, node: NodeId, room: Room) {
+        if let Some(shared) = self.0.upgrade() {
+            tracing::info!(peer = %node, ?room, "a peer's disk");
+            for extent in shared.all() {
+                shared.drive(&extent, [Event::Room { node, room }]);
+            }
+        }
     }
 }
 

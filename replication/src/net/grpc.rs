@@ -25,7 +25,7 @@ use super::hello::{Hello, Refusal};
 use super::links::{Carrier, Link, Links};
 use super::socket::{Aborter, Socket};
 use super::wire;
-use crate::core::api::{LinkId, Message};
+use crate::core::api::{LinkId, Message, Room};
 
 /// Largest message taken off a wire: one largest transfer and what goes with it.
 const MESSAGE_BYTES_MAX: usize = 2 * holdfast_types::TRANSFER_BYTES_MAX as usize;
@@ -43,8 +43,6 @@ pub struct NetConfig {
     pub keepalive_every: Duration,
     /// How long a ping may go unanswered before the link is down.
     pub keepalive_timeout: Duration,
-    /// How long to wait before looking again whether messages may be taken in (J3).
-    pub busy_wait: Duration,
 }
 
 impl Default for NetConfig {
@@ -55,7 +53,6 @@ impl Default for NetConfig {
             backoff_max: Duration::from_millis(250),
             keepalive_every: Duration::from_millis(300),
             keepalive_timeout: Duration::from_millis(700),
-            busy_wait: Duration::from_millis(2),
         }
     }
 }
@@ -250,7 +247,7 @@ impl Outgoing {
         let Some(link) = std::task::ready!(self.poll_link(cx)) else {
             return Poll::Ready(None);
         };
-        let Some(batch) = std::task::ready!(link.outbox().poll_batch(cx)) else {
+        let Some((room, batch)) = std::task::ready!(link.outbox().poll_batch(cx)) else {
             return Poll::Ready(None);
         };
         self.batches += 1;
@@ -261,6 +258,7 @@ impl Outgoing {
         frame(pb::frame::Kind::Batch(pb::Batch {
             number: self.batches,
             messages,
+            room: (room != Room::default()).then_some(room_out(room)),
         }))
     }
 }
@@ -282,6 +280,16 @@ impl Stream for Requests {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<pb::Frame>> {
         self.0.poll_frame(cx)
     }
+}
+
+const fn room_out(room: Room) -> pb::Room {
+    let Room { crowded, low, full } = room;
+    pb::Room { crowded, low, full }
+}
+
+const fn room_in(room: pb::Room) -> Room {
+    let pb::Room { crowded, low, full } = room;
+    Room { crowded, low, full }
 }
 
 /// Keeps a link to `peer`: dials again, soon, whenever there is none.
@@ -403,11 +411,8 @@ async fn read(shared: &Shared, mut incoming: Streaming<pb::Frame>, link: &Arc<Li
             Ok(messages) => messages,
             Err(error) => return error.to_string(),
         };
-        // A journal without room slows its writers down, and nobody else (J3): the peer's queue fills, then its own admission waits.
-        while !shared.links.may_receive() && !link.ended() {
-            tokio::time::sleep(shared.config.busy_wait).await;
-        }
-        if !shared.links.receive(link, messages) {
+        let room = batch.room.map(room_in).unwrap_or_default();
+        if !shared.links.receive(link, room, messages) {
             return "it was replaced or reset".to_owned();
         }
     }

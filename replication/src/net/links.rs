@@ -7,7 +7,7 @@ use holdfast_types::{ExtentId, NodeId};
 
 use super::hello::{Hello, Refusal};
 use super::outbox::Outbox;
-use crate::core::api::{Identity, LinkId, Message};
+use crate::core::api::{Identity, LinkId, Message, Room};
 
 /// Bytes that may wait for one peer. The core bounds what it has under way, so more means that the peer takes nothing off: the
 /// link is reset.
@@ -29,9 +29,9 @@ pub trait LinkEvents: Send + Sync + 'static {
     fn link_down(&self, node: NodeId, link: LinkId);
     /// A batch came over a link, in the order it was sent.
     fn receive(&self, from: NodeId, link: LinkId, messages: Vec<(ExtentId, Message)>);
-    /// Whether a batch may be handed on now; otherwise it waits, and what the peer sends waits behind it.
-    fn may_receive(&self) -> bool {
-        true
+    /// What the peer's disk can take in has changed; at first it has room for all.
+    fn room(&self, node: NodeId, room: Room) {
+        let _ = (node, room);
     }
 }
 
@@ -42,6 +42,8 @@ pub struct Link {
     peer: Identity,
     outbox: Outbox,
     carrier: Box<dyn Carrier>,
+    /// What the peer said last of its disk.
+    room: Mutex<Room>,
     /// No batch is handed on any more.
     ended: AtomicBool,
 }
@@ -78,6 +80,8 @@ pub struct Links {
     me: Identity,
     cluster: u128,
     peers: RwLock<Vec<Arc<Peer>>>,
+    /// What peers are told of this node's disk.
+    room: Mutex<Room>,
     events: Box<dyn LinkEvents>,
 }
 
@@ -120,6 +124,7 @@ impl Links {
             me,
             cluster,
             peers: RwLock::new(Vec::new()),
+            room: Mutex::default(),
             events,
         }
     }
@@ -196,8 +201,11 @@ impl Links {
             peer: hello.from,
             outbox: Outbox::default(),
             carrier,
+            room: Mutex::default(),
             ended: AtomicBool::new(false),
         });
+        link.outbox
+            .say(*self.room.lock().unwrap_or_else(PoisonError::into_inner));
         peer.set(Some(Arc::clone(&link)));
         self.events.link_up(hello.from, hello.link);
         Ok(link)
@@ -227,7 +235,7 @@ impl Links {
     }
 
     /// A batch came over a link. False if the link has ended: then it was dropped, and nothing more will be taken.
-    pub fn receive(&self, link: &Link, messages: Vec<(ExtentId, Message)>) -> bool {
+    pub fn receive(&self, link: &Link, room: Room, messages: Vec<(ExtentId, Message)>) -> bool {
         let node = link.peer.node;
         let Some(peer) = self.peer(node) else { return false };
         let _order = peer.order();
@@ -238,7 +246,16 @@ impl Links {
         {
             return false;
         }
-        self.events.receive(node, link.id, messages);
+        let news = {
+            let mut known = link.room.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *known, room) != room
+        };
+        if news {
+            self.events.room(node, room);
+        }
+        if !messages.is_empty() {
+            self.events.receive(node, link.id, messages);
+        }
         true
     }
 
@@ -253,9 +270,18 @@ impl Links {
         })
     }
 
-    /// Whether a batch may be handed on now.
-    pub fn may_receive(&self) -> bool {
-        self.events.may_receive()
+    /// Tells all peers, those of later links too, what this node's disk can take in.
+    pub fn say(&self, room: Room) {
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
+        for link in self.peers().iter().filter_map(|peer| peer.current()) {
+            link.outbox.say(room);
+        }
+    }
+
+    /// What the peer of a node's present link said last of its disk.
+    pub fn room_of(&self, node: NodeId) -> Room {
+        let room = |link: Arc<Link>| *link.room.lock().unwrap_or_else(PoisonError::into_inner);
+        self.current(node).map(room).unwrap_or_default()
     }
 
     /// Queues messages for a link; dropped if it is not the present one of that node.

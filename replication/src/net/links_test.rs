@@ -77,14 +77,14 @@ fn f1_messages_of_a_replaced_link_reach_nobody() {
     let (links, log) = links();
     let carrier = Counted::default();
     let first = links.up(&hello(5, 1), Box::new(carrier.clone())).unwrap();
-    assert!(links.receive(&first, vec![probe()]));
+    assert!(links.receive(&first, Room::default(), vec![probe()]));
     let second = links.up(&hello(5, 2), Box::new(Counted::default())).unwrap();
     assert!(first.ended());
     assert!(carrier.0.load(Ordering::SeqCst) > 0);
-    assert!(!links.receive(&first, vec![probe()]));
+    assert!(!links.receive(&first, Room::default(), vec![probe()]));
     // The end of the older connection, noticed late, is not the end of the newer one.
     links.down(&first);
-    assert!(links.receive(&second, vec![probe(), probe()]));
+    assert!(links.receive(&second, Room::default(), vec![probe(), probe()]));
     let heard = vec![
         Heard::Up(5, 1),
         Heard::Got(1, 1),
@@ -118,7 +118,7 @@ fn a_reset_link_hands_on_nothing_and_goes_down_once() {
     links.send(NodeId(2), LinkId(1), [probe()]);
     links.reset(NodeId(2), LinkId(1));
     assert_eq!(link.outbox().bytes(), 0);
-    assert!(!links.receive(&link, vec![probe()]));
+    assert!(!links.receive(&link, Room::default(), vec![probe()]));
     links.down(&link);
     links.down(&link);
     assert_eq!(log.take(), [Heard::Up(5, 1), Heard::Down(1)]);
@@ -138,6 +138,6 @@ fn strangers_are_refused_and_removed_peers_lose_their_link() {
     let link = links.up(&hello(5, 1), Box::new(Counted::default())).unwrap();
     links.set_peers(&[NodeId(1), NodeId(3)]);
     assert!(link.ended());
-    assert!(!links.receive(&link, vec![probe()]));
+    assert!(!links.receive(&link, Room::default(), vec![probe()]));
     assert_eq!(log.take(), [Heard::Up(5, 1), Heard::Down(1)]);
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use holdfast_types::ExtentId;
 
 use super::wire::payload_len;
-use crate::core::api::Message;
+use crate::core::api::{Message, Room};
 
 /// Bytes of payload at which a batch is closed; one larger message goes alone.
 const BATCH_BYTES: usize = 1 << 20;
@@ -31,7 +31,13 @@ struct State {
     bytes: usize,
     waker: Option<Waker>,
     closed: bool,
+    /// What is said of this node's disk with each batch, and whether the peer has not heard it yet.
+    room: Room,
+    unsaid: bool,
 }
+
+/// What goes over the link at a time.
+pub(crate) type Batch = (Room, Vec<(ExtentId, Message)>);
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -58,6 +64,20 @@ impl Outbox {
         bytes
     }
 
+    /// From now on says so of this node's disk, at once if it is news.
+    pub(crate) fn say(&self, room: Room) {
+        let mut state = self.lock();
+        if state.room == room {
+            return;
+        }
+        (state.room, state.unsaid) = (room, true);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -78,12 +98,12 @@ impl Outbox {
     }
 
     /// All that waits, as far as one batch goes. `None` once closed.
-    pub(crate) fn poll_batch(&self, cx: &Context<'_>) -> Poll<Option<Vec<(ExtentId, Message)>>> {
+    pub(crate) fn poll_batch(&self, cx: &Context<'_>) -> Poll<Option<Batch>> {
         let mut state = self.lock();
         if state.closed {
             return Poll::Ready(None);
         }
-        if state.messages.is_empty() {
+        if state.messages.is_empty() && !state.unsaid {
             state.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -99,7 +119,8 @@ impl Outbox {
         }
         state.bytes -= size;
         self.bytes.store(state.bytes, Ordering::Relaxed);
-        Poll::Ready(Some(batch))
+        state.unsaid = false;
+        Poll::Ready(Some((state.room, batch)))
     }
 }
 
@@ -132,7 +153,7 @@ mod tests {
     fn poll(outbox: &Outbox) -> Poll<Option<usize>> {
         outbox
             .poll_batch(&Context::from_waker(Waker::noop()))
-            .map(|batch| batch.map(|batch| batch.len()))
+            .map(|batch| batch.map(|(_, batch)| batch.len()))
     }
 
     #[test]
@@ -146,6 +167,20 @@ mod tests {
         assert_eq!(poll(&outbox), Poll::Ready(Some(1)));
         assert_eq!(poll(&outbox), Poll::Ready(Some(1)));
         assert_eq!(outbox.bytes(), 0);
+        assert_eq!(poll(&outbox), Poll::Pending);
+    }
+
+    #[test]
+    fn j3_news_of_the_disk_goes_alone_and_once() {
+        let outbox = Outbox::default();
+        let crowded = Room {
+            crowded: true,
+            ..Room::default()
+        };
+        outbox.say(crowded);
+        outbox.say(crowded);
+        let batch = outbox.poll_batch(&Context::from_waker(Waker::noop()));
+        assert_eq!(batch, Poll::Ready(Some((crowded, vec![]))));
         assert_eq!(poll(&outbox), Poll::Pending);
     }
 

@@ -109,6 +109,13 @@ fn encode_message(message: Message) -> Pb {
             commit: commit.0,
         }),
         Message::Refused { newest } => Pb::Refused(pb::Refused { newest: newest.0 }),
+        contents => encode_contents(contents),
+    }
+}
+
+/// Questions about contents and epochs, and their answers.
+fn encode_contents(message: Message) -> Pb {
+    match message {
         Message::HashRequest { epoch, id, range, at } => Pb::HashRequest(pb::HashRequest {
             epoch: epoch.0,
             id,
@@ -135,6 +142,14 @@ fn encode_message(message: Message) -> Pb {
             epoch: epoch.0,
             id,
             data,
+        }),
+        Message::Confirm { epoch, round } => Pb::Confirm(pb::Confirm {
+            epoch: epoch.0,
+            round,
+        }),
+        Message::Confirmed { epoch, round } => Pb::Confirmed(pb::Confirmed {
+            epoch: epoch.0,
+            round,
         }),
         forwarding => encode_forwarding(forwarding),
     }
@@ -273,6 +288,14 @@ fn decode_contents(message: Pb) -> Result<Message, WireError> {
             epoch: Epoch(m.epoch),
             id: m.id,
             data: m.data,
+        },
+        Pb::Confirm(m) => Message::Confirm {
+            epoch: Epoch(m.epoch),
+            round: m.round,
+        },
+        Pb::Confirmed(m) => Message::Confirmed {
+            epoch: Epoch(m.epoch),
+            round: m.round,
         },
         _ => return Err(WireError("message")),
     })

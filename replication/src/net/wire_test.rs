@@ -91,6 +91,8 @@ fn log_message() -> impl Strategy<Value = Message> {
             proptest::collection::vec(proptest::option::of(any::<[u8; 16]>()), 0..9)
         )
             .prop_map(|(epoch, id, digests)| Message::HashReply { epoch, id, digests }),
+        (epoch(), any::<u64>()).prop_map(|(epoch, round)| Message::Confirm { epoch, round }),
+        (epoch(), any::<u64>()).prop_map(|(epoch, round)| Message::Confirmed { epoch, round }),
         (epoch(), any::<u64>(), range(), lsn()).prop_map(|(epoch, id, range, at)| Message::Fetch {
             epoch,
             id,

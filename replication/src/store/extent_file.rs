@@ -47,6 +47,8 @@ pub struct ExtentFile {
     /// There are such ranges.
     doubts: AtomicBool,
     failed: AtomicBool,
+    /// All its space is allocated, and stays so.
+    full: AtomicBool,
     /// Held while flushing: Linux tells an error of writing back only once, so of two flushes at a time one would succeed and prove
     /// nothing (J2).
     flushing: Mutex<()>,
@@ -163,6 +165,7 @@ impl ExtentFile {
             doubt: Mutex::default(),
             doubts: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             flushing: Mutex::new(()),
             no_try: AtomicBool::new(false),
         }
@@ -292,7 +295,8 @@ impl ExtentFile {
     /// Writes the blocks to the page cache.
     ///
     /// # Errors
-    /// [`StoreError::Range`], [`StoreError::Failed`], [`StoreError::Io`], which is final.
+    /// [`StoreError::Range`], [`StoreError::Failed`], [`StoreError::Io`], which is final unless there is no space
+    /// ([`StoreError::is_no_space`]): then some of the blocks may be written, and all of them can be written again.
     pub fn write(&self, range: BlockRange, data: &[u8]) -> Result<(), StoreError> {
         let (offset, len) = self.span(range)?;
         if data.len() != len {
@@ -307,7 +311,7 @@ impl ExtentFile {
     fn note(&self, put: impl FnOnce(&Sums) -> io::Result<()>) -> Result<(), StoreError> {
         let Some(sums) = &self.sums else { return Ok(()) };
         put(sums).map_err(|error| {
-            self.failed.store(true, Ordering::Release);
+            self.failed.fetch_or(!is_full(&error), Ordering::AcqRel);
             StoreError::io("write", sums.file_path(), error)
         })
     }
@@ -339,7 +343,12 @@ impl ExtentFile {
     pub fn zero(&self, range: BlockRange) -> Result<(), StoreError> {
         let (offset, len) = self.bounds(range)?;
         self.versions.touch(offset, len);
-        clear(&self.file, offset, len).map_err(|error| self.fail("free blocks of", error))?;
+        if self.is_full() {
+            // Its space stays allocated.
+            self.put_zeros(offset, len)?;
+        } else {
+            clear(&self.file, offset, len).map_err(|error| self.fail("free blocks of", error))?;
+        }
         self.note(|sums| sums.put_zeros(range))
     }
 
@@ -359,9 +368,14 @@ impl ExtentFile {
 
     fn put(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
-        self.file
-            .write_all_at(data, offset)
-            .map_err(|error| self.fail("write", error))
+        self.file.write_all_at(data, offset).map_err(|error| {
+            // Where there is no space nothing was lost: the journal has it, and all of it is written again.
+            if is_full(&error) {
+                StoreError::io("write", &self.path, error)
+            } else {
+                self.fail("write", error)
+            }
+        })
     }
 
     /// Puts all that was written before on stable storage. A failure is final: the system marks the pages clean, so that a
@@ -373,7 +387,45 @@ impl ExtentFile {
         let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_alive()?;
         self.file.sync_data().map_err(|error| self.fail("flush", error))?;
-        self.note(Sums::sync)
+        let Some(sums) = &self.sums else { return Ok(()) };
+        // Final whatever it is, as above.
+        sums.sync().map_err(|error| {
+            self.failed.store(true, Ordering::Release);
+            StoreError::io("flush", sums.file_path(), error)
+        })
+    }
+
+    /// Allocates all of its space, stable on return, and keeps it so from now on: zeros are written, not freed. Done again, it changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], also where there is too little space ([`StoreError::is_no_space`]), or the file system cannot do it.
+    pub fn allocate_all(&self) -> Result<(), StoreError> {
+        self.check_alive()?;
+        let bytes = self.blocks() << self.block_size.shift();
+        rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes)
+            .map_err(io::Error::from)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|error| StoreError::io("allocate all of", &self.path, error))?;
+        self.full.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether [`ExtentFile::allocate_all`] was done in this run.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// Whether every block of the range has its space, so that writing it needs none.
+    ///
+    /// # Errors
+    /// As [`ExtentFile::read`].
+    pub fn is_allocated(&self, range: BlockRange) -> Result<bool, StoreError> {
+        let (offset, len) = self.bounds(range)?;
+        match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
+            Ok(hole) => Ok(hole >= offset + len),
+            Err(error) => Err(StoreError::io("look into", &self.path, io::Error::from(error))),
+        }
     }
 
     /// Says which records lie behind the checkpoint: what an earlier run left of them is not judged. For the start, before anything is
@@ -459,8 +511,14 @@ impl ExtentFile {
             self.doubts.store(false, Ordering::Release);
             std::mem::take(&mut *doubt)
         };
-        for (_, range) in doubtful {
-            self.rewrite_sums(range)?;
+        for (done, (_, range)) in doubtful.iter().enumerate() {
+            if let Err(error) = self.rewrite_sums(*range) {
+                // Where there is no space, it is tried again.
+                let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+                doubt.extend_from_slice(&doubtful[done..]);
+                self.doubts.store(true, Ordering::Release);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -638,6 +696,14 @@ impl ExtentFile {
         let len = usize::try_from(len).map_err(|_| self.range_error(range))?;
         Ok((offset, len))
     }
+}
+
+/// Whether there was no space, which is no fault of the disk.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 fn data_path(dir: &Path, id: ExtentId) -> PathBuf {

@@ -148,8 +148,38 @@ pub struct NodeJournal<T> {
 struct Queue<T> {
     /// What the journal could not take yet.
     waiting: VecDeque<Waiting<T>>,
+    /// Bytes of that.
+    bytes: usize,
     /// The newest entry that makes older ones needless. Nothing may be given back before it is stable.
     replaces: Position,
+}
+
+impl<T> Waiting<T> {
+    fn len(&self) -> usize {
+        self.header.len() + self.payload.len()
+    }
+}
+
+impl<T> Queue<T> {
+    /// Drops what waits and is made needless by a new entry of the same extent: it never was in the log. A cut, or a restart, that has
+    /// nothing of its extent before it goes ahead of what waits for room, since it is what room comes from: behind records of
+    /// other extents whose logs wait to be cut as well it would wait for ever (J3).
+    fn supersede(&mut self, mut new: Waiting<T>) -> Waiting<T> {
+        let needless = |waiting: &Waiting<T>| match (&new.effect, &waiting.effect) {
+            (Effect::Restart(..), _) => true,
+            (Effect::Truncate(after), Effect::Record(pos, _)) => pos.lsn > after.lsn,
+            _ => false,
+        };
+        if !matches!(new.effect, Effect::Restart(..) | Effect::Truncate(_)) {
+            return new;
+        }
+        let mine = |waiting: &Waiting<T>| Arc::ptr_eq(&waiting.place, &new.place);
+        self.waiting
+            .retain(|waiting| !(mine(waiting) && needless(waiting)));
+        self.bytes = self.waiting.iter().map(Waiting::len).sum();
+        new.reclaim |= !self.waiting.iter().any(mine);
+        new
+    }
 }
 
 impl<T> std::fmt::Debug for NodeJournal<T> {
@@ -211,6 +241,7 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
             journal,
             queue: Mutex::new(Queue {
                 waiting: VecDeque::new(),
+                bytes: 0,
                 replaces: Position::ZERO,
             }),
         };
@@ -233,37 +264,54 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
             tag,
         };
         let mut queue = self.queue();
+        let waiting = queue.supersede(waiting);
         // What makes room may not wait behind what needs it (see `must_wait`), only behind its like: a log's places in the journal
         // are in the order of its records.
-        let ahead = match reclaim {
+        let ahead = match waiting.reclaim {
             true => queue.waiting.partition_point(|waiting| waiting.reclaim),
             false => queue.waiting.len(),
         };
+        let len = waiting.len();
         if ahead > 0 {
             queue.waiting.insert(ahead, waiting);
+            queue.bytes += len;
         } else if let Some(waiting) = self.put(&mut queue.replaces, waiting) {
             queue.waiting.push_front(waiting);
+            queue.bytes += len;
         }
     }
 
-    /// Whether an entry of this extent waits that a checkpoint written past it would contradict.
-    pub fn must_wait(&self, place: &Arc<Place>) -> bool {
+    /// Whether an entry of this extent waits that a checkpoint written past it would contradict: a restart or another checkpoint, and, if
+    /// copies of the log's tail follow it (`copy`), a cut. A checkpoint alone says nothing of what is behind its position, so a
+    /// cut may come later.
+    pub fn must_wait(&self, place: &Arc<Place>, copy: bool) -> bool {
         let queue = self.queue();
-        let mine = queue
+        let mut mine = queue
             .waiting
             .iter()
             .filter(|waiting| Arc::ptr_eq(&waiting.place, place));
-        mine.into_iter().any(|waiting| waiting.effect.replaces())
+        mine.any(|waiting| match waiting.effect {
+            Effect::Restart(..) | Effect::Checkpoint(_) => true,
+            Effect::Truncate(_) => copy,
+            Effect::Record(..) | Effect::ClearBase => false,
+        })
+    }
+
+    /// Bytes of what waits for room.
+    pub fn waiting_bytes(&self) -> usize {
+        self.queue().bytes
     }
 
     /// Tries what waits again: after completions and releases.
     pub fn pump(&self) {
         let mut queue = self.queue();
         while let Some(waiting) = queue.waiting.pop_front() {
+            let len = waiting.len();
             if let Some(waiting) = self.put(&mut queue.replaces, waiting) {
                 queue.waiting.push_front(waiting);
                 return;
             }
+            queue.bytes -= len;
         }
     }
 
@@ -327,7 +375,10 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
         {
             let queue = self.queue();
             let unstable = queue.replaces >= self.journal.durable_through();
-            if unstable || queue.waiting.iter().any(|waiting| waiting.reclaim) {
+            // A tail of which only a part is copied is still needed where it was.
+            let copies =
+                |waiting: &Waiting<T>| waiting.reclaim && matches!(waiting.effect, Effect::Record(..));
+            if unstable || queue.waiting.iter().any(copies) {
                 return;
             }
             self.journal.release_before(position);

@@ -231,3 +231,73 @@ fn j3_copies_that_wait_for_room_keep_their_order() {
         .collect();
     assert_eq!(waiting, [first, first + 1, first + 2, first + 3]);
 }
+
+#[test]
+fn j3_cuts_of_many_logs_go_ahead_of_what_waits_for_room() {
+    // Logs that nothing of is applied fill the journal, and more waits. Then all of them are cut, as under a new primary, and from what
+    // stays applied. Each cut waits behind the records of the others, and checkpoints wait for the cuts: unless cuts go ahead.
+    let dir = tempfile::tempdir().unwrap();
+    let store = NodeStore::new(dir.path()).unwrap();
+    let (tell, told) = mpsc::channel();
+    let sink = || {
+        let tell = tell.clone();
+        let sink: Box<dyn Sink<u64>> = Box::new(move |completion| {
+            if let Completion::Durable { tags, .. } = completion {
+                tags.into_iter().try_for_each(|tag| tell.send(tag)).ok();
+            }
+        });
+        sink
+    };
+    let (journal, _) = NodeJournal::open(&store, &config(), &[], sink).unwrap();
+    let places: Vec<Arc<Place>> = (1..=4)
+        .map(|id| Arc::new(Place::new(ExtentId::from_u128(id))))
+        .collect();
+    for place in &places {
+        journal.append(place, Entry::Checkpoint(Checkpoint::default()), false, 0);
+    }
+    let mut lsn = 0;
+    while journal.fill_percent() <= 100 || lsn < 24 {
+        lsn += 1;
+        assert!(lsn < 200, "the journal does not fill");
+        for place in &places {
+            journal.append(place, Entry::Record(record(lsn)), false, 1000 + lsn);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        journal.pump();
+    }
+    // What is not in the journal goes with the cut: all of it is behind.
+    let stable: Vec<LogPos> = places.iter().map(|place| place.log().end()).collect();
+    for (place, end) in places.iter().zip(&stable) {
+        journal.append(place, Entry::Truncate { after: *end }, false, 1);
+    }
+    assert_eq!(journal.waiting_bytes(), 0, "the cuts are in, and nothing waits");
+    for (place, end) in places.iter().zip(&stable) {
+        assert!(!journal.must_wait(place, true));
+        let checkpoint = Checkpoint {
+            applied: *end,
+            end: *end,
+            commit: end.lsn,
+            seen: Epoch(1),
+            base: None,
+            history: EpochHistory::from_lasts(vec![LogPos::EMPTY, *end]).unwrap(),
+        };
+        journal.append(place, Entry::Checkpoint(checkpoint), true, 2);
+    }
+    while told.recv_timeout(std::time::Duration::from_secs(30)).unwrap() != 2 {}
+    for _ in 0..3 {
+        while told.recv_timeout(std::time::Duration::from_secs(30)).unwrap() != 2 {}
+    }
+    let needed = places
+        .iter()
+        .filter_map(|place| place.needed_from())
+        .min()
+        .unwrap();
+    journal.release_before(needed);
+    let place = &places[0];
+    journal.append(place, Entry::Record(record(stable[0].lsn.0 + 1)), false, 3);
+    let in_time = (0..3000).any(|_| {
+        journal.pump();
+        told.recv_timeout(std::time::Duration::from_millis(10)) == Ok(3)
+    });
+    assert!(in_time, "there is room again");
+}

@@ -183,6 +183,7 @@ impl Plan {
                 size_bytes: BLOCKS * 512,
                 block_size: BlockSize::B512,
                 thin: true,
+                confirmed_reads: false,
                 preferred: replicas.first().copied(),
                 replicas,
                 secondary: SecondaryAccess::NonOptimized,
@@ -208,6 +209,7 @@ fn policy(production: bool) -> Policy {
     }
     Policy {
         stuck_after: Duration::from_millis(1500),
+        ..usual
     }
 }
 

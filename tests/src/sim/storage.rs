@@ -273,6 +273,12 @@ impl World {
             Command::Read { io, range } => return self.start_io(node, extent, io.0, Io::Read(range)),
             Command::Hash { io, range, .. } => return self.start_io(node, extent, io.0, Io::Hash(range)),
             Command::Changed { io, .. } => return self.start_io(node, extent, io.0, Io::Changed),
+            // Disks have room here, and reads are answered under the lease alone.
+            asked @ (Command::Allocated { .. } | Command::Confirm { .. }) => {
+                return Err(format!(
+                    "n{node} x{extent} asks for what is not simulated: {asked:?}"
+                ));
+            }
             Command::Send { to, link, message } => self.send(node, place(to), link, extent, message),
             Command::ResetLink { node: to, link } => self.reset_link(node, place(to), link),
             Command::Propose(wish) => {

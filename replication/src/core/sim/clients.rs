@@ -122,7 +122,7 @@ impl World {
             OpOutcome::Reset => "reset",
             OpOutcome::Aborted => "aborted",
             OpOutcome::Unreadable { .. } => "unreadable",
-            OpOutcome::NoSpace => return Err("no space".into()),
+            OpOutcome::NoSpace => "no space",
         };
         *self.notes.entry(kind).or_default() += 1;
         self.history.end(op, self.now, &outcome, read);

@@ -181,7 +181,7 @@ impl World {
             match io {
                 Io::Apply(record) => record.body.ranges().to_vec(),
                 Io::Read(range) | Io::Hash(range, _) => vec![*range],
-                Io::Changed(_) => vec![],
+                Io::Changed(_) | Io::Allocated(_) => vec![],
             }
         };
         let mine = ranges(&what);
@@ -213,6 +213,10 @@ impl World {
             self.at(rest, Ev::IoDone(n, run, io));
             return Ok(());
         }
+        if node.room.full && matches!(node.io.get(&io), Some(Io::Apply(_))) {
+            self.at(20 * MS, Ev::IoDone(n, run, io));
+            return Ok(());
+        }
         // A disk that does not give a block today.
         if !self.calm && matches!(node.io.get(&io), Some(Io::Read(_))) && self.rng.chance(1) {
             let Some(Io::Read(bad)) = node.io.remove(&io) else {
@@ -240,10 +244,8 @@ impl World {
             Io::Read(range) if node.extent[span(range)].contains(&ROTTEN) => {
                 let bad = |offset: usize| BlockRange::new(Lba(range.lba().0 + offset as u64), 1).unwrap();
                 let first = node.extent[span(range)].iter().position(|value| *value == ROTTEN);
-                Event::ReadFailed {
-                    io: token,
-                    bad: bad(first.unwrap()),
-                }
+                let (io, bad) = (token, bad(first.unwrap()));
+                Event::ReadFailed { io, bad }
             }
             Io::Read(range) => {
                 let mut data = Vec::new();
@@ -258,6 +260,10 @@ impl World {
             Io::Changed(since) => Event::Changed {
                 io: token,
                 ranges: changed_since(node, since),
+            },
+            Io::Allocated(range) => Event::Allocated {
+                io: token,
+                whole: node.extent[span(range)].iter().all(|value| *value != 0),
             },
             Io::Hash(range, _) => {
                 // Pieces of two blocks.

@@ -90,6 +90,7 @@ enum Io {
     Read(BlockRange),
     Hash(BlockRange, bool),
     Changed(Lsn),
+    Allocated(BlockRange),
 }
 
 struct Node {
@@ -102,6 +103,7 @@ struct Node {
     failed: bool,
     /// Its disk does nothing before this.
     hung: u64,
+    room: Room,
     stable: Vec<Entry>,
     pending: VecDeque<(u64, Option<Entry>)>,
     flushing: Option<usize>,
@@ -143,6 +145,10 @@ enum Ev {
     Flushed(usize, u64),
     IoDone(usize, u64, u64),
     Wake(usize, u64, u64),
+    /// A round of confirmed reads, and the commit index that it waits for.
+    Index(usize, u64, u64, usize),
+    /// A disk has room again.
+    Roomy(usize),
     View(usize, u64),
     Commit(Proposal),
     Keeper,
@@ -188,12 +194,16 @@ pub(super) enum Script {
     OldPrimaryReturns,
     /// The primary is cut off from everybody but its initiators.
     Isolated,
+    /// The primary and the third are cut off together.
+    Pair,
 }
 
 /// What a run may do.
 #[derive(Clone)]
 pub(super) struct Plan {
     pub(super) nodes: usize,
+    /// The first so many hold replicas; the others only forward.
+    pub(super) replicas: usize,
     pub(super) keep_bytes: usize,
     pub(super) run_ms: u64,
     pub(super) disasters: bool,
@@ -202,6 +212,10 @@ pub(super) struct Plan {
     pub(super) script: Script,
     /// Hashing takes up to so long.
     pub(super) hash_ms: u64,
+    /// Reads are confirmed (W4).
+    pub(super) confirmed: bool,
+    /// A lease that a node has never runs out by that node's own clock.
+    pub(super) clock_lies: bool,
 }
 
 pub(super) struct World {
@@ -239,7 +253,7 @@ fn key(a: usize, b: usize) -> (usize, usize) {
     (a.min(b), a.max(b))
 }
 
-fn first_view(ids: &[NodeId]) -> View {
+fn first_view(ids: &[NodeId], replicas: usize) -> View {
     let state = |node: &NodeId| NodeState {
         node: *node,
         suspect: false,
@@ -253,13 +267,14 @@ fn first_view(ids: &[NodeId]) -> View {
             incarnation: Incarnation(1),
         }),
         version: InSyncVersion(1),
-        in_sync: ids.to_vec(),
-        replicas: ids.to_vec(),
+        in_sync: ids[..replicas].to_vec(),
+        replicas: ids[..replicas].to_vec(),
         blocks: BLOCKS,
         block_size: BlockSize::B512,
         nodes: ids.iter().map(state).collect(),
         policy: Policy {
             stuck_after: Duration::from_millis(800),
+            ..Policy::default()
         },
     }
 }
@@ -273,6 +288,7 @@ fn new_node(id: &NodeId) -> Node {
         isolated: 0,
         failed: false,
         hung: 0,
+        room: Room::default(),
         stable: vec![],
         pending: VecDeque::new(),
         flushing: None,
@@ -319,7 +335,8 @@ impl World {
     pub(super) fn new(seed: u64, plan: Plan) -> Self {
         let count = plan.nodes;
         let ids: Vec<NodeId> = (1..=count as u64).map(NodeId).collect();
-        let view = first_view(&ids);
+        let mut view = first_view(&ids, plan.replicas);
+        view.policy.confirmed_reads = plan.confirmed;
         let client = |index: usize| Client {
             node: index % count,
             incarnation: 0,
@@ -389,6 +406,9 @@ impl World {
         self.run_until(end)?;
         self.calm = true;
         self.blocked.clear();
+        for n in 0..self.nodes.len() {
+            self.set_room(n, Room::default());
+        }
         for node in &mut self.nodes {
             node.isolated = 0;
         }
@@ -420,7 +440,7 @@ impl World {
 
     fn check_end(&mut self) -> Result<(), String> {
         let view = self.views.last().unwrap().clone();
-        if view.in_sync.len() != self.nodes.len() {
+        if view.in_sync.len() != self.plan.replicas {
             return Err(format!(
                 "not healed: {view:?}\n{:#?}",
                 self.nodes
@@ -438,7 +458,7 @@ impl World {
         if !open.is_empty() {
             return Err(format!("commands are never answered: {open:?}"));
         }
-        for node in &self.nodes[1..] {
+        for node in &self.nodes[1..self.plan.replicas] {
             // What rotted and was never wanted is for the scrub to find.
             let same = |(a, b): (&u64, &u64)| a == b || *a == disk::ROTTEN || *b == disk::ROTTEN;
             if !node.extent.iter().zip(&self.nodes[0].extent).all(same) {
@@ -461,7 +481,7 @@ impl World {
                 Some(*n)
             }
             Ev::Msg { to, .. } => Some(*to),
-            Ev::Checkpoint(n) => Some(*n),
+            Ev::Checkpoint(n) | Ev::Index(n, ..) => Some(*n),
             _ => None,
         };
         if let Some(until) = target.and_then(|n| self.nodes[n].paused)
@@ -498,6 +518,8 @@ impl World {
                 }
             }
             Ev::View(n, run) => return self.apply_view(n, run),
+            Ev::Index(n, run, round, upto) => return self.read_index(n, run, round, upto),
+            Ev::Roomy(n) => self.set_room(n, Room::default()),
             Ev::Commit(proposal) => self.commit_proposal(proposal),
             Ev::Keeper => self.keeper()?,
             Ev::Client(c) => return self.client(c),
@@ -523,12 +545,30 @@ impl World {
         Ok(())
     }
 
+    /// A read index came: the core hears of it once it was given all that is committed up to there.
+    fn read_index(&mut self, n: usize, run: u64, round: u64, upto: usize) -> Result<(), String> {
+        let node = &self.nodes[n];
+        if node.incarnation != run || node.isolated > self.now {
+            return Ok(());
+        }
+        if node.applied_view >= upto {
+            return self.feed(n, Event::Confirmed { round });
+        }
+        self.at(5 * MS, Ev::Index(n, run, round, upto));
+        Ok(())
+    }
+
     fn ctx(&self, n: usize) -> Ctx {
         let node = &self.nodes[n];
         let generation = self.views[node.applied_view].nodes[n].generation;
+        let lease = if self.plan.clock_lies {
+            self.now + LEASE
+        } else {
+            node.lease
+        };
         Ctx {
             now: Mono::from_nanos(self.now),
-            lease_until: (node.lease > 0).then(|| Mono::from_nanos(node.lease)),
+            lease_until: (node.lease > 0).then(|| Mono::from_nanos(lease)),
             generation,
             quorum: node.isolated <= self.now,
         }
@@ -579,6 +619,14 @@ impl World {
             Command::Read { io, range } => return self.start_io(n, io.0, Io::Read(range)),
             Command::Hash { io, range, renew } => return self.start_io(n, io.0, Io::Hash(range, renew)),
             Command::Changed { io, since } => return self.start_io(n, io.0, Io::Changed(since)),
+            Command::Allocated { io, range } => return self.start_io(n, io.0, Io::Allocated(range)),
+            Command::Confirm { round } => {
+                let (run, upto) = (self.nodes[n].incarnation, self.views.len() - 1);
+                if self.nodes[n].isolated <= self.now && (self.calm || !self.rng.chance(10)) {
+                    let delay = self.rng.between(1, 20) * MS;
+                    self.at(delay, Ev::Index(n, run, round, upto));
+                }
+            }
             Command::Send { to, link, message } => self.send(n, to, link, message),
             Command::ResetLink { node, link } => {
                 let m = usize::try_from(node.0 - 1).unwrap();

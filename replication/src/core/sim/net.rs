@@ -58,6 +58,8 @@ impl World {
             };
             let run = self.nodes[me].incarnation;
             self.at(delay, Ev::To(me, run, Event::PeerUp { peer, link: id }));
+            let (node, room) = (self.nodes[other].id, self.nodes[other].room);
+            self.at(delay + 1, Ev::To(me, run, Event::Room { node, room }));
         }
     }
 

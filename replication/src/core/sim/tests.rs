@@ -9,7 +9,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-const SCRIPTS: [Script; 7] = [
+const SCRIPTS: [Script; 8] = [
     Script::CrashAtDone,
     Script::CutAtGrowth,
     Script::CrashInResync,
@@ -17,24 +17,33 @@ const SCRIPTS: [Script; 7] = [
     Script::Switchovers,
     Script::OldPrimaryReturns,
     Script::Isolated,
+    Script::Pair,
 ];
 
 fn plan(seed: u64, script: Script) -> Plan {
+    let (nodes, replicas) = match (script, seed % 6) {
+        (Script::OldPrimaryReturns | Script::Pair, _) | (_, 0) => (3, 3),
+        (_, 3) => (4, 3),
+        (_, 5) => (3, 2),
+        _ => (2, 2),
+    };
     Plan {
         script,
-        nodes: if seed.is_multiple_of(3) || script == Script::OldPrimaryReturns {
-            3
-        } else {
-            2
-        },
+        nodes,
+        replicas,
         keep_bytes: match script {
             Script::CrashInResync => 12 << 10,
             _ => [4 << 10, 64 << 10, 1 << 20][usize::try_from(seed / 3 % 3).unwrap()],
         },
         run_ms: 6000,
-        disasters: !matches!(script, Script::OldPrimaryReturns | Script::Isolated),
+        disasters: !matches!(
+            script,
+            Script::OldPrimaryReturns | Script::Isolated | Script::Pair
+        ),
         guided: seed % 2 == 1,
         hash_ms: [2, 60][usize::try_from(seed / 2 % 2).unwrap()],
+        confirmed: seed % 5 == 4,
+        clock_lies: false,
     }
 }
 
@@ -84,6 +93,7 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
         "unreadable",
         "rotten",
         "repaired",
+        "no space",
         "done",
         "read",
         "miscompare",
@@ -108,6 +118,45 @@ fn known_bad_traces_with_variations() {
             }
         }
     }
+}
+
+/// As `run`, where a lease proves nothing.
+fn run_lying(seed: u64, script: Script, confirmed: bool, fault: Option<Fault>) -> Result<World, String> {
+    fault::with(fault, || {
+        let clock_lies = true;
+        let plan = Plan {
+            confirmed,
+            clock_lies,
+            ..plan(seed, script)
+        };
+        let mut world = World::new(seed, plan);
+        world.run()?;
+        Ok(world)
+    })
+}
+
+#[test]
+fn w4_confirmed_reads_hold_where_the_clock_lies() {
+    for seed in 0..25 {
+        for script in [Script::Isolated, Script::Pair, Script::None] {
+            if let Err(error) = run_lying(seed, script, true, None) {
+                panic!("HOLDFAST_SEED={seed} {script:?}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn w4_without_confirmed_reads_a_lying_clock_is_noticed() {
+    let stale = (0..100).find_map(|seed| run_lying(seed, Script::Isolated, false, None).err());
+    assert!(stale.is_some_and(|error| error.contains("not linearizable")));
+}
+
+#[test]
+fn w4_a_confirmation_of_one_replica_is_noticed() {
+    let fault = Some(Fault::ConfirmedByOne);
+    let stale = (0..100).find_map(|seed| run_lying(seed, Script::Pair, true, fault).err());
+    assert!(stale.is_some_and(|error| error.contains("not linearizable")));
 }
 
 /// Runs seeds with a rule broken until the simulator notices; how many that took.

@@ -69,7 +69,7 @@ impl World {
         let marked = core.base().is_some();
         node.incarnation += 1;
         node.paused = None;
-        node.hung = 0;
+        (node.hung, node.room) = (0, Room::default());
         node.lease = 0;
         node.flushing = None;
         node.io.clear();
@@ -133,6 +133,17 @@ impl World {
                 self.nodes[p].isolated = self.now + time;
                 for m in all {
                     self.part(p, m, time);
+                }
+                self.at(3500 * MS, Ev::Script(0));
+            }
+            Script::Pair => {
+                let time = self.rng.between(1500, 2500) * MS;
+                if let Some(next) = self.successor(self.nodes[p].id) {
+                    let q = usize::try_from(next.node.0 - 1).unwrap();
+                    for m in all.filter(|m| *m != q) {
+                        self.nodes[m].isolated = self.now + time;
+                        self.part(q, m, time);
+                    }
                 }
                 self.at(3500 * MS, Ev::Script(0));
             }
@@ -224,6 +235,35 @@ impl World {
         *self.notes.entry("hung").or_default() += 1;
     }
 
+    /// A disk, or a journal, that is nearly full for a while, or full.
+    fn fill_up(&mut self, n: usize) {
+        let (low, crowded) = (self.rng.chance(70), self.rng.chance(40));
+        let full = low && self.rng.chance(40);
+        let all = self.rng.chance(50);
+        for n in (0..self.nodes.len()).filter(|m| all || *m == n) {
+            self.set_room(n, Room { crowded, low, full });
+            let time = self.rng.between(20, 2500) * MS;
+            self.at(time, Ev::Roomy(n));
+        }
+    }
+
+    /// The node's core hears of it, and those that it is linked with.
+    pub(super) fn set_room(&mut self, n: usize, room: Room) {
+        if self.nodes[n].room == room || self.nodes[n].core.is_none() {
+            return;
+        }
+        self.log(|| format!("room of {n}: {room:?}"));
+        self.nodes[n].room = room;
+        for m in 0..self.nodes.len() {
+            let linked = m == n || self.links.contains_key(&key(n, m));
+            if linked && self.nodes[m].core.is_some() {
+                let node = self.nodes[n].id;
+                let run = self.nodes[m].incarnation;
+                self.at(2 * MS, Ev::To(m, run, Event::Room { node, room }));
+            }
+        }
+    }
+
     fn fault_at(&mut self, n: usize, m: usize) -> Result<(), String> {
         let up = self.nodes[n].core.is_some() && self.nodes[n].paused.is_none();
         match self.rng.below(100) {
@@ -247,6 +287,7 @@ impl World {
                 self.cut(n, m);
             }
             60..64 if up => self.hang(n),
+            64..67 if up => self.fill_up(n),
             60..70 => {
                 let time = self.rng.between(20, 1500);
                 self.log(|| format!("isolate {n} for {time} ms"));
@@ -267,12 +308,8 @@ impl World {
             }
             85..88 if up => {
                 self.nodes[n].failed = true;
-                self.feed(
-                    n,
-                    Event::Failed {
-                        reason: FenceReason::Extent,
-                    },
-                )?;
+                let reason = FenceReason::Extent;
+                self.feed(n, Event::Failed { reason })?;
                 let after = self.rng.between(100, 2000);
                 let run = self.nodes[n].incarnation;
                 let _ = (after, run);

@@ -1,0 +1,80 @@
+//! Times, limits and an administrator's choices that a core follows.
+
+use std::time::Duration;
+
+/// Times and limits. The default is what production uses; tests shrink some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How long a command may wait before it takes effect (W1, I11), counted from when it was received.
+    pub hold_limit: Duration,
+    /// How long a commit position waits for a message to ride on.
+    pub commit_idle: Duration,
+    /// Between two proposals of the same wish (they may get lost; the wish is level-triggered).
+    pub repropose: Duration,
+    /// A planned switchover that has not drained after this long is given up; one that is not committed after as long again is made void
+    /// by commit (E6).
+    pub switchover_limit: Duration,
+    /// A member of the in-sync set that never had a link in this run, or has one and does not answer, is asked out after this long. One
+    /// whose link went down is asked out at once.
+    pub absent_after: Duration,
+    /// How long a forwarded command that waited too long may take to be barred at the primary, before the link is reset (F2).
+    pub fate_limit: Duration,
+    /// Bytes of applied records kept in memory, so that a replica that was away for a moment gets the log (R2).
+    pub keep_bytes: usize,
+    /// Bytes of records that are not applied here and stored on every streaming replica; above it new writes wait for their lsn.
+    pub window_bytes: usize,
+    /// The unit in which replicas are compared under one lock. A multiple of the block size.
+    pub resync_range_bytes: u64,
+    /// The unit in which a range that differs travels. A multiple of the block size; divides `resync_range_bytes`.
+    pub resync_piece_bytes: u64,
+    /// Ranges of one replica compared at a time.
+    pub resync_in_flight: usize,
+    /// A read that has waited this long for the local disk is asked of an in-sync replica too, whose answer counts as well (I10).
+    pub fetch_after: Duration,
+    /// Between two tries of ranges with blocks that no member of the in-sync set has.
+    pub unreadable_retry: Duration,
+    /// Command names remembered at most, besides the time they are remembered for (F1).
+    pub names_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hold_limit: holdfast_types::HOLD_LIMIT,
+            commit_idle: Duration::from_millis(5),
+            repropose: Duration::from_millis(250),
+            switchover_limit: Duration::from_secs(2),
+            absent_after: Duration::from_secs(1),
+            fate_limit: Duration::from_millis(500),
+            keep_bytes: 8 << 20,
+            window_bytes: 64 << 20,
+            resync_range_bytes: holdfast_types::RESYNC_RANGE_BYTES,
+            resync_piece_bytes: 4096,
+            resync_in_flight: 4,
+            fetch_after: Duration::from_secs(1),
+            unreadable_retry: Duration::from_secs(5),
+            names_max: 1 << 17,
+        }
+    }
+}
+
+/// Choices of an administrator that the core follows: committed state, as everything in a [`View`](super::api::View).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// A replica without progress for this long, with work waiting, is stuck (I10).
+    pub stuck_after: Duration,
+    /// Space is allocated as blocks are written, so that it may run out. Otherwise all of it was allocated at creation.
+    pub thin: bool,
+    /// Reads are answered only once every other member of the in-sync set has confirmed the epoch since they came in (W4).
+    pub confirmed_reads: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            stuck_after: holdfast_types::STUCK_AFTER,
+            thin: true,
+            confirmed_reads: false,
+        }
+    }
+}
