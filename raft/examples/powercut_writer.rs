@@ -63,7 +63,7 @@ async fn open(dir: &str, fresh: bool) -> Result<Control, Failure> {
         expect_log: !fresh,
         ..Config::new(dir, CLUSTER, NODE)
     };
-    let control = Control::start(config, Arc::new(|_| {})).await?;
+    let control = Control::start(config, Arc::new(|_| {}), Arc::new(|_| {})).await?;
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     if fresh {
         match control.initialize(BTreeMap::from([(NODE, nowhere)])).await {

@@ -27,4 +27,14 @@ holdfast_types::fault_switches! {
     PromiseBeforeCaughtUp,
     /// L6: a leader suspects whom another voter hears.
     SuspectsWhomOthersHear,
+    /// L2: what was promised for an older, longer lease time goes on counting after the change.
+    OlderLeaseCounted,
+    /// L5: a voter reports before it has caught up, so perhaps with an older lease time.
+    ReportBeforeCaughtUp,
+    /// L2: the change of a lease time is settled at once.
+    LeaseSettledAtOnce,
+    /// L8: promises do not name the newest voter set in the log.
+    VotersUnnamed,
+    /// L8: reports right after a change of the voters.
+    NoWaitAfterVoters,
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
-    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
-    SetConfirmedReadsRequest, StatusRequest, SwitchoverRequest,
+    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, CloseSessionRequest, CreateExtentRequest,
+    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest,
+    SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply, TokenRequest,
+    change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
@@ -164,5 +165,28 @@ impl AdminClient {
     /// Moves extents, planned.
     pub(crate) async fn switchover(&mut self, request: SwitchoverRequest) -> anyhow::Result<Done> {
         Ok(self.rpc.switchover(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Changes one thing.
+    pub(crate) async fn change(&mut self, change: Change) -> anyhow::Result<Done> {
+        let request = ChangeRequest { change: Some(change) };
+        Ok(self.rpc.change(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// The settings, as the JSON document that is printed.
+    pub(crate) async fn settings(&mut self) -> anyhow::Result<serde_json::Value> {
+        let reply = self.rpc.settings(SettingsRequest {}).await.map_err(refused)?;
+        Ok(serde_json::from_str(&reply.into_inner().json)?)
+    }
+
+    /// A one-time token.
+    pub(crate) async fn token(&mut self, valid_seconds: u32) -> anyhow::Result<TokenReply> {
+        let request = TokenRequest { valid_seconds };
+        Ok(self.rpc.token(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Lets the node that was dialled join a cluster.
+    pub(crate) async fn join(&mut self, request: JoinRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.join(request).await.map_err(refused)?.into_inner())
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 mod address;
+mod change;
 mod client;
 pub(crate) mod server;
 

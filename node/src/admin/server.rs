@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
-    CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
-    SetConfirmedReadsRequest, StatusRequest, SwitchoverRequest,
+    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, CloseSessionRequest, CreateExtentRequest,
+    CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest, JoinRequest,
+    MapLunRequest, SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply,
+    TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -32,11 +33,11 @@ pub(crate) fn service(node: Arc<Node>) -> AdminServer<Service> {
     AdminServer::new(Service { node })
 }
 
-fn invalid(text: impl Into<String>) -> Status {
+pub(super) fn invalid(text: impl Into<String>) -> Status {
     Status::invalid_argument(text)
 }
 
-fn failed(error: impl std::fmt::Display) -> Status {
+pub(super) fn failed(error: impl std::fmt::Display) -> Status {
     Status::failed_precondition(format!("{error:#}"))
 }
 
@@ -65,7 +66,7 @@ fn done(reply: Reply, message: String) -> Answer<Done> {
     }
 }
 
-fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Status> {
+pub(super) fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Status> {
     state.node_named(name).ok_or_else(|| {
         let names: Vec<&str> = state.nodes.values().map(|node| node.name.as_str()).collect();
         invalid(format!(
@@ -75,7 +76,7 @@ fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Status> {
     })
 }
 
-fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
+pub(super) fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
     state
         .extent_named(name)
         .ok_or_else(|| invalid(format!("there is no extent '{name}'; see 'holdfast extent list'")))
@@ -296,6 +297,48 @@ impl Admin for Service {
             "{moved} of the extents moved; {} is primary of all of them.",
             request.to
         );
+        Ok(Response::new(Done {
+            message,
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn change(&self, request: Request<ChangeRequest>) -> Answer<Done> {
+        let running = self.running().await?;
+        let change = request
+            .into_inner()
+            .change
+            .ok_or_else(|| invalid("an empty change; do both sides run the same release?"))?;
+        let (command, message) = super::change::command(&running.state(), change)?;
+        self.propose(command, message).await
+    }
+
+    async fn settings(&self, _request: Request<SettingsRequest>) -> Answer<Document> {
+        let running = self.running().await?;
+        let json = serde_json::to_string(&super::change::settings(&running.state())).map_err(failed)?;
+        Ok(Response::new(Document { json }))
+    }
+
+    async fn token(&self, request: Request<TokenRequest>) -> Answer<TokenReply> {
+        let running = self.running().await?;
+        let valid_seconds = match request.into_inner().valid_seconds {
+            0 => 86_400,
+            seconds => seconds,
+        };
+        let valid = std::time::Duration::from_secs(valid_seconds.into());
+        let token = running.token(valid).await.map_err(failed)?;
+        Ok(Response::new(TokenReply { token, valid_seconds }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Answer<Done> {
+        let request = request.into_inner();
+        let token = request.token.parse().map_err(|why: String| invalid(why))?;
+        let me = member(&self.node.identify())?;
+        let message = self
+            .node
+            .join(token, me, &request.replaces)
+            .await
+            .map_err(failed)?;
         Ok(Response::new(Done {
             message,
             warnings: Vec::new(),

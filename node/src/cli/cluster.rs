@@ -2,7 +2,8 @@
 
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
-use holdfast_proto::admin::{Done, Identity, InitializeRequest};
+use holdfast_proto::admin::change_request::Change;
+use holdfast_proto::admin::{Done, Drain, Identity, InitializeRequest, JoinRequest, Leave, SetSetting};
 use holdfast_raft::model::ClusterKey;
 
 use super::objects::print_done;
@@ -21,14 +22,127 @@ pub(super) enum ClusterCommand {
         #[arg(long = "member", value_name = "ADDRESS")]
         members: Vec<AdminAddress>,
     },
+    /// Show the settings of the cluster.
+    Show,
+    /// Change a setting; 'holdfast cluster show' lists them.
+    Set {
+        /// Which.
+        key: String,
+        /// Its new value, for example 90s, 50MiB or off.
+        value: String,
+    },
+    /// Set a setting back to its default.
+    Unset {
+        /// Which.
+        key: String,
+    },
+    /// List the members.
+    Members,
+    /// Make a token that lets one node join, once.
+    Token {
+        /// For how many seconds it is good.
+        #[arg(long, default_value_t = 86_400, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(60..=604_800))]
+        valid: u32,
+    },
+    /// Let the node named by --admin join a cluster. Safe to repeat.
+    Join {
+        /// What 'holdfast cluster token' printed on a member; - reads it from standard input.
+        token: String,
+        /// The member whose place it takes, dead or alive: its replicas move here, and it leaves.
+        #[arg(long, value_name = "NODE")]
+        replace: Option<String>,
+    },
+    /// Take a node out of the cluster. Safe to repeat.
+    Leave {
+        /// Which.
+        node: String,
+        /// Give its replicas up wherever another one is in sync.
+        #[arg(long)]
+        drop_replicas: bool,
+    },
+    /// Move all extents away from a node, planned, and bring none back to it.
+    Drain {
+        /// Which.
+        node: String,
+    },
+    /// Let a drained node take extents again.
+    Undrain {
+        /// Which.
+        node: String,
+    },
 }
 
 /// `holdfast cluster …`
 pub(super) fn run(command: ClusterCommand, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
-    let ClusterCommand::Init { name, members } = command;
-    let mut addresses = vec![admin.clone()];
-    addresses.extend(members);
-    let done = block_on(init(&name, &addresses))?;
+    let change = match command {
+        ClusterCommand::Init { name, members } => {
+            let mut addresses = vec![admin.clone()];
+            addresses.extend(members);
+            return print_done(&block_on(init(&name, &addresses))?, out);
+        }
+        ClusterCommand::Show => return show(admin, out),
+        ClusterCommand::Members => return members(admin, out),
+        ClusterCommand::Token { valid } => return token(valid, admin, out),
+        ClusterCommand::Join { token, replace } => return join(token, replace, admin, out),
+        ClusterCommand::Set { key, value } => Change::Setting(SetSetting { key, value }),
+        ClusterCommand::Unset { key } => Change::Setting(SetSetting {
+            key,
+            value: String::new(),
+        }),
+        ClusterCommand::Drain { node } => Change::Drain(Drain { node, draining: true }),
+        ClusterCommand::Undrain { node } => Change::Drain(Drain {
+            node,
+            draining: false,
+        }),
+        ClusterCommand::Leave { node, drop_replicas } => Change::Leave(Leave { node, drop_replicas }),
+    };
+    super::objects::change(change, admin, out)
+}
+
+fn show(admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let settings = block_on(async { AdminClient::connect(admin).await?.settings().await })?;
+    let rows = settings.as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |row: &serde_json::Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
+    let mut lines = vec![format!(
+        "{:<16}{:<12}{:<12}{}",
+        "SETTING", "VALUE", "DEFAULT", "WHAT IT IS"
+    )];
+    for row in rows {
+        let (key, value, default) = (text(row, "key"), text(row, "value"), text(row, "default"));
+        lines.push(format!(
+            "{key:<16}{value:<12}{default:<12}{}; {}",
+            text(row, "help"),
+            text(row, "allowed")
+        ));
+    }
+    out.answer(&settings, &lines.join("\n"))
+}
+
+fn members(admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
+    out.answer(&status.nodes, &crate::status::nodes_text(&status))
+}
+
+fn token(valid: u32, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let reply = block_on(async { AdminClient::connect(admin).await?.token(valid).await })?;
+    let document = serde_json::json!({"token": reply.token, "valid_seconds": reply.valid_seconds});
+    let text = format!(
+        "{}\n\nOn the machine that is to join, within {} minutes and once: holdfast cluster join TOKEN",
+        reply.token,
+        reply.valid_seconds / 60
+    );
+    out.answer(&document, &text)
+}
+
+/// A token of `-` is read from standard input, where nobody sees it in a list of processes.
+fn join(token: String, replace: Option<String>, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let token = match token.as_str() {
+        "-" => std::io::read_to_string(std::io::stdin())?.trim().to_owned(),
+        _ => token,
+    };
+    let replaces = replace.unwrap_or_default();
+    let request = JoinRequest { token, replaces };
+    let done = block_on(async { AdminClient::connect(admin).await?.join(request).await })?;
     print_done(&done, out)
 }
 

@@ -43,18 +43,18 @@ enum Command {
     Demo(DemoArgs),
     /// Run this machine's node in the foreground.
     Node(NodeArgs),
-    /// Make a cluster out of nodes.
+    /// Make a cluster out of nodes; its members and settings.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Show the cluster at a glance.
     Status(status::StatusArgs),
-    /// Create and list extents.
+    /// Create, list, change and delete extents.
     #[command(subcommand)]
     Extent(objects::ExtentCommand),
-    /// Create and list targets.
+    /// Create, list and delete targets.
     #[command(subcommand)]
     Target(objects::TargetCommand),
-    /// Map extents as LUNs of a target.
+    /// Map extents as LUNs of a target, and unmap them.
     #[command(subcommand)]
     Lun(objects::LunCommand),
     /// Say who may use what: initiator groups.

@@ -1,10 +1,11 @@
 //! Extents, targets, LUNs, and moving them.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args, Subcommand};
+use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{
-    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, SetConfirmedReadsRequest,
-    SwitchoverRequest,
+    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, ResizeExtent, SetConfirmedReadsRequest,
+    SetExtent, SetReplicas, SwitchoverRequest,
 };
 use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
@@ -51,10 +52,45 @@ pub(super) enum ExtentCommand {
     },
     /// List extents.
     List,
-    /// Remove an extent that no LUN stands for, and all that is stored in it.
+    /// Show one extent.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Change an extent.
+    Set {
+        /// Its name.
+        name: String,
+        /// The replica that is primary when all is well, or 'none'.
+        #[arg(long, value_name = "NODE")]
+        preferred: Option<String>,
+        /// Another name.
+        #[arg(long = "name", value_name = "NAME", conflicts_with = "preferred")]
+        new_name: Option<String>,
+    },
+    /// Make an extent larger, while it is in use.
+    Resize {
+        /// Its name.
+        name: String,
+        /// Its new size; it never gets smaller.
+        #[arg(long)]
+        size: ByteSize,
+    },
+    /// Move replicas: new ones are resynchronized first, and only then others go.
+    Replicas {
+        /// The extent's name.
+        name: String,
+        /// All data nodes that are to hold it.
+        #[arg(value_delimiter = ',', value_name = "NODE,…", required = true)]
+        nodes: Vec<String>,
+    },
+    /// Delete an extent that is no LUN, with its data, on all nodes.
     Delete {
         /// Its name.
         name: String,
+        /// Its name again.
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
     },
 }
 
@@ -217,26 +253,72 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             let done = block_on(async { AdminClient::connect(admin).await?.create_extent(request).await })?;
             print_done(&done, out)
         }
-        ExtentCommand::ConfirmedReads { name, to } => {
-            let on = to == OnOff::On;
-            let request = SetConfirmedReadsRequest { extent: name, on };
-            let done = block_on(async {
-                AdminClient::connect(admin)
-                    .await?
-                    .set_confirmed_reads(request)
-                    .await
-            })?;
-            print_done(&done, out)
-        }
+        ExtentCommand::ConfirmedReads { name, to } => confirmed_reads(name, to, admin, out),
         ExtentCommand::List => {
             let status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
             let text = crate::status::extents_text(&status);
             out.answer(&status.extents, &text)
         }
-        ExtentCommand::Delete { name } => {
+        ExtentCommand::Show { name } => show_extent(&name, admin, out),
+        ExtentCommand::Set {
+            name,
+            preferred,
+            new_name,
+        } => {
+            let (preferred, new_name) = (preferred.unwrap_or_default(), new_name.unwrap_or_default());
+            let set = SetExtent {
+                name,
+                new_name,
+                preferred,
+            };
+            change(Change::SetExtent(set), admin, out)
+        }
+        ExtentCommand::Resize { name, size } => {
+            let size_bytes = size.0;
+            change(
+                Change::ResizeExtent(ResizeExtent { name, size_bytes }),
+                admin,
+                out,
+            )
+        }
+        ExtentCommand::Replicas { name, nodes } => {
+            change(Change::SetReplicas(SetReplicas { name, nodes }), admin, out)
+        }
+        ExtentCommand::Delete { name, confirm } => {
+            ensure!(
+                confirm.as_deref() == Some(name.as_str()),
+                "deleting extent '{name}' loses all that is stored in it: type its name again, with --confirm {name}"
+            );
             change_one(admin, AccessRequest::DeleteExtent { extent: name }, out)
         }
     }
+}
+
+/// Asks for one change and prints what became of it.
+pub(super) fn change(change: Change, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let done = block_on(async { AdminClient::connect(admin).await?.change(change).await })?;
+    print_done(&done, out)
+}
+
+fn confirmed_reads(extent: String, to: OnOff, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let on = to == OnOff::On;
+    let request = SetConfirmedReadsRequest { extent, on };
+    let done = block_on(async {
+        AdminClient::connect(admin)
+            .await?
+            .set_confirmed_reads(request)
+            .await
+    })?;
+    print_done(&done, out)
+}
+
+fn show_extent(name: &str, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let mut status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
+    status.extents.retain(|extent| extent.name == name);
+    let extent = status.extents.first();
+    let extent =
+        extent.with_context(|| format!("there is no extent '{name}'; see 'holdfast extent list'"))?;
+    out.answer(extent, &crate::status::extents_text(&status))
 }
 
 /// `holdfast target …`

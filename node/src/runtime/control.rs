@@ -4,13 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_raft::consensus::Control;
-use holdfast_raft::governor::{Governor, GovernorInput, Proposal, RaftView};
+use holdfast_raft::governor::{
+    Governor, GovernorInput, MemberStep, Placement, PlacementInput, Proposal, RaftView,
+};
 use holdfast_raft::lease::driver::{Clock, Lease};
 use holdfast_raft::model::{Command, Reply};
+use holdfast_replication::driver::DataNode;
 use holdfast_types::{HEARTBEAT_EVERY, Incarnation, NodeId};
+use tokio::sync::watch;
 
 /// Between two tries of something that needs a leader.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Between two looks at where extents should be.
+const PLACE_EVERY: Duration = Duration::from_millis(50);
 
 /// The control plane's parts, as its loops use them.
 #[derive(Clone)]
@@ -69,6 +76,7 @@ impl Parts {
             tick.tick().await;
             let metrics = self.control.metrics();
             self.lease.raft_hint(metrics.term, metrics.leader);
+            let membership = self.control.membership();
             let raft = RaftView {
                 am_leader: metrics.am_leader,
                 leader: metrics.leader,
@@ -78,6 +86,9 @@ impl Parts {
                     .iter()
                     .map(|(node, peer)| (*node, peer.matched.unwrap_or(0)))
                     .collect(),
+                store: self.control.store_times(),
+                voters: membership.voters,
+                learners: membership.learners,
             };
             let state = self.control.state();
             let view = self.lease.view();
@@ -110,11 +121,46 @@ async fn carry_out(control: Control, proposal: Proposal) {
                 }
             }
         }
-        Proposal::TransferLeader(to) => {
+        Proposal::TransferLeader(to) | Proposal::Members(MemberStep::HandOver(to)) => {
             tracing::info!(%to, "governor hands leadership over");
             if let Err(error) = control.transfer_leader(to).await {
                 tracing::info!(%error, "leadership stays where it is");
             }
+        }
+        Proposal::Members(step) => {
+            tracing::info!(?step, "governor changes the membership");
+            let taken = match step {
+                MemberStep::AddLearner(node) => control.add_learner(node).await,
+                MemberStep::SetVoters(voters) => control.set_voters(voters).await,
+                MemberStep::RemoveLearner(node) => control.remove_learner(node).await,
+                MemberStep::HandOver(_) => Ok(()),
+            };
+            if let Err(error) = taken {
+                tracing::info!(%error, "the step of the membership is taken again while it is wanted");
+            }
+        }
+    }
+}
+
+/// Hands extents over, planned, whenever the cluster wants them elsewhere.
+pub(super) async fn place(parts: Parts, data: Arc<DataNode>, stopping: watch::Receiver<bool>) {
+    let mut placement = Placement::new();
+    let mut tick = tokio::time::interval(PLACE_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (state, view) = (parts.control.state(), parts.lease.view());
+        let input = PlacementInput {
+            state: &state,
+            me: parts.me,
+            incarnation: parts.incarnation,
+            view: &view,
+            stopping: *stopping.borrow(),
+        };
+        for (extent, to) in placement.tick((parts.clock)(), &input) {
+            tracing::info!(%extent, %to, "the extent is handed over, planned");
+            // One that is not known here yet is looked at again.
+            let _ = data.switchover(extent, to);
         }
     }
 }

@@ -16,11 +16,11 @@ use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, Lea
 use holdfast_replication::net::{NetConfig, PeerAddress};
 use holdfast_types::{ExtentId, Incarnation, NodeId, OpOutcome, Revision};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::Identity;
-use super::control::Parts;
+use super::control::{Parts, place};
 use super::proposals::Proposals;
 use super::running::essential;
 use crate::config::NodeConfig;
@@ -41,6 +41,8 @@ pub(crate) struct Data {
     node: Arc<DataNode>,
     /// Taken when it stops.
     keep: Mutex<Option<Arc<DataNode>>>,
+    /// This process is about to end.
+    stopping: watch::Sender<bool>,
 }
 
 impl Data {
@@ -87,8 +89,12 @@ impl Data {
         let confirm = confirm(parts.control.clone(), Arc::clone(&node), asked);
         tasks.spawn(essential("confirming reads", confirm.boxed(), fatal.clone()));
         let look = look(parts.clone(), Arc::clone(&node));
-        tasks.spawn(essential("the look at the lease", look.boxed(), fatal));
+        tasks.spawn(essential("the look at the lease", look.boxed(), fatal.clone()));
+        let (stopping, told) = watch::channel(false);
+        let place = place(parts.clone(), Arc::clone(&node), told);
+        tasks.spawn(essential("the placement", place.boxed(), fatal));
         Ok(Self {
+            stopping,
             keep: Mutex::new(Some(Arc::clone(&node))),
             node,
         })
@@ -99,10 +105,36 @@ impl Data {
         Arc::new(Storage(Arc::clone(&self.node)))
     }
 
-    /// Hands an extent over, planned.
-    pub(super) fn switchover(&self, extent: ExtentId, to: NodeId) {
-        // An extent that is not known here has no primary here.
-        let _ = self.node.switchover(extent, to);
+    /// Moves all extents away, because the process is about to end: those that somebody else is in sync with. Tried for `within`, and while
+    /// `can` is true. Whether all are gone.
+    pub(super) async fn leave(
+        &self,
+        control: &Control,
+        me: NodeId,
+        within: Duration,
+        can: impl Fn() -> bool,
+    ) -> bool {
+        self.stopping.send_replace(true);
+        let gone = |state: &ClusterState| {
+            let other = |extent: &Extent| {
+                extent
+                    .in_sync
+                    .iter()
+                    .any(|node| *node != me && !state.is_suspect(*node))
+            };
+            !state
+                .extents
+                .values()
+                .any(|extent| extent.primary == Some(me) && other(extent))
+        };
+        let until = tokio::time::Instant::now() + within;
+        while !gone(&control.state()) {
+            if !can() || tokio::time::Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        true
     }
 
     /// Adds what this node knows of its extents.

@@ -109,6 +109,24 @@ impl Identity {
     }
 }
 
+/// The random number that names this node's try to join: drawn once, and stable before it is used.
+pub(super) fn join_nonce(dir: &Path) -> anyhow::Result<String> {
+    let path = dir.join("join");
+    match std::fs::read_to_string(&path) {
+        Ok(nonce) if nonce.trim().len() == 32 => return Ok(nonce.trim().to_owned()),
+        // Broken off while it was written: nobody was asked with it.
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let mut file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(nonce.as_bytes())?;
+    file.sync_all()?;
+    File::open(dir)?.sync_all()?;
+    Ok(nonce)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use holdfast_proto::admin::Identity as IdentityMessage;
-use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState};
+use holdfast_raft::consensus::{JoinToken, ask_to_join};
+use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode};
 use holdfast_types::NodeId;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,9 @@ use crate::status::{Seen, StatusDocument, derive};
 
 /// How long the node may take to stop in order.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a node that joins is waited for, until it votes.
+const JOIN_WITHIN: Duration = Duration::from_secs(15);
 
 /// This process.
 pub(crate) struct Node {
@@ -101,6 +105,39 @@ impl Node {
             }
         }
         self.start(identity).await
+    }
+
+    /// Joins a cluster with a token; what became of it, for people. Safe to repeat: the number that names this try is kept in the directory
+    /// before anybody is asked, so that the same node is let in once.
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        token: JoinToken,
+        me: NewNode,
+        replaces: &str,
+    ) -> anyhow::Result<String> {
+        let name = self.config.name.clone();
+        let mut joined = *self.identity.borrow();
+        if joined.is_none() {
+            let nonce = super::identity::join_nonce(&self.config.dir)?;
+            let (cluster, node) = ask_to_join(&token, &nonce, &me, replaces).await?;
+            joined = Some(Identity::new(cluster, node));
+        }
+        let identity = joined.context("it was asked for just now")?;
+        self.start(identity).await?;
+        let running = self.running().await.context("the node stops")?;
+        if running.wait_for_vote(identity.node, JOIN_WITHIN).await {
+            return Ok(format!("{name} is a member, and votes."));
+        }
+        let state = running.state();
+        if state.is_initialized() && state.node(identity.node).is_none() {
+            bail!(
+                "{name} is no member of its cluster any more: stop it, empty {}, start it, and join again",
+                self.config.dir.display()
+            );
+        }
+        Ok(format!(
+            "{name} is let in; it gets its vote once it has caught up and every node is up (see 'holdfast status')."
+        ))
     }
 
     /// One at a time: what is kept in the directory is what runs. From the moment that it is kept the node says so, also where it cannot

@@ -9,11 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use holdfast_proto::admin::SwitchoverRequest;
-use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError};
+use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError, JoinToken};
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
-use holdfast_raft::model::{AccessCommand, ClusterKey, ClusterState, Command, Init, Reply};
+use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
 use holdfast_types::{ExtentId, Incarnation, NodeId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -23,7 +22,6 @@ use super::Identity;
 use super::cluster_key;
 use super::control::{Parts, follow_state};
 use super::data::Data;
-use crate::admin::{AdminAddress, AdminClient};
 use crate::config::{NodeConfig, Role};
 use crate::front::{Front, FrontState, Portals, Registry};
 use crate::status::{Seen, StatusDocument, derive};
@@ -32,6 +30,9 @@ use crate::status::{Seen, StatusDocument, derive};
 const LOGOUT_WITHIN: Duration = Duration::from_millis(500);
 /// How long a planned switchover may take before its caller is told that it did not happen.
 const SWITCHOVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the end of the process waits for its extents to be handed over.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The parts that run.
 pub(crate) struct Running {
@@ -61,11 +62,10 @@ impl Running {
         let lease = Lease::new(me, incarnation, Arc::clone(&clock), on_reset);
         let mut raft = RaftConfig::new(config.dir.join("raft"), identity.cluster, me);
         raft.expect_log = identity.was_member(&config.dir);
-        let hook = {
-            let lease = lease.clone();
-            Arc::new(move |state: &Arc<ClusterState>| lease.applied(state))
-        };
-        let control = Control::start(raft, hook).await?;
+        let (applied, voters) = (lease.clone(), lease.clone());
+        let hook = Arc::new(move |state: &Arc<ClusterState>| applied.applied(state));
+        let on_voters = Arc::new(move |id| voters.voters_in_log(id));
+        let control = Control::start(raft, hook, on_voters).await?;
         let listener = TcpListener::bind(config.listen.raft)
             .await
             .with_context(|| format!("cannot listen on {} (listen.raft)", config.listen.raft))?;
@@ -120,6 +120,14 @@ impl Running {
 
     /// Ends everything in order. What was acknowledged is stable already; this only saves others the wait.
     pub(super) async fn stop(&self) {
+        let cell = self.lease.cell();
+        let holds = move || cell.holds(boot_clock()());
+        if let Some(data) = &self.data
+            && holds()
+            && !data.leave(&self.control, self.me, DRAIN_WITHIN, holds).await
+        {
+            tracing::warn!("not all extents could be handed over before the end");
+        }
         self.registry.ask_logout(1);
         let asked = tokio::time::Instant::now();
         while !self.registry.sessions().is_empty() && asked.elapsed() < LOGOUT_WITHIN {
@@ -192,6 +200,22 @@ impl Running {
         Ok(self.control.propose(command).await?)
     }
 
+    /// A new one-time token, as it is typed on the machine that joins.
+    pub(crate) async fn token(&self, valid: Duration) -> anyhow::Result<String> {
+        let (token, kept) = JoinToken::draw(&self.control.state(), valid);
+        match self.propose(AdminCommand::AddToken(kept).into()).await? {
+            Reply::Refused { refusal } => Err(refusal.into()),
+            _ => Ok(token.to_string()),
+        }
+    }
+
+    /// Waits until `node` votes, for `within` at most; whether it does.
+    pub(crate) async fn wait_for_vote(&self, node: NodeId, within: Duration) -> bool {
+        let mut watch = self.control.watch();
+        let votes = watch.wait_for(|state| state.voters.contains(node));
+        matches!(tokio::time::timeout(within, votes).await, Ok(Ok(_)))
+    }
+
     /// Makes a cluster of the members; this node is one of them. Done again, it changes nothing.
     pub(crate) async fn initialize(&self, init: Init) -> anyhow::Result<Reply> {
         let members: BTreeMap<NodeId, SocketAddr> = init
@@ -226,7 +250,7 @@ impl Running {
         Ok(self.control.propose(Command::Init(init)).await?)
     }
 
-    /// Moves extents to a node, planned; how many moved. Their primaries do it: those on other nodes are asked to.
+    /// Moves extents to a node, planned; how many moved. Their primaries do it, whichever nodes those are: what is wanted is committed.
     pub(crate) async fn switchover(&self, extents: Vec<ExtentId>, to: NodeId) -> anyhow::Result<usize> {
         let state = self.control.state();
         let moving: Vec<ExtentId> = extents
@@ -238,48 +262,43 @@ impl Running {
                     .is_some_and(|extent| extent.primary != Some(to))
             })
             .collect();
-        let mut elsewhere: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
-        for id in &moving {
-            let extent = &state.extents[id];
-            if !extent.in_sync.contains(&to) {
-                bail!(
-                    "extent {} cannot move: its replica there is not in sync",
-                    extent.name
-                );
-            }
-            match extent.primary {
-                Some(primary) if primary != self.me => {
-                    elsewhere.entry(primary).or_default().push(extent.name.clone())
-                }
-                Some(_) => {}
-                None => bail!("extent {} has no primary at present", extent.name),
-            }
+        if moving.is_empty() {
+            return Ok(0);
         }
-        for (primary, extents) in elsewhere {
-            ask_to_switch(&state, primary, extents, to).await?;
+        let idle = moving.iter().find(|id| state.extents[*id].primary.is_none());
+        if let Some(id) = idle {
+            bail!("extent {} has no primary at present", state.extents[id].name);
         }
-        if let Some(data) = &self.data {
-            let mine = moving
-                .iter()
-                .filter(|id| state.extents[id].primary == Some(self.me));
-            mine.for_each(|id| data.switchover(*id, to));
+        let request = |to| AdminCommand::RequestSwitchover {
+            extents: moving.clone(),
+            to,
+        };
+        if let Reply::Refused { refusal } = self.propose(request(Some(to)).into()).await? {
+            return Err(refusal.into());
         }
         let mut watch = self.control.watch();
         let arrived = watch.wait_for(|state| {
-            moving.iter().all(|id| {
+            let there = |id: &ExtentId| {
                 state
                     .extents
                     .get(id)
                     .is_none_or(|extent| extent.primary == Some(to))
-            })
+            };
+            moving.iter().all(there)
         });
-        match tokio::time::timeout(SWITCHOVER_WITHIN, arrived).await {
-            Ok(Ok(_)) => Ok(moving.len()),
-            Ok(Err(_)) => bail!("the node stops"),
-            Err(_) => bail!(
-                "no switchover within {} s; the extents stay where they are",
-                SWITCHOVER_WITHIN.as_secs()
-            ),
+        let arrived = tokio::time::timeout(SWITCHOVER_WITHIN, arrived).await;
+        let arrived = arrived.map(|state| state.is_ok());
+        match arrived {
+            Ok(true) => Ok(moving.len()),
+            Ok(false) => bail!("the node stops"),
+            Err(_) => {
+                // Without a quorum the request stands until it is met, or withdrawn.
+                let _ = self.propose(request(None).into()).await;
+                bail!(
+                    "no switchover within {} s; extents that have not moved stay where they are",
+                    SWITCHOVER_WITHIN.as_secs()
+                )
+            }
         }
     }
 
@@ -296,12 +315,8 @@ impl Running {
         seen.me = self.me;
         seen.heard = heard.chain([self.me]).collect();
         seen.leader = metrics.leader;
-        let voters = seen
-            .heard
-            .iter()
-            .filter(|node| state.voters.members.contains(node))
-            .count();
-        seen.quorum = state.is_initialized() && voters >= state.voters.majority() && metrics.leader.is_some();
+        let majority = state.voters.is_majority(|node| seen.heard.contains(&node));
+        seen.quorum = state.is_initialized() && majority && metrics.leader.is_some();
         seen.lease = self.lease.cell().holds(boot_clock()());
         seen.sessions = self.registry.sessions();
         if let Some(reason) = &metrics.stopped {
@@ -335,31 +350,6 @@ fn resets(registry: Arc<Registry>) -> OnReset {
             tracing::warn!(%generation, ?cause, "initiators' connections are reset");
         });
     })
-}
-
-async fn ask_to_switch(
-    state: &ClusterState,
-    primary: NodeId,
-    extents: Vec<String>,
-    to: NodeId,
-) -> anyhow::Result<()> {
-    let member = state.node(primary).context("the primary is no member")?;
-    let Some(address) = member.addresses.admin else {
-        bail!(
-            "extent {}: ask its primary, {}, whose admin service is not reached from here",
-            extents.join(", "),
-            member.name
-        );
-    };
-    let to = state
-        .node(to)
-        .map(|node| node.name.clone())
-        .context("the node to move to is no member")?;
-    let mut client = AdminClient::connect(&AdminAddress::Tcp(address)).await?;
-    client
-        .switchover(SwitchoverRequest { extents, to })
-        .await
-        .map(drop)
 }
 
 fn start_front(

@@ -110,7 +110,10 @@ fn portals(state: &ClusterState) -> Vec<PortalStatus> {
 fn node_status(state: &ClusterState, seen: &Seen, id: NodeId) -> NodeStatus {
     let member = &state.nodes[&id];
     let heard = id == seen.me || seen.heard.contains(&id);
-    let node_state = match (heard, member.is_suspect()) {
+    // A node without a vote sends no heartbeats: it is on its way in or out.
+    let votes = state.voters.contains(id);
+    let node_state = match (heard || !votes, member.is_suspect() || !votes) {
+        (true, false) if member.draining || member.leaving => NodeState::Draining,
         (true, false) => NodeState::Up,
         (true, true) => NodeState::Starting,
         (false, _) => NodeState::Down,
@@ -125,9 +128,9 @@ fn node_status(state: &ClusterState, seen: &Seen, id: NodeId) -> NodeStatus {
         lease: if id == seen.me {
             seen.lease
         } else {
-            node_state == NodeState::Up
+            matches!(node_state, NodeState::Up | NodeState::Draining)
         },
-        voter: state.voters.members.contains(&id),
+        voter: votes,
     }
 }
 
@@ -162,6 +165,7 @@ fn extent_status(
         size_bytes: extent.size_bytes,
         block_size: extent.block_size.bytes(),
         epoch: extent.epoch.value(),
+        preferred: extent.preferred.map(name),
         primary: extent.primary.map(name),
         served,
         in_sync: extent.in_sync.iter().map(|node| name(*node)).collect(),
@@ -310,10 +314,11 @@ fn judge(
         }
     }
     for node in nodes.iter().filter(|node| node.state != NodeState::Up) {
-        let word = if node.state == NodeState::Down {
-            "is down"
-        } else {
-            "is coming back"
+        let word = match node.state {
+            NodeState::Down => "is down",
+            NodeState::Draining => "is drained: nothing fails over to it by plan",
+            NodeState::Starting if !node.voter => "does not vote (yet)",
+            NodeState::Up | NodeState::Starting => "is coming back",
         };
         found.push((Health::Degraded, format!("{} {word}", node.name)));
     }

@@ -93,6 +93,9 @@ pub(crate) struct ExtentStatus {
     pub(crate) size_bytes: u64,
     pub(crate) block_size: u32,
     pub(crate) epoch: u64,
+    /// Where it is when all is well.
+    #[serde(default)]
+    pub(crate) preferred: Option<String>,
     pub(crate) primary: Option<String>,
     /// Whether the primary serves: it is up, its log's tail is settled.
     pub(crate) served: bool,

@@ -10,4 +10,4 @@ pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{ExtentStatus, Health, NodeState, ReplicaState, SessionStatus, StatusDocument};
 #[cfg(test)]
 pub(crate) use text::sample;
-pub(crate) use text::{changes, extents_text, summary, targets_text, text};
+pub(crate) use text::{changes, extents_text, nodes_text, summary, targets_text, text};

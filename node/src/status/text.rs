@@ -64,7 +64,25 @@ pub(crate) fn text(status: &StatusDocument) -> String {
         "\n\nCluster {}, revision {}, led by {leader} (answered by {}){quorum}\n",
         status.cluster, status.revision, status.answered_by
     );
-    let _ = write!(text, "\nNODE      ROLE     STATE     LEASE\n");
+    let _ = write!(text, "\n{}", nodes_text(status));
+    let _ = write!(text, "\n{}\n{}", extents_text(status), targets_text(status));
+    if !status.sessions.is_empty() {
+        let _ = write!(text, "\nSESSIONS on {}\n", status.answered_by);
+        for session in &status.sessions {
+            let target = session.target.as_deref().unwrap_or("discovery");
+            let _ = writeln!(
+                text,
+                "  {} from {} at {} ({target})",
+                session.initiator, session.peer, session.portal
+            );
+        }
+    }
+    text
+}
+
+/// The nodes as a table.
+pub(crate) fn nodes_text(status: &StatusDocument) -> String {
+    let mut text = "NODE      ROLE     STATE     LEASE\n".to_owned();
     for node in &status.nodes {
         let role = format!("{:?}", node.role).to_lowercase();
         let state = match node.state {
@@ -79,18 +97,6 @@ pub(crate) fn text(status: &StatusDocument) -> String {
             node.name,
             if node.lease { "yes" } else { "no" }
         );
-    }
-    let _ = write!(text, "\n{}\n{}", extents_text(status), targets_text(status));
-    if !status.sessions.is_empty() {
-        let _ = write!(text, "\nSESSIONS on {}\n", status.answered_by);
-        for session in &status.sessions {
-            let target = session.target.as_deref().unwrap_or("discovery");
-            let _ = writeln!(
-                text,
-                "  {} from {} at {} ({target})",
-                session.initiator, session.peer, session.portal
-            );
-        }
     }
     text
 }

@@ -46,6 +46,7 @@ pub(crate) fn sample() -> StatusDocument {
             size_bytes: 1 << 30,
             block_size: 512,
             epoch: 3,
+            preferred: Some("a".into()),
             primary: Some("a".into()),
             served: true,
             in_sync: vec!["a".into(), "b".into()],

@@ -117,6 +117,7 @@ async fn large_commands_travel_in_several_messages_and_huge_ones_not_at_all() {
             };
             count
         ],
+        voters: 1,
     };
     let at = (leader_of(&controls).await + 1) % 3;
     drop(controls.remove(at));

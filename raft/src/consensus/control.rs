@@ -17,7 +17,7 @@ use holdfast_types::{NodeId, Revision};
 use super::config::{Config, Timers};
 use super::error::{InitializeError, ProposeError, ReadIndexError, StartError, TransferError};
 use super::kind::{PeerAddress, Raft};
-use super::log::LogStore;
+use super::log::{LogStore, VotersHook};
 use super::machine::{AppliedHook, StateMachine};
 use super::network::NetworkFactory;
 use super::peers::Peers;
@@ -123,11 +123,11 @@ const TRANSFER: Duration = Duration::from_secs(2);
 
 impl Control {
     /// Opens the directory and starts Raft; peers reach it once it is [served](Control::serve). `hook` is told of the recovered state at
-    /// once, and of every later one within apply.
+    /// once, and of every later one within apply; `on_voters` of the newest voter set in the log (L8).
     ///
     /// # Errors
     /// [`StartError`]: one line that says what is broken and what to do. What can be rebuilt is rebuilt, with a line in the log.
-    pub async fn start(config: Config, hook: AppliedHook) -> Result<Self, StartError> {
+    pub async fn start(config: Config, hook: AppliedHook, on_voters: VotersHook) -> Result<Self, StartError> {
         let settings = config.openraft()?;
         let place = Place {
             dir: config.dir.clone(),
@@ -143,6 +143,7 @@ impl Control {
         log.write_head()
             .await
             .map_err(|error| StartError::io("the Raft log cannot be written", error))?;
+        log.watch_voters(on_voters);
         let machine = StateMachine::new(recovered, hook);
         let state = machine.watch();
         let peers = Arc::new(Peers::new(
@@ -367,6 +368,20 @@ impl Control {
         heard
             .filter(|(node, _)| Some(*node) == leader)
             .map(|(_, at)| at.elapsed())
+    }
+
+    /// How long each node takes to store an entry, as this node has measured it lately; peers with their round trip.
+    pub fn store_times(&self) -> BTreeMap<NodeId, Duration> {
+        let mut times = self.core.peers.stores();
+        let mine = self.core.log.takes();
+        if !mine.is_zero() {
+            times.insert(self.core.peers.me, mine);
+        }
+        times
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
     }
 
     /// Stops Raft, its listeners and its journal. Nothing is lost by not calling it.

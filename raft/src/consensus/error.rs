@@ -155,3 +155,23 @@ pub enum TransferError {
     #[error("the control plane of this node has stopped: {0}")]
     Stopped(String),
 }
+
+/// Why Raft's membership did not change. The step is taken again while it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Only the leader can change it.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// Raft refuses the step.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody knows where the node listens.
+    #[error("the address of node {0} is not known")]
+    NoAddress(NodeId),
+    /// No majority has stored it in time; it may still take effect.
+    #[error("no majority has stored it in time")]
+    Timeout,
+    /// Raft has stopped on this node.
+    #[error("the control plane of this node has stopped: {0}")]
+    Stopped(String),
+}

@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use holdfast_journal::{Completion, Journal, Position};
 use openraft::storage::RaftLogStorage;
-use openraft::{LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use tokio::sync::{oneshot, watch};
 
 use super::kind::{Entry, IoFlushed, Kind, LogId, Vote};
@@ -28,24 +28,35 @@ const READ_BYTES: usize = 1 << 20;
 const QUEUE_HIGH: usize = 8 << 20;
 const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
+/// Called with the index of the newest voter set in the log, before its entry is acknowledged to anybody, and again when the log is cut. It
+/// must be quick and must not block.
+pub type VotersHook = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// Who waits for a record.
 #[derive(Default)]
 pub(crate) enum Tag {
     /// Nobody.
     #[default]
     None,
-    /// openraft, for the entries up to this record.
-    Entries(Box<IoFlushed>),
+    /// openraft, for the entries up to this record, written at that time.
+    Entries(Box<IoFlushed>, Instant),
     /// A write that returns only when it is durable.
     Waiter(oneshot::Sender<io::Result<()>>),
 }
 
 /// Takes the journal's reports, on its thread: completions go out in the order of the log. `flushed` wakes whoever waits for durability.
-pub(crate) fn complete(completion: Completion<Tag>, flushed: &watch::Sender<()>) {
+/// Its value is how long an entry takes to become durable, as a moving average.
+pub(crate) fn complete(completion: Completion<Tag>, flushed: &watch::Sender<Duration>) {
     match completion {
         Completion::Durable { tags, .. } => {
+            let took = tags.iter().find_map(|tag| match tag {
+                Tag::Entries(_, at) => Some(at.elapsed()),
+                _ => None,
+            });
             tags.into_iter().for_each(|tag| finish(tag, || Ok(())));
-            flushed.send_replace(());
+            flushed.send_modify(|average| {
+                *average = took.map_or(*average, |took| moving_average(*average, took))
+            });
         }
         Completion::Failed { error, tags } => {
             tracing::error!(%error, "the Raft journal has failed; this node takes no part in the cluster until it is started again");
@@ -55,10 +66,18 @@ pub(crate) fn complete(completion: Completion<Tag>, flushed: &watch::Sender<()>)
     }
 }
 
+/// An average that follows within some ten values; the first one is taken as it is.
+pub(crate) fn moving_average(average: Duration, value: Duration) -> Duration {
+    if average.is_zero() {
+        return value;
+    }
+    (average * 7 + value) / 8
+}
+
 fn finish(tag: Tag, result: impl FnOnce() -> io::Result<()>) {
     match tag {
         Tag::None => {}
-        Tag::Entries(flushed) => flushed.io_completed(result()),
+        Tag::Entries(flushed, _) => flushed.io_completed(result()),
         // Nobody waits any more when Raft was stopped meanwhile.
         Tag::Waiter(waiter) => drop(waiter.send(result())),
     }
@@ -109,6 +128,13 @@ impl Contents {
             .or(self.head.purged)
     }
 
+    /// Index of the newest membership in the log; 0 where the snapshot has it, or there is none.
+    fn newest_voters(&self) -> u64 {
+        let is_membership = |kept: &&Kept| matches!(kept.entry.payload, EntryPayload::Membership(_));
+        let newest = self.entries.iter().rev().find(is_membership);
+        newest.map_or(0, |kept| kept.entry.log_id.index)
+    }
+
     pub(crate) fn push(&mut self, kept: Kept) {
         self.bytes += kept.bytes;
         self.entries.push_back(kept);
@@ -157,8 +183,10 @@ impl Contents {
 struct Inner {
     journal: Journal<Tag>,
     /// Changes with every flush; closes with the journal's thread.
-    flushed: watch::Receiver<()>,
+    flushed: watch::Receiver<Duration>,
     contents: Mutex<Contents>,
+    /// Told of the newest voter set in the log (L8).
+    on_voters: OnceLock<VotersHook>,
 }
 
 /// The log store. Clones share one log; they read, and only openraft's core writes.
@@ -173,12 +201,13 @@ fn bad(error: RecordError) -> io::Error {
 
 impl LogStore {
     /// Over a journal whose records were replayed into `contents`.
-    pub(crate) fn new(journal: Journal<Tag>, flushed: watch::Receiver<()>, contents: Contents) -> Self {
+    pub(crate) fn new(journal: Journal<Tag>, flushed: watch::Receiver<Duration>, contents: Contents) -> Self {
         Self {
             inner: Arc::new(Inner {
                 journal,
                 flushed,
                 contents: Mutex::new(contents),
+                on_voters: OnceLock::new(),
             }),
         }
     }
@@ -186,6 +215,25 @@ impl LogStore {
     /// Every change of the contents is a single step, so what a panic left behind is sound.
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.inner.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long an entry takes to become durable here, lately; zero before the first one.
+    pub(crate) fn takes(&self) -> Duration {
+        *self.inner.flushed.borrow()
+    }
+
+    /// From now on `hook` hears of the newest voter set in the log, the present one first.
+    pub(crate) fn watch_voters(&self, hook: VotersHook) {
+        // Set once, when Raft starts.
+        let _ = self.inner.on_voters.set(hook);
+        self.tell_voters();
+    }
+
+    fn tell_voters(&self) {
+        let newest = self.contents().newest_voters();
+        if let Some(hook) = self.inner.on_voters.get() {
+            hook(newest);
+        }
     }
 
     /// Bytes of the entries that are kept.
@@ -355,11 +403,15 @@ impl RaftLogStorage<Kind> for LogStore {
             let record = encode_entry(&entry).map_err(bad)?;
             let tag = match entries.peek() {
                 Some(_) => Tag::None,
-                None => callback
-                    .take()
-                    .map_or(Tag::None, |callback| Tag::Entries(Box::new(callback))),
+                None => callback.take().map_or(Tag::None, |callback| {
+                    Tag::Entries(Box::new(callback), Instant::now())
+                }),
             };
             let bytes = record.payload.len();
+            if let (EntryPayload::Membership(_), Some(hook)) = (&entry.payload, self.inner.on_voters.get()) {
+                // L8: before it can be acknowledged to anybody.
+                hook(entry.log_id.index);
+            }
             let position = self.put(&record, tag).await?;
             self.contents().push(Kept {
                 position,
@@ -380,6 +432,7 @@ impl RaftLogStorage<Kind> for LogStore {
         self.put(&encode_truncate(last_log_id.as_ref()), Tag::None)
             .await?;
         self.contents().truncate_after(last_log_id.as_ref());
+        self.tell_voters();
         Ok(())
     }
 

@@ -26,6 +26,7 @@ fn large(index: u64) -> Entry {
                 suspect: NodeId(2),
                 suspicion: SuspicionId(index),
                 candidates: vec![candidate; 1000],
+                voters: 1,
             }
             .into(),
         )),

@@ -88,6 +88,10 @@ fn apply_entry(applied: &mut Applied, state: &mut ClusterState, entry: &Entry) -
         EntryPayload::Blank => Reply::DONE,
         EntryPayload::Membership(membership) => {
             applied.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+            let mut sets = membership.get_joint_config().iter().rev().cloned();
+            let members = sets.next().unwrap_or_default();
+            // L8. While it is joint, the set before is the other one; openraft makes no joint ones of more than two.
+            state.set_voters(index, members, sets.next().unwrap_or_default());
             Reply::DONE
         }
     };

@@ -5,10 +5,12 @@ mod applied;
 mod config;
 mod control;
 mod error;
+mod join;
 mod keeper;
 mod kind;
 mod log;
 mod machine;
+mod membership;
 mod network;
 mod peers;
 mod propose;
@@ -21,8 +23,11 @@ mod wire;
 
 pub use config::{Config, Timers};
 pub use control::{Control, Metrics, PeerMetrics};
-pub use error::{InitializeError, ProposeError, ReadIndexError, StartError, TransferError};
+pub use error::{InitializeError, MembershipError, ProposeError, ReadIndexError, StartError, TransferError};
+pub use join::{JoinError, JoinToken, ask_to_join};
+pub use log::VotersHook;
 pub use machine::AppliedHook;
+pub use membership::Membership;
 pub use service::RaftService;
 
 #[cfg(test)]

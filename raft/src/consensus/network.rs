@@ -1,7 +1,7 @@
 //! What openraft sends to a peer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -194,6 +194,7 @@ impl RaftNetworkV2<Kind> for Network {
             entries,
             committed: request.leader_commit.as_ref().map(put_log_id),
         };
+        let (stores, at) = (!message.entries.is_empty(), Instant::now());
         let call = self.peers.call(
             (self.target, self.purpose),
             Some(self.address),
@@ -203,6 +204,9 @@ impl RaftNetworkV2<Kind> for Network {
         let response = call
             .await
             .map_err(|error| self.error(RPCTypes::AppendEntries, error))?;
+        if stores {
+            self.peers.stored(self.target, at.elapsed());
+        }
         take_append_response(&response, cut_at, request.prev_log_id.is_some(), &request.vote)
             .map_err(|error| unreachable(&error))
     }

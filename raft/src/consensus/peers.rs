@@ -1,7 +1,7 @@
 //! Connections to peers. Each is dialled once and used for one purpose: heartbeats never wait behind entries, entries never behind a
 //! snapshot. A connection on which nothing comes back is given up and dialled anew, instead of waiting for TCP's own long timers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use holdfast_proto::raft::raft_client::RaftClient;
 use holdfast_types::NodeId;
 
 use super::kind::PeerAddress;
+use super::log::moving_average;
 use super::wire::put_envelope;
 use crate::model::{ClusterId, ClusterState};
 
@@ -48,6 +49,8 @@ struct Links {
     links: HashMap<(NodeId, Purpose), Link>,
     /// What each peer refused last, to say it once.
     refused: HashMap<NodeId, String>,
+    /// How long each peer takes to store entries, round trip included, lately.
+    stores: HashMap<NodeId, Duration>,
 }
 
 /// How a call failed.
@@ -104,6 +107,22 @@ impl Peers {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer stored entries within `took`.
+    pub(crate) fn stored(&self, peer: NodeId, took: Duration) {
+        let mut links = self.lock();
+        let average = links.stores.entry(peer).or_default();
+        *average = moving_average(*average, took);
+    }
+
+    /// How long each peer takes to store entries.
+    pub(crate) fn stores(&self) -> BTreeMap<NodeId, Duration> {
+        self.lock()
+            .stores
+            .iter()
+            .map(|(node, took)| (*node, *took))
+            .collect()
     }
 
     /// Where a peer listens: the applied cluster state says so; before a node is in it, the membership does.

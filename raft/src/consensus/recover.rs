@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_journal::{Config as JournalConfig, FileDevice, Journal, OpenError, OpenOptions, Position};
 
@@ -144,7 +145,7 @@ fn step(
 /// A journal, and what tells of its flushes.
 struct Opened {
     journal: Journal<Tag>,
-    flushed: watch::Receiver<()>,
+    flushed: watch::Receiver<Duration>,
 }
 
 impl Opened {
@@ -163,7 +164,7 @@ fn open_journal(dir: &Path) -> Result<(Opened, Replay), StartError> {
     };
     let device = FileDevice::open(dir).map_err(io)?;
     let mut replay = Replay::default();
-    let (flush, flushed) = watch::channel(());
+    let (flush, flushed) = watch::channel(Duration::ZERO);
     let opened = Journal::open(
         device,
         JournalConfig::raft("raft"),

@@ -223,7 +223,9 @@ async fn l8_a_node_without_its_log_says_so_and_stays_out() {
         expect_log: true,
         ..seat.config()
     };
-    let error = Control::start(config, Arc::new(|_| {})).await.unwrap_err();
+    let error = Control::start(config, Arc::new(|_| {}), Arc::new(|_| {}))
+        .await
+        .unwrap_err();
     assert!(matches!(error, StartError::LogGone { .. }), "{error}");
 }
 
@@ -241,7 +243,9 @@ async fn the_directory_of_another_node_or_cluster_is_refused() {
         },
     ];
     for config in others {
-        let error = Control::start(config, Arc::new(|_| {})).await.unwrap_err();
+        let error = Control::start(config, Arc::new(|_| {}), Arc::new(|_| {}))
+            .await
+            .unwrap_err();
         assert!(matches!(error, StartError::OtherOwner { .. }), "{error}");
         one_line(&error, &seat.dir);
     }
@@ -256,6 +260,7 @@ async fn the_hook_hears_of_a_state_before_the_proposal_is_answered() {
     let control = Control::start(
         seats[0].config(),
         Arc::new(move |state: &Arc<ClusterState>| hook.lock().unwrap().push(state.targets.len())),
+        Arc::new(|_| {}),
     )
     .await
     .unwrap();

@@ -37,7 +37,7 @@ impl Seat {
     pub(crate) async fn start(&self) -> Result<Control, StartError> {
         let mut tries = 0;
         let control = loop {
-            match Control::start(self.config(), Arc::new(|_| {})).await {
+            match Control::start(self.config(), Arc::new(|_| {}), Arc::new(|_| {})).await {
                 Err(StartError::Io { error, .. })
                     if tries < 100 && error.to_string().contains("already open") =>
                 {

@@ -256,6 +256,15 @@ impl Raft for RaftService {
         };
         Ok(Response::new(proto::ReadIndexResponse { result: Some(result) }))
     }
+
+    async fn join(
+        &self,
+        request: Request<proto::JoinRequest>,
+    ) -> Result<Response<proto::JoinResponse>, Status> {
+        Ok(Response::new(
+            super::join::answer(&self.core, request.into_inner()).await,
+        ))
+    }
 }
 
 fn not_leader(leader: Option<NodeId>) -> proto::NotLeader {

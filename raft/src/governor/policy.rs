@@ -3,13 +3,16 @@
 //! Nothing here is needed for safety: every proposal is checked when it is applied, and promises protect reads. It decides when things
 //! move, and that they do not move back and forth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_types::{Incarnation, Mono, NodeId, SILENT_AFTER, SuspicionId};
 
+use super::chores::{Chore, chores};
+use super::members::MemberStep;
+use super::seat::{Seat, has_caught_up};
 use crate::fault::{self, Fault};
-use crate::lease::{KeeperView, RunOut};
+use crate::lease::{KeeperView, PeerView, RunOut};
 use crate::model::{Candidate, ClusterState, Command, Extent};
 
 /// A suspect that is back is cleared after it was heard this long, the first time (L4).
@@ -34,8 +37,14 @@ pub struct RaftView {
     pub leader: Option<NodeId>,
     /// Log index of the newest committed entry.
     pub committed: u64,
-    /// On the leader: up to which log index each voter's log is known to match.
+    /// On the leader: up to which log index each follower's log is known to match.
     pub matched: BTreeMap<NodeId, u64>,
+    /// On the leader: how long each node takes to store an entry, as measured lately; followers with their round trip.
+    pub store: BTreeMap<NodeId, Duration>,
+    /// Who votes, by the newest membership in this node's log: two sets while it is joint.
+    pub voters: Vec<BTreeSet<NodeId>>,
+    /// Who gets the log without a vote.
+    pub learners: BTreeSet<NodeId>,
 }
 
 /// What a governor looks at.
@@ -60,14 +69,17 @@ pub enum Proposal {
     Command(Command),
     /// Hand leadership to that voter.
     TransferLeader(NodeId),
+    /// Change Raft's membership by one step (L8).
+    Members(MemberStep),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Matter {
     Suspect(NodeId),
     NewEpoch(SuspicionId),
     Clear(SuspicionId),
     Transfer,
+    Chore(Chore),
 }
 
 /// How often a node has relapsed, as this governor watched it.
@@ -113,6 +125,7 @@ pub struct Governor {
     proposed: BTreeMap<Matter, Mono>,
     ready_since: BTreeMap<SuspicionId, Mono>,
     turns: usize,
+    seat: Seat,
 }
 
 impl Governor {
@@ -124,53 +137,56 @@ impl Governor {
     /// Looks at everything once.
     pub fn tick(&mut self, now: Mono, input: &GovernorInput<'_>) -> Vec<Proposal> {
         self.watch(now, input);
-        if !input.raft.am_leader || !input.state.voters.members.contains(&input.me) {
+        self.seat.watch(now, input.raft.am_leader);
+        if !input.raft.am_leader || !input.state.voters.contains(input.me) {
             return Vec::new();
         }
-        let heard = input.view.peers.values().filter(|peer| peer.is_heard()).count();
-        if heard + 1 < input.state.voters.majority() {
+        if !is_majority(input, PeerView::is_heard) {
             // Nothing could be committed now, and what lay in the log until the others are back would come too late to be true.
             return self.give_up(now, input);
         }
         let mut wanted = self.new_epochs(now, input);
         wanted.extend(self.clearings(input));
         wanted.extend(absent(input));
-        let fresh = wanted.into_iter().filter(|(matter, _)| self.is_due(now, *matter));
+        if wanted.is_empty() {
+            wanted.extend(chores(input).map(|(chore, proposal)| (Matter::Chore(chore), proposal)));
+            wanted.extend(self.settle(now, input));
+        }
+        let fresh = wanted.into_iter().filter(|(matter, _)| self.is_due(now, matter));
         fresh.map(|(_, proposal)| proposal).collect()
+    }
+
+    /// L6: leadership rests where it serves best.
+    fn settle(&mut self, now: Mono, input: &GovernorInput<'_>) -> Option<(Matter, Proposal)> {
+        let to = self.seat.move_to(now, input)?;
+        self.seat.moved(now);
+        Some((Matter::Transfer, Proposal::TransferLeader(to)))
     }
 
     /// A leader that hears no majority while Raft still has it lead (only heartbeats are lost) can decide nothing about anybody. Somebody
     /// else may see more; whoever is tried in vain now is tried again after the others.
     fn give_up(&mut self, now: Mono, input: &GovernorInput<'_>) -> Vec<Proposal> {
-        let lately = input
-            .view
-            .peers
-            .values()
-            .filter(|peer| peer.silent_both < SILENT_AFTER);
-        if lately.count() + 1 >= input.state.voters.majority() {
+        if is_majority(input, |peer| peer.silent_both < SILENT_AFTER) {
             return Vec::new();
         }
         let fit = |node: &&NodeId| !input.state.is_suspect(**node) && has_caught_up(input, **node);
         let others: Vec<NodeId> = input.view.peers.keys().filter(fit).copied().collect();
-        if others.is_empty() || !self.is_due(now, Matter::Transfer) {
+        if others.is_empty() || !self.is_due(now, &Matter::Transfer) {
             return Vec::new();
         }
         self.turns += 1;
         vec![Proposal::TransferLeader(others[self.turns % others.len()])]
     }
 
-    fn is_due(&mut self, now: Mono, matter: Matter) -> bool {
-        let again = if matter == Matter::Transfer {
+    fn is_due(&mut self, now: Mono, matter: &Matter) -> bool {
+        let again = if *matter == Matter::Transfer {
             TRANSFER_AFTER
         } else {
             AGAIN_AFTER
         };
-        let due = self
-            .proposed
-            .get(&matter)
-            .is_none_or(|at| now.since(*at) >= again);
+        let due = self.proposed.get(matter).is_none_or(|at| now.since(*at) >= again);
         if due {
-            self.proposed.insert(matter, now);
+            self.proposed.insert(matter.clone(), now);
         }
         due
     }
@@ -228,6 +244,7 @@ impl Governor {
                 suspect: *suspect,
                 suspicion,
                 candidates,
+                voters: state.voters.id,
             };
             out.push((Matter::NewEpoch(suspicion), Proposal::Command(command)));
         }
@@ -244,7 +261,7 @@ impl Governor {
             let peers = &input.view.peers;
             let back = if *id == input.me {
                 // A leader that was suspected by its predecessor clears itself on the word of a majority.
-                1 + peers.values().filter(|p| p.both_for >= wait).count() >= input.state.voters.majority()
+                is_majority(input, |peer| peer.both_for >= wait)
             } else {
                 let knows = |revision: u64| revision >= suspicion.0;
                 peers.get(id).is_some_and(|p| {
@@ -270,21 +287,23 @@ fn run_of(input: &GovernorInput<'_>, node: NodeId) -> Option<Incarnation> {
 
 /// L3: a majority of the newest voter set says so.
 fn is_reported(input: &GovernorInput<'_>, wanted: RunOut) -> bool {
-    let voters = &input.state.voters;
     let named = input.view.reports.iter().filter(|(report, _)| {
         let same = report.suspicion == wanted.suspicion || fault::on(Fault::ReportWithoutId);
         report.node == wanted.node && same
     });
-    let who: std::collections::BTreeSet<&NodeId> = named
-        .flat_map(|(_, who)| who)
-        .filter(|who| voters.members.contains(who))
-        .collect();
-    let needed = if fault::on(Fault::OneReportIsEnough) {
-        1
-    } else {
-        voters.majority()
-    };
-    who.len() >= needed
+    let who: BTreeSet<NodeId> = named.flat_map(|(_, who)| who).copied().collect();
+    let voters = &input.state.voters;
+    if fault::on(Fault::OneReportIsEnough) {
+        return who.iter().any(|node| voters.contains(*node));
+    }
+    voters.is_majority(|node| who.contains(&node))
+}
+
+/// Whether this node and the voters of whom `counts` holds are a majority.
+fn is_majority(input: &GovernorInput<'_>, counts: impl Fn(&PeerView) -> bool) -> bool {
+    let peers = &input.view.peers;
+    let voters = &input.state.voters;
+    voters.is_majority(|node| node == input.me || peers.get(&node).is_some_and(&counts))
 }
 
 /// Who may be promoted: heard both ways, not suspect, in sync with something that was lost. First who has applied the suspicion (it will
@@ -358,15 +377,6 @@ fn absent(input: &GovernorInput<'_>) -> Vec<(Matter, Proposal)> {
         }
     }
     out
-}
-
-/// L6: whether that voter's log has all that is committed.
-fn has_caught_up(input: &GovernorInput<'_>, node: NodeId) -> bool {
-    input
-        .raft
-        .matched
-        .get(&node)
-        .is_some_and(|matched| *matched >= input.raft.committed)
 }
 
 /// A voter that hears `missed` and everybody whom this node hears: it sees strictly more. Leadership that only ever moves to who sees

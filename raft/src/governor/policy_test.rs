@@ -76,6 +76,7 @@ impl Seat {
                 leader: Some(B),
                 committed: revision.0,
                 matched: all.iter().map(|node| (*node, revision.0)).collect(),
+                ..RaftView::default()
             },
             state,
         }

@@ -211,7 +211,7 @@ impl Sim {
                     self.say(format!("{leader} hands leadership to {to}"));
                     self.leader = Some(to);
                 }
-                Proposal::TransferLeader(_) => {}
+                Proposal::TransferLeader(_) | Proposal::Members(_) => {}
             }
         }
     }

@@ -71,6 +71,12 @@ impl Lease {
         self.resets(&actions);
     }
 
+    /// See [`Keeper::voters_in_log`]: to be called before the log's entry is acknowledged.
+    pub fn voters_in_log(&self, id: u64) {
+        let mut keeper = self.lock();
+        keeper.voters_in_log(id);
+    }
+
     /// See [`Keeper::caught_up`].
     pub fn caught_up(&self) {
         self.lock().caught_up();

@@ -70,14 +70,18 @@ pub struct Keeper {
     // From applied state.
     cluster: Option<u64>,
     lease: Duration,
+    /// The longest lease time that a promise of an earlier run may have had (L2, L5).
+    lease_wait: Duration,
     revision: Revision,
     voters: VoterSet,
-    voters_since: Mono,
-    newest_voter_set: u64,
+    /// When other voters were applied than at the start.
+    voters_since: Option<Mono>,
+    /// The newest voter set in this node's Raft log, committed or not (L8).
+    voters_in_log: u64,
     members: BTreeMap<NodeId, Member>,
     // From peers and for them.
     given: BTreeMap<NodeId, Mono>,
-    own: Option<Mono>,
+    own: Option<(Mono, Duration)>,
     peers: BTreeMap<NodeId, Peer>,
     reports: BTreeMap<RunOut, BTreeSet<NodeId>>,
     said: BTreeSet<RunOut>,
@@ -98,10 +102,11 @@ impl Keeper {
             caught_up: false,
             cluster: None,
             lease: crate::model::Settings::default().lease_time(),
+            lease_wait: crate::model::Settings::default().lease_wait(),
             revision: Revision(0),
             voters: VoterSet::default(),
-            voters_since: now,
-            newest_voter_set: 0,
+            voters_since: None,
+            voters_in_log: 0,
             members: BTreeMap::new(),
             given: BTreeMap::new(),
             own: None,
@@ -124,11 +129,15 @@ impl Keeper {
         let before = self.members.get(&self.me).copied();
         self.cluster = Some(cluster.id.short());
         self.lease = state.settings.lease_time();
+        self.lease_wait = state.settings.lease_wait();
         self.revision = state.revision;
         if self.voters != state.voters {
+            let same =
+                self.voters.members == state.voters.members && self.voters.outgoing == state.voters.outgoing;
+            if !same && self.voters.id > 0 {
+                self.voters_since = Some(now);
+            }
             self.voters = state.voters.clone();
-            self.voters_since = now;
-            self.newest_voter_set = self.newest_voter_set.max(self.voters.id);
         }
         let members = state.nodes.iter().map(|(id, node)| {
             let member = Member {
@@ -139,10 +148,10 @@ impl Keeper {
             (*id, member)
         });
         self.members = members.collect();
-        for node in state.voters.members.iter().filter(|node| **node != self.me) {
-            self.peers.entry(*node).or_insert_with(|| Peer::new(now));
+        for node in state.voters.all().into_iter().filter(|node| *node != self.me) {
+            self.peers.entry(node).or_insert_with(|| Peer::new(now));
         }
-        self.peers.retain(|node, _| state.voters.members.contains(node));
+        self.peers.retain(|node, _| state.voters.contains(*node));
         let stands = |report: &RunOut| state.suspicion(report.node) == Some(report.suspicion);
         if !fault::on(Fault::ReportWithoutId) {
             self.reports.retain(|report, _| stands(report));
@@ -164,7 +173,7 @@ impl Keeper {
             if !fault::on(Fault::NoGeneration) {
                 // Acknowledgements of an older generation do not count.
                 self.own = None;
-                self.peers.values_mut().for_each(|peer| peer.counted = None);
+                self.peers.values_mut().for_each(|peer| peer.promised = None);
             }
             vec![reset(ResetCause::NewGeneration)]
         } else if after.suspicion.is_some() && before.suspicion.is_none() {
@@ -179,6 +188,17 @@ impl Keeper {
         self.caught_up = true;
     }
 
+    /// L8: the newest voter set in this node's Raft log is `id`. To be called before an entry that holds one is acknowledged to anybody:
+    /// from here on promises name it, and one who does not know it yet counts none of them.
+    pub fn voters_in_log(&mut self, id: u64) {
+        self.voters_in_log = id;
+    }
+
+    /// The newest voter set that this node's promises name.
+    fn named_voters(&self) -> u64 {
+        self.voters_in_log.max(self.voters.id)
+    }
+
     /// What Raft knows, to be told to the peers.
     pub fn raft_hint(&mut self, term: u64, leader: Option<NodeId>) {
         self.raft = (term, leader);
@@ -188,7 +208,7 @@ impl Keeper {
     #[must_use]
     pub fn tick(&mut self, now: Mono) -> Vec<Action> {
         let mut out = self.ran(now);
-        let Some(cluster) = self.cluster.filter(|_| self.voters.members.contains(&self.me)) else {
+        let Some(cluster) = self.cluster.filter(|_| self.voters.contains(self.me)) else {
             return out;
         };
         let fresh = self.fresh_reports(now);
@@ -204,9 +224,10 @@ impl Keeper {
             self.next_beat = (self.next_beat + HEARTBEAT_EVERY).max(now + HEARTBEAT_EVERY / 2);
         }
         if let Some(generation) = self.generation()
-            && self.give(self.me, generation, Duration::ZERO, now)
+            && self.give(self.me, generation, self.lease, now)
+            && self.knows(self.named_voters())
         {
-            self.own = Some(now + self.countable());
+            self.own = Some((now, self.lease));
         }
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
         out.extend(nodes.into_iter().filter_map(|to| self.beat(cluster, to, now)));
@@ -226,13 +247,14 @@ impl Keeper {
             generation,
             lease_ms: u32::try_from(self.lease.as_millis()).unwrap_or(u32::MAX),
             revision: self.revision,
-            voter_set: self.voters.id,
+            voter_set: self.named_voters(),
             term: self.raft.0,
             leader: self.raft.1,
             hears: self.hears(now),
             run_out: self.said.iter().copied().collect(),
         };
-        self.peers.get_mut(&to)?.sent(self.seq, now, generation);
+        let lease = self.lease;
+        self.peers.get_mut(&to)?.sent(self.seq, now, generation, lease);
         Some(Action::Send {
             to: address,
             datagram: Datagram::Heartbeat(heartbeat),
@@ -275,7 +297,7 @@ impl Keeper {
             return None;
         }
         peer.tell(now, h);
-        self.newest_voter_set = self.newest_voter_set.max(h.voter_set);
+        peer.voters = h.voter_set;
         for report in &h.run_out {
             let stands = self.members.get(&report.node).and_then(|m| m.suspicion) == Some(report.suspicion);
             if stands || fault::on(Fault::ReportWithoutId) {
@@ -296,13 +318,13 @@ impl Keeper {
                 of_seq: h.seq,
                 promise,
                 generation: member.generation,
-                voter_set: self.voters.id,
+                voter_set: self.named_voters(),
             }),
         })
     }
 
-    /// Whether `node`, which has applied `generation` of its own lease, gets a promise now (L1, L2, L3, L5); if so it is given. It lasts
-    /// for the longer of the two lease times, should the two nodes not have applied the same one.
+    /// Whether `node`, which has applied `generation` of its own lease and counts with `lease`, gets a promise now (L1, L2, L3, L5); if so
+    /// it is given. It lasts for the longer of the two lease times, should the two nodes not have applied the same one.
     fn give(&mut self, node: NodeId, generation: LeaseGeneration, lease: Duration, now: Mono) -> bool {
         let Some(member) = self.members.get(&node) else {
             return false;
@@ -310,7 +332,7 @@ impl Keeper {
         let caught_up = self.caught_up || fault::on(Fault::PromiseBeforeCaughtUp);
         let trusted = member.suspicion.is_none() || fault::on(Fault::SuspectStillPromised);
         let current = generation >= member.generation || fault::on(Fault::NoGeneration);
-        if !(caught_up && trusted && current && self.voters.members.contains(&self.me)) {
+        if !(caught_up && trusted && current && self.voters.contains(self.me)) {
             return false;
         }
         let until = now + self.lease.max(lease);
@@ -320,37 +342,47 @@ impl Keeper {
     }
 
     fn ack(&mut self, now: Mono, a: &Ack) {
-        let (generation, countable) = (self.generation(), self.countable());
+        let (generation, knows) = (self.generation(), self.knows(a.voter_set));
         let Some(peer) = self.peers.get_mut(&a.from) else {
             return;
         };
         if a.of_incarnation != self.incarnation || !peer.heard(now, a.incarnation) {
             return;
         }
-        let Some((sent_at, sent_under)) = peer.sent_at(a.of_seq) else {
+        let Some(sent) = peer.sent_at(a.of_seq) else {
             return;
         };
         peer.acknowledged(now);
-        self.newest_voter_set = self.newest_voter_set.max(a.voter_set);
-        let current = Some(sent_under) == generation || fault::on(Fault::NoGeneration);
-        if a.promise && current {
+        peer.voters = a.voter_set;
+        let current = Some(sent.generation) == generation || fault::on(Fault::NoGeneration);
+        if a.promise && current && knows {
             // L2: counted from when the heartbeat was sent; the acknowledgement may have been long on its way.
             let from = if fault::on(Fault::CountedFromAck) {
                 now
             } else {
-                sent_at
+                sent.at
             };
-            peer.counted = peer.counted.max(Some(from + countable));
+            peer.promised = peer.promised.max(Some((from, sent.lease)));
         }
     }
 
-    /// L2: how much of L counts here, given that the giver's clock may run faster.
-    fn countable(&self) -> Duration {
+    /// L8: a voter set that this node has not applied is one that it cannot count a majority of.
+    fn knows(&self, voters: u64) -> bool {
+        voters <= self.voters.id || fault::on(Fault::VotersUnnamed)
+    }
+
+    /// L2: until when a promise counts that was asked for at `from` with `lease`: never for longer than was asked for, nor than the lease
+    /// time in force, and for a little less, since the giver's clock may run faster.
+    fn counts_until(&self, (from, lease): (Mono, Duration)) -> Mono {
+        let lease = if fault::on(Fault::OlderLeaseCounted) {
+            lease
+        } else {
+            lease.min(self.lease)
+        };
         if fault::on(Fault::NoDriftMargin) {
-            return self.lease;
+            return from + lease;
         }
-        self.lease
-            .saturating_sub(self.lease * 2 / CLOCK_RATE_BOUND_DIVISOR)
+        from + lease.saturating_sub(lease * 2 / CLOCK_RATE_BOUND_DIVISOR)
     }
 
     /// Until when this node holds the quorum lease (L2); `None` if it does not. A voter set that others know and this node does not
@@ -358,25 +390,33 @@ impl Keeper {
     /// it had applied before its restart, and nothing should be answered from that with authority.
     pub fn lease_until(&self, now: Mono) -> Option<Mono> {
         let caught_up = self.caught_up || fault::on(Fault::PromiseBeforeCaughtUp);
-        if !caught_up || self.newest_voter_set > self.voters.id {
+        let newer = self.peers.values().any(|peer| !self.knows(peer.voters));
+        if !caught_up || newer || !self.voters.contains(self.me) {
             return None;
         }
         let until = |node: &NodeId| {
-            if *node == self.me {
-                if fault::on(Fault::SelfAlwaysCounts) {
-                    Some(now + LEASE_MAX)
-                } else {
-                    self.own
-                }
-            } else {
-                self.peers.get(node).and_then(|peer| peer.counted)
+            if *node != self.me {
+                return self
+                    .peers
+                    .get(node)?
+                    .promised
+                    .map(|promise| self.counts_until(promise));
             }
+            if fault::on(Fault::SelfAlwaysCounts) {
+                return Some(now + LEASE_MAX);
+            }
+            self.own.map(|promise| self.counts_until(promise))
         };
-        let mut live: Vec<Mono> = self.voters.members.iter().filter_map(until).collect();
-        live.sort_unstable_by(|a, b| b.cmp(a));
-        live.get(self.voters.majority() - 1)
-            .copied()
-            .filter(|until| now < *until)
+        let of = |set: &BTreeSet<NodeId>| {
+            let mut live: Vec<Mono> = set.iter().filter_map(until).collect();
+            live.sort_unstable_by(|a, b| b.cmp(a));
+            live.get(set.len() / 2).copied()
+        };
+        let mut until = of(&self.voters.members)?;
+        if self.voters.is_joint() {
+            until = until.min(of(&self.voters.outgoing)?);
+        }
+        Some(until).filter(|until| now < *until)
     }
 
     /// This node's own lease generation, once it is a member.
@@ -394,16 +434,23 @@ impl Keeper {
         let suspicion = member.suspicion?;
         let mut at = self.given.get(&node).copied().unwrap_or(Mono::ZERO);
         if !fault::on(Fault::NoWaitAfterStart) {
-            at = at
-                .max(self.started + self.lease)
-                .max(self.voters_since + self.lease);
+            at = at.max(self.started + self.lease_wait);
+        }
+        if let Some(changed) = self.voters_since
+            && !fault::on(Fault::NoWaitAfterVoters)
+        {
+            at = at.max(changed + self.lease_wait);
         }
         Some((RunOut { node, suspicion }, at))
     }
 
+    /// L5: nothing is reported before this run has caught up. What the run before had promised, it had promised under what it had applied;
+    /// only then are the lease time and the voters known here that were known there.
     fn unsaid(&self) -> impl Iterator<Item = (RunOut, Mono)> {
+        let caught_up = self.caught_up || fault::on(Fault::ReportBeforeCaughtUp);
         self.members
             .iter()
+            .filter(move |_| caught_up)
             .filter_map(|(node, member)| self.runs_out_at(*node, member))
             .filter(|(report, _)| !self.said.contains(report))
     }

@@ -187,6 +187,10 @@ fn l3_l5_a_report_waits_for_promises_and_for_l_after_the_start() {
     let (mut keeper, mut state) = keeper();
     let suspicion = fixture::suspect(&mut state, A);
     let _ = keeper.applied(&state, at(10_001));
+    let (mut behind, _) = self::keeper();
+    let _ = behind.applied(&state, at(10_001));
+    assert_eq!(run_outs(&mut behind, at(19_000)), [0; 0], "it has not caught up");
+    keeper.caught_up();
     assert_eq!(run_outs(&mut keeper, at(10_599)), [0; 0]);
     assert!(keeper.next_wake() <= at(10_600));
     assert_eq!(run_outs(&mut keeper, at(10_600)), [suspicion.0]);
@@ -198,7 +202,6 @@ fn l3_l5_a_report_waits_for_promises_and_for_l_after_the_start() {
         [0; 0],
         "it names a suspicion that stands, or nothing"
     );
-    keeper.caught_up();
     let mut current = heartbeat(A, 5);
     current.generation = LeaseGeneration(1);
     assert_eq!(promised(&mut keeper, at(20_300), &current), Some(true));

@@ -16,6 +16,8 @@ pub use view::{HEARS_WITHIN, KeeperView, PeerView, Told};
 pub use wire::{Ack, DATAGRAM_MAX, Datagram, Hearing, Heartbeat, RunOut, WireError};
 
 #[cfg(test)]
+mod change_test;
+#[cfg(test)]
 mod keeper_test;
 #[cfg(test)]
 pub(crate) mod rig;

@@ -11,11 +11,16 @@ use super::wire::Heartbeat;
 /// Heartbeats whose acknowledgement can still come in and count. At one each 50 ms that is several seconds, longer than any lease.
 const SENT_KEPT: usize = 128;
 
+/// A heartbeat that was sent.
 #[derive(Debug, Clone, Copy)]
-struct Sent {
+pub(super) struct Sent {
     seq: u64,
-    at: Mono,
-    generation: LeaseGeneration,
+    /// When.
+    pub(super) at: Mono,
+    /// Under which generation.
+    pub(super) generation: LeaseGeneration,
+    /// With which lease time.
+    pub(super) lease: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -23,8 +28,10 @@ pub(super) struct Peer {
     /// Since when it is known; it cannot have been silent before.
     since: Mono,
     sent: VecDeque<Sent>,
-    /// Until when its promise counts here (L2).
-    pub(super) counted: Option<Mono>,
+    /// Its newest promise: when it was asked for, and for how long (L2).
+    pub(super) promised: Option<(Mono, Duration)>,
+    /// The newest voter set in its log, as it said last (L8).
+    pub(super) voters: u64,
     heard: Option<Mono>,
     both: Option<Mono>,
     both_since: Mono,
@@ -41,20 +48,22 @@ impl Peer {
         }
     }
 
-    pub(super) fn sent(&mut self, seq: u64, at: Mono, generation: LeaseGeneration) {
+    pub(super) fn sent(&mut self, seq: u64, at: Mono, generation: LeaseGeneration, lease: Duration) {
         if self.sent.len() == SENT_KEPT {
             self.sent.pop_front();
         }
-        self.sent.push_back(Sent { seq, at, generation });
+        let sent = Sent {
+            seq,
+            at,
+            generation,
+            lease,
+        };
+        self.sent.push_back(sent);
     }
 
-    /// When that heartbeat was sent, and under which generation.
-    pub(super) fn sent_at(&self, seq: u64) -> Option<(Mono, LeaseGeneration)> {
-        self.sent
-            .iter()
-            .rev()
-            .find(|s| s.seq == seq)
-            .map(|s| (s.at, s.generation))
+    /// That heartbeat, if it was one of the newest.
+    pub(super) fn sent_at(&self, seq: u64) -> Option<Sent> {
+        self.sent.iter().rev().find(|sent| sent.seq == seq).copied()
     }
 
     /// Something came. False for what an earlier run sent and the network kept: it tells nothing of the present.

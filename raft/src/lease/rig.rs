@@ -46,10 +46,20 @@ pub(crate) struct Bench {
     pub(crate) offset: u64,
 }
 
+/// An entry of the log.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    Command(Command),
+    /// Raft's membership: members, and while it is joint those before.
+    Voters(BTreeSet<NodeId>, BTreeSet<NodeId>),
+}
+
 pub(crate) struct Rig {
     pub(crate) now: u64,
     pub(crate) nodes: BTreeMap<NodeId, Bench>,
-    pub(crate) log: Vec<Command>,
+    pub(crate) log: Vec<Entry>,
+    /// What all nodes began with.
+    base: ClusterState,
     /// The state after all that is committed.
     pub(crate) head: ClusterState,
     /// One-way: from, to.
@@ -102,11 +112,12 @@ impl Rig {
     }
 
     /// Nodes that have just started with `head` applied.
-    pub(crate) fn fresh(head: &ClusterState, rates: [u64; 3]) -> Self {
+    pub(crate) fn fresh<const N: usize>(head: &ClusterState, rates: [u64; N]) -> Self {
         let mut rig = Self {
             now: 1_000_000,
             nodes: BTreeMap::new(),
             log: Vec::new(),
+            base: head.clone(),
             head: head.clone(),
             cut: BTreeSet::new(),
             delay: BTreeMap::new(),
@@ -152,30 +163,41 @@ impl Rig {
 
     /// The state after entry `revision`.
     fn replay(&self, revision: u64) -> ClusterState {
-        let mut state = fixture::trio(1);
+        let mut state = self.base.clone();
         let base = state.revision.0;
-        for (command, index) in self.log.iter().zip(base + 1..=revision) {
-            state.apply(Revision(index), command);
+        for (entry, index) in self.log.iter().zip(base + 1..=revision) {
+            enter(entry, Revision(index), &mut state);
         }
         state
     }
 
     pub(crate) fn commit(&mut self, command: &Command) -> Reply {
-        self.log.push(command.clone());
+        self.log.push(Entry::Command(command.clone()));
         fixture::go(command, &mut self.head)
+    }
+
+    /// Commits a membership that is in the logs of `stored`; others have not got it.
+    pub(crate) fn commit_voters(&mut self, members: &[NodeId], outgoing: &[NodeId], stored: &[NodeId]) {
+        let index = Revision(self.head.revision.0 + 1);
+        for node in stored {
+            self.nodes.get_mut(node).unwrap().keeper.voters_in_log(index.0);
+        }
+        let entry = Entry::Voters(fixture::set(members), fixture::set(outgoing));
+        enter(&entry, index, &mut self.head);
+        self.log.push(entry);
     }
 
     /// `node` applies the next `count` entries of the log.
     pub(crate) fn apply(&mut self, node: NodeId, count: usize) {
-        let base = fixture::trio(1).revision.0;
+        let base = self.base.revision.0;
         let real = self.now;
         let bench = self.nodes.get_mut(&node).unwrap();
         for _ in 0..count {
             let next = bench.state.revision.0 + 1;
-            let Some(command) = self.log.get(usize::try_from(next - base - 1).unwrap()) else {
+            let Some(entry) = self.log.get(usize::try_from(next - base - 1).unwrap()) else {
                 return;
             };
-            bench.state.apply(Revision(next), command);
+            enter(entry, Revision(next), &mut bench.state);
             let now = bench.local(real);
             let actions = bench.keeper.applied(&bench.state, now);
             keep_resets(bench, &actions);
@@ -304,6 +326,7 @@ impl Rig {
             leader: Some(leader),
             committed,
             matched,
+            ..RaftView::default()
         };
         let real = self.now;
         let bench = self.nodes.get_mut(&leader).unwrap();
@@ -332,6 +355,16 @@ impl Rig {
     pub(crate) fn suspect(&mut self, node: NodeId) {
         let generation = self.head.nodes[&node].lease_generation;
         self.commit(&Command::Suspect { node, generation });
+    }
+}
+
+fn enter(entry: &Entry, index: Revision, state: &mut ClusterState) {
+    match entry {
+        Entry::Command(command) => drop(state.apply(index, command)),
+        Entry::Voters(members, outgoing) => {
+            state.set_voters(index, members.clone(), outgoing.clone());
+            state.advance(index);
+        }
     }
 }
 

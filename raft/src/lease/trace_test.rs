@@ -9,7 +9,7 @@ use crate::governor::Proposal;
 use crate::model::Command;
 use crate::model::fixture::{A, B, W};
 
-fn caught_only_with(fault: Fault, trace: fn() -> bool) {
+pub(super) fn caught_only_with(fault: Fault, trace: fn() -> bool) {
     for seed in 0..40 {
         VARIATION.set(seed);
         assert!(
@@ -38,7 +38,7 @@ fn promote(rig: &mut Rig, leader: NodeId) {
 }
 
 /// Runs for `ms`; whether anybody was stale at any step.
-fn stale_within(rig: &mut Rig, ms: u64) -> bool {
+pub(super) fn stale_within(rig: &mut Rig, ms: u64) -> bool {
     let end = rig.now + ms * 1000;
     while rig.now < end {
         if rig.stale().is_some() {
@@ -165,6 +165,7 @@ fn new_epoch_without_suspect() -> bool {
         suspect: A,
         suspicion: 1.into(),
         candidates,
+        voters: 1,
     });
     stale_within(&mut rig, 50)
 }

@@ -74,7 +74,8 @@ impl ClusterState {
                 suspect,
                 suspicion,
                 candidates,
-            } => self.new_epoch(*suspect, *suspicion, candidates),
+                voters,
+            } => self.new_epoch((*suspect, *suspicion), candidates, *voters),
             Command::Reopen {
                 items,
                 node,
@@ -94,6 +95,7 @@ impl ClusterState {
                 to,
                 to_incarnation,
             } => self.switchover(items, (*from, *from_incarnation), (*to, *to_incarnation)),
+            Command::Admin(command) => self.administer(index, command),
         }
     }
 
@@ -114,22 +116,12 @@ impl ClusterState {
         check_init(init)?;
         for (tpg, new) in (1..).zip(&init.nodes) {
             self.last_tpg = TpgId(tpg);
-            self.nodes.insert(
-                new.id,
-                Node {
-                    name: new.name.clone(),
-                    role: new.role,
-                    addresses: new.addresses.clone(),
-                    tpg: TpgId(tpg),
-                    lease_generation: LeaseGeneration(0),
-                    suspicion: None,
-                    incarnation: None,
-                },
-            );
+            self.nodes.insert(new.id, Node::new(new, TpgId(tpg)));
         }
         self.voters = VoterSet {
             id: index.0,
             members: self.nodes.keys().copied().collect(),
+            outgoing: BTreeSet::new(),
         };
         self.cluster = Some(ClusterIdentity {
             name: init.name.clone(),
@@ -149,7 +141,9 @@ impl ClusterState {
             thin: new.thin,
             confirmed_reads: new.confirmed_reads,
             replicas: new.replicas.clone(),
+            retiring: BTreeSet::new(),
             preferred: new.preferred,
+            handover: None,
             epoch: Epoch(0),
             primary: None,
             primary_incarnation: None,
@@ -365,7 +359,12 @@ fn check_init(init: &Init) -> Result<(), Refusal> {
 
 fn init_warnings(init: &Init) -> Vec<String> {
     let data = init.nodes.iter().filter(|n| n.role == Role::Data).count();
-    let text = match (init.nodes.len(), data) {
+    voter_warnings(init.nodes.len(), data)
+}
+
+/// What a cluster of so many voters, so many of them data nodes, cannot do.
+pub(super) fn voter_warnings(voters: usize, data: usize) -> Vec<String> {
+    let text = match (voters, data) {
         (1, _) => "one node alone: nothing is highly available until more nodes join",
         (2, 2) => {
             "two voters without a witness: if one is lost, nothing will fail over by itself; add a witness, or use \

@@ -23,6 +23,15 @@ impl Extent {
         self.epoch = self.epoch.next();
         self.primary = primary.map(|(node, _)| node);
         self.primary_incarnation = primary.map(|(_, run)| run);
+        self.handover = None;
+        self.moved();
+    }
+
+    /// The retiring replicas are replicas no more. [`Extent::may_retire`] must hold: then the set keeps a member, and its primary.
+    pub(super) fn drop_retiring(&mut self) {
+        let retiring = std::mem::take(&mut self.retiring);
+        self.replicas.retain(|node| !retiring.contains(node));
+        self.in_sync.retain(|node| !retiring.contains(node));
         self.moved();
     }
 
@@ -79,7 +88,7 @@ impl ClusterState {
     }
 
     /// Runs `change` over each item whose precondition holds; the items stand for themselves.
-    fn each(
+    pub(super) fn each(
         &mut self,
         items: &[ExtentStamp],
         change: impl Fn(&mut Extent) -> Result<(), Refusal>,
@@ -117,10 +126,14 @@ impl ClusterState {
     /// out), its in-sync set stays as it is, and the first member of that set to come back opens it.
     pub(super) fn new_epoch(
         &mut self,
-        suspect: NodeId,
-        suspicion: SuspicionId,
+        (suspect, suspicion): (NodeId, SuspicionId),
         candidates: &[Candidate],
+        voters: u64,
     ) -> Applied {
+        if voters != self.voters.id {
+            // L8: those who reported are perhaps no majority of the set that is in force now.
+            return Err(Refusal::VotersMoved);
+        }
         let stands = self.member_mut(suspect)?.suspicion == Some(suspicion);
         if !stands && !fault::on(Fault::NewEpochWithoutSuspicion) {
             return Err(Refusal::NoSuchSuspicion { node: suspect });

@@ -10,6 +10,7 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use super::access::AccessCommand;
+use super::admin::AdminCommand;
 use super::state::{ClusterId, NodeAddresses, Role};
 
 /// The state of an extent that a proposal starts from (E2). Anything else at apply refuses the item.
@@ -167,6 +168,8 @@ pub enum Command {
         suspicion: SuspicionId,
         /// Who may be promoted, best first. An extent takes the first that is in its in-sync set and not suspect.
         candidates: Vec<Candidate>,
+        /// [`super::VoterSet::id`] of the set of which a majority reported; another one at apply refuses it (L8).
+        voters: u64,
     },
     /// The suspect is back (L4).
     ClearSuspect {
@@ -223,4 +226,6 @@ pub enum Command {
         /// Its run.
         to_incarnation: Incarnation,
     },
+    /// What people ask for: settings, members, placement.
+    Admin(AdminCommand),
 }

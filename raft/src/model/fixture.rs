@@ -154,6 +154,7 @@ pub(crate) fn new_epoch(suspect: NodeId, suspicion: SuspicionId, candidates: &[(
                 incarnation: run(*incarnation),
             })
             .collect(),
+        voters: 1,
     }
 }
 

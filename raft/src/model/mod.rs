@@ -5,13 +5,17 @@
 //! the disk format, and whatever is added later carries `#[serde(default)]`.
 
 mod access;
+mod admin;
 mod apply;
 mod apply_access;
 mod apply_sets;
 mod command;
+mod members;
 mod name;
+mod placement;
 mod reply;
 mod sealed;
+mod settings;
 mod state;
 mod view;
 
@@ -21,13 +25,17 @@ pub use access::{
     Access, AccessCommand, CHAP_NAME_MAX, Chap, ChapMutual, ChapScope, Grant, GroupChange, GroupLun,
     InitiatorGroup, NewGroup, TargetAccess, TargetChange,
 };
+pub use admin::AdminCommand;
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
+pub use members::{Join, Token, Used};
 pub use name::{NAME_MAX, check_name};
+pub use placement::ExtentChange;
 pub use reply::{ItemOutcome, ItemResult, Refusal, Reply};
 pub use sealed::{ClusterKey, KeyId, SealedSecret};
+pub use settings::{LongerLease, SettingKey, Settings, Spec, Unit};
 pub use state::{
-    ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT, Settings,
-    Target, VoterSet,
+    ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT, Target,
+    VoterSet,
 };
 pub use view::{LuView, Share};
 

@@ -23,6 +23,11 @@ pub enum Reply {
         /// The node's new lease generation.
         generation: LeaseGeneration,
     },
+    /// The node is a member under that id, by this command or the same one before.
+    Joined {
+        /// Its id.
+        node: NodeId,
+    },
     /// A command over many extents; each item stands for itself.
     Items {
         /// In the order of the command; for a new epoch, one for each extent of the suspect.
@@ -232,4 +237,7 @@ pub enum Refusal {
         /// Who.
         node: NodeId,
     },
+    /// The voters have changed since those who reported were counted (L8).
+    #[error("the voters have changed since")]
+    VotersMoved,
 }

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use holdfast_alua::SecondaryAccess;
 use holdfast_types::{
-    BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LEASE_TIME, LeaseGeneration, Lun,
-    NodeId, Revision, SuspicionId, TpgId,
+    BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LeaseGeneration, Lun, NodeId,
+    Revision, SuspicionId, TpgId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::access::Access;
+use super::members::Token;
+use super::settings::Settings;
 
 /// Format of a stored [`ClusterState`]. A reader refuses a newer one.
 pub const STATE_FORMAT: u32 = 1;
@@ -70,27 +71,6 @@ pub struct ClusterIdentity {
     pub id: ClusterId,
 }
 
-/// What can be set for the whole cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// The lease time L in milliseconds (L2). No command changes it yet: a change must wait out the promises given under the old value.
-    pub lease_ms: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let lease_ms = u32::try_from(LEASE_TIME.as_millis()).expect("the constant is below a minute");
-        Self { lease_ms }
-    }
-}
-
-impl Settings {
-    /// The lease time L (L2).
-    pub const fn lease_time(&self) -> Duration {
-        Duration::from_millis(self.lease_ms as u64)
-    }
-}
-
 /// What a node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -139,6 +119,12 @@ pub struct Node {
     /// The run that the node told of last.
     #[serde(default)]
     pub incarnation: Option<Incarnation>,
+    /// Its extents move away, and none comes back to it.
+    #[serde(default)]
+    pub draining: bool,
+    /// It is on its way out of the cluster; nothing new is given to it.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 impl Node {
@@ -165,9 +151,15 @@ pub struct Extent {
     pub confirmed_reads: bool,
     /// The data nodes that keep a replica, in sync or not.
     pub replicas: BTreeSet<NodeId>,
+    /// Those of them that go once the others are in sync.
+    #[serde(default)]
+    pub retiring: BTreeSet<NodeId>,
     /// The replica that is primary when all is well.
     #[serde(default)]
     pub preferred: Option<NodeId>,
+    /// Whom the primary was asked to hand over to; over with its reign.
+    #[serde(default)]
+    pub handover: Option<NodeId>,
     /// The present reign (I2). 0 until the extent had its first primary.
     pub epoch: Epoch,
     /// Who reigns; `None` where nobody may serve until an in-sync member opens the extent.
@@ -200,20 +192,16 @@ pub struct Target {
     pub lun_changes: u64,
 }
 
-/// Who votes. Lease and reports need a majority of the newest set (L8).
+/// Who votes. Lease and reports need a majority of the newest set, and of both sets while it is joint (L8).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoterSet {
     /// Log index of the entry that made it.
     pub id: u64,
     /// Its members.
     pub members: BTreeSet<NodeId>,
-}
-
-impl VoterSet {
-    /// How many members are a majority; 1 for an empty set, so that nothing is ever decided by nobody.
-    pub fn majority(&self) -> usize {
-        self.members.len() / 2 + 1
-    }
+    /// While it is being changed: the members before. Empty otherwise.
+    #[serde(default)]
+    pub outgoing: BTreeSet<NodeId>,
 }
 
 /// The committed cluster state: what every node holds after it applied the same entries.
@@ -246,6 +234,12 @@ pub struct ClusterState {
     /// The target port group id given last.
     #[serde(default)]
     pub last_tpg: TpgId,
+    /// The newest node id that was given to a node that is gone.
+    #[serde(default)]
+    pub last_node: NodeId,
+    /// Tokens that let nodes in, used ones included.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
 }
 
 impl Default for ClusterState {
@@ -261,6 +255,8 @@ impl Default for ClusterState {
             targets: BTreeMap::new(),
             access: Access::default(),
             last_tpg: TpgId(0),
+            last_node: NodeId(0),
+            tokens: Vec::new(),
         }
     }
 }

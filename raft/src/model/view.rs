@@ -74,6 +74,7 @@ impl Command {
                 | Self::Shrink { .. }
                 | Self::Grow { .. }
                 | Self::Switchover { .. }
+                | Self::Admin(_)
         )
     }
 }

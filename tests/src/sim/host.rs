@@ -655,6 +655,7 @@ impl World {
                 .into_iter()
                 .map(|(node, matched)| (node_id(node), matched))
                 .collect::<BTreeMap<_, _>>(),
+            ..RaftView::default()
         };
         process.keeper.raft_hint(process.raft.kept.term, raft.leader);
         let view = process.keeper.view(now);
@@ -677,6 +678,8 @@ impl World {
                     self.say(|| format!("n{node} hands leadership to {to}"));
                     self.raft(node, |raft, _, _, out| raft.transfer(place(to), out))?;
                 }
+                // The membership of the simulated Raft is not changed.
+                Proposal::Members(_) => {}
             }
         }
         let again = if self.plan.brisk { MS / 10 } else { 25 * MS };

@@ -1,0 +1,105 @@
+//! Commands that people give, or that finish what they gave: settings, members, placement.
+
+use std::collections::BTreeSet;
+
+use holdfast_types::{ExtentId, NodeId, Revision};
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, ExtentStamp};
+use super::members::{Join, Token};
+use super::placement::ExtentChange;
+use super::reply::{Refusal, Reply};
+use super::settings::SettingKey;
+use super::state::ClusterState;
+
+/// See the module. Each is harmless when it comes twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminCommand {
+    /// Changes a setting of the cluster.
+    SetSetting {
+        /// Which.
+        key: SettingKey,
+        /// Its new value, in the key's unit.
+        value: u64,
+    },
+    /// L2: every voter has applied the change of the lease time made at `since`.
+    LeaseSettled {
+        /// [`super::LongerLease::since`].
+        since: Revision,
+    },
+    /// Begins or ends draining a node.
+    SetDraining {
+        /// Who.
+        node: NodeId,
+        /// Whether its extents are to move away.
+        draining: bool,
+    },
+    /// Changes an extent in place.
+    SetExtent {
+        /// Which.
+        extent: ExtentId,
+        /// What about it.
+        change: ExtentChange,
+    },
+    /// Asks primaries for a planned switchover, or not to make it any more.
+    RequestSwitchover {
+        /// Which extents.
+        extents: Vec<ExtentId>,
+        /// The next primary; `None` withdraws the request.
+        to: Option<NodeId>,
+    },
+    /// Names the replicas that an extent is to have.
+    SetReplicas {
+        /// Which extent.
+        extent: ExtentId,
+        /// On which data nodes.
+        replicas: BTreeSet<NodeId>,
+    },
+    /// Replicas that were to go may go: the others are in sync.
+    Retire {
+        /// From where.
+        items: Vec<ExtentStamp>,
+    },
+    /// Makes a token that lets one node in.
+    AddToken(Token),
+    /// A new node comes in with a token.
+    Join(Box<Join>),
+    /// Begins a node's leave.
+    Leave {
+        /// Who.
+        node: NodeId,
+        /// Its replicas are given up where others are in sync.
+        drop_replicas: bool,
+    },
+    /// Ends a node's leave: it votes no more and holds nothing.
+    ForgetNode {
+        /// Who.
+        node: NodeId,
+    },
+}
+
+impl From<AdminCommand> for Command {
+    fn from(command: AdminCommand) -> Self {
+        Self::Admin(command)
+    }
+}
+
+impl ClusterState {
+    pub(super) fn administer(&mut self, index: Revision, command: &AdminCommand) -> Result<Reply, Refusal> {
+        use AdminCommand as Admin;
+        match command {
+            Admin::SetSetting { key, value } => self.set_setting(index, *key, *value),
+            Admin::LeaseSettled { since } => self.settle_lease(*since),
+            Admin::SetDraining { node, draining } => self.set_draining(*node, *draining),
+            Admin::SetExtent { extent, change } => self.set_extent(*extent, change),
+            Admin::RequestSwitchover { extents, to } => self.request_switchover(extents, *to),
+            Admin::SetReplicas { extent, replicas } => self.set_replicas(*extent, replicas),
+            Admin::Retire { items } => self.retire(items),
+            Admin::AddToken(token) => self.add_token(token),
+            Admin::Join(join) => self.join(join),
+            Admin::Leave { node, drop_replicas } => self.leave(*node, *drop_replicas),
+            Admin::ForgetNode { node } => self.forget_node(*node),
+        }
+    }
+}

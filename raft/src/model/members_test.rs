@@ -1,0 +1,161 @@
+use holdfast_types::Incarnation;
+
+use super::super::fixture::{self, A, B, C, W, extent, go, must, set};
+use super::super::{AdminCommand, Command};
+use super::*;
+
+fn token(id: &str) -> Token {
+    Token {
+        id: id.into(),
+        key: "a".repeat(64),
+        expires: 0,
+        used: None,
+    }
+}
+
+fn join(token: &str, nonce: &str, name: &str, replaces: Option<NodeId>) -> Command {
+    let port = 40 + u64::from(name.as_bytes()[0]);
+    let join = Join {
+        token: token.into(),
+        nonce: nonce.into(),
+        node: fixture::new_node(NodeId(port), name, Role::Data),
+        replaces,
+    };
+    AdminCommand::Join(Box::new(join)).into()
+}
+
+fn why(reply: &Reply) -> String {
+    reply.refusal().map(ToString::to_string).unwrap_or_default()
+}
+
+fn leave(node: NodeId, drop_replicas: bool) -> Command {
+    AdminCommand::Leave { node, drop_replicas }.into()
+}
+
+#[test]
+fn l8_a_token_lets_one_node_in_once_and_the_same_node_again() {
+    let mut state = fixture::trio(1);
+    must(&AdminCommand::AddToken(token("t")).into(), &mut state);
+    assert_eq!(
+        must(&join("t", "n1", "c", None), &mut state),
+        Reply::Joined { node: C }
+    );
+    let after = (state.nodes.clone(), state.last_tpg);
+    assert_eq!(
+        must(&join("t", "n1", "c", None), &mut state),
+        Reply::Joined { node: C },
+        "its answer was lost"
+    );
+    assert!(why(&go(&join("t", "n2", "d", None), &mut state)).contains("used before"));
+    assert!(why(&go(&join("x", "n2", "d", None), &mut state)).contains("not known"));
+    assert_eq!(
+        (state.nodes.clone(), state.last_tpg),
+        after,
+        "nothing else changed"
+    );
+    assert!(!state.voters.contains(C), "its vote is Raft's to give");
+}
+
+#[test]
+fn l8_ids_are_never_given_twice() {
+    let mut state = fixture::trio(0);
+    for (number, name) in [(4, "c"), (5, "d"), (6, "e")] {
+        must(&AdminCommand::AddToken(token(name)).into(), &mut state);
+        must(&join(name, "n", name, None), &mut state);
+        let node = NodeId(number);
+        assert_eq!(state.node_named(name), Some(node));
+        must(&leave(node, false), &mut state);
+        must(&AdminCommand::ForgetNode { node }.into(), &mut state);
+        must(&AdminCommand::ForgetNode { node }.into(), &mut state);
+        assert!(state.node(node).is_none());
+    }
+}
+
+#[test]
+fn i12_a_node_that_does_not_fit_is_not_let_in() {
+    let mut state = fixture::trio(1);
+    must(&AdminCommand::AddToken(token("t")).into(), &mut state);
+    let before = state.nodes.clone();
+    for (name, word) in [("a", "exists"), ("C", "no name"), ("", "")] {
+        let command = if name.is_empty() {
+            let node = NewNode {
+                addresses: fixture::addresses(B),
+                ..fixture::new_node(C, "c", Role::Data)
+            };
+            let (token, nonce) = ("t".into(), "n".into());
+            AdminCommand::Join(Box::new(Join {
+                token,
+                nonce,
+                node,
+                replaces: None,
+            }))
+            .into()
+        } else {
+            join("t", "n", name, None)
+        };
+        let why = why(&go(&command, &mut state));
+        assert!(!why.is_empty() && why.contains(word), "{name}: {why}");
+    }
+    assert!(why(&go(&join("t", "n", "c", Some(W)), &mut state)).contains("another role"));
+    assert_eq!(state.nodes, before);
+    assert_eq!(state.tokens[0].used, None, "the token still lets one in");
+}
+
+#[test]
+fn a_replacement_gets_the_replicas_and_the_preference() {
+    let mut state = fixture::led_by_a(1);
+    must(&AdminCommand::AddToken(token("t")).into(), &mut state);
+    must(&join("t", "n", "c", Some(A)), &mut state);
+    let now = extent(&state, 1);
+    assert_eq!(
+        (now.replicas.clone(), now.retiring.clone()),
+        (set(&[A, B, C]), set(&[A]))
+    );
+    assert_eq!((now.in_sync.clone(), now.preferred), (set(&[A, B]), Some(C)));
+    assert!(state.nodes[&A].leaving && !state.may_take(A));
+    let again = go(&AdminCommand::ForgetNode { node: A }.into(), &mut state);
+    assert!(again.refusal().is_some(), "it votes and serves");
+}
+
+#[test]
+fn a_node_leaves_only_without_replicas_or_where_others_are_in_sync() {
+    let mut state = fixture::led_by_a(1);
+    assert!(why(&go(&leave(B, false), &mut state)).contains("'e1'"));
+    must(&fixture::shrink(&state, A, B), &mut state);
+    assert!(why(&go(&leave(A, true), &mut state)).contains("only replica"));
+    let reply = must(&leave(B, true), &mut state);
+    assert!(matches!(reply, Reply::Done { warnings } if warnings[0].contains("two voters")));
+    assert!(extent(&state, 1).may_retire());
+    must(&leave(W, false), &mut state);
+    assert!(why(&go(&leave(A, true), &mut state)).contains("last one"));
+}
+
+#[test]
+fn draining_says_what_has_to_stay() {
+    let mut state = fixture::led_by_a(1);
+    let drain = Command::from(AdminCommand::SetDraining {
+        node: A,
+        draining: true,
+    });
+    assert_eq!(must(&drain, &mut state), Reply::DONE);
+    must(&fixture::shrink(&state, A, B), &mut state);
+    let reply = must(&drain, &mut state);
+    assert!(matches!(reply, Reply::Done { warnings } if warnings[0].contains("e1")));
+}
+
+#[test]
+fn l8_voters_follow_rafts_membership_and_majorities_are_of_both_sets() {
+    let mut state = fixture::trio(0);
+    state.set_voters(Revision(50), set(&[A, C, W]), set(&[A, B, W]));
+    let voters = &state.voters;
+    assert!(voters.is_joint() && voters.contains(B) && voters.id == 50);
+    assert!(!voters.is_majority(|node| node == C || node == W));
+    assert!(!voters.is_majority(|node| node == B || node == A));
+    assert!(voters.is_majority(|node| node == A || node == W));
+    let nobody = VoterSet::default();
+    assert!(!nobody.is_majority(|_| true));
+    let mut young = ClusterState::default();
+    young.set_voters(Revision(1), set(&[A]), set(&[]));
+    assert_eq!(young.voters, VoterSet::default(), "before init there is nothing");
+    let _ = Incarnation(0);
+}

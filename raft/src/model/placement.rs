@@ -1,0 +1,163 @@
+//! Where an extent's replicas are and which of them serves, as people ask for it: preferred node, planned switchover, replica sets.
+
+use std::collections::BTreeSet;
+
+use holdfast_types::{ExtentId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::SecondaryAccess;
+use super::command::ExtentStamp;
+use super::name::check_name;
+use super::reply::{Refusal, Reply};
+use super::state::{ClusterState, Extent, Role};
+
+type Applied = Result<Reply, Refusal>;
+
+/// A change of an extent that moves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExtentChange {
+    /// Another name.
+    Name(String),
+    /// Which replica is primary when all is well; `None` for whichever.
+    Preferred(Option<NodeId>),
+    /// How nodes other than the primary show the unit.
+    Secondary(SecondaryAccess),
+}
+
+impl Extent {
+    /// Whether `node` has a replica that is to stay.
+    pub fn stays_on(&self, node: NodeId) -> bool {
+        self.replicas.contains(&node) && !self.retiring.contains(&node)
+    }
+
+    /// Whether the retiring replicas may go now: nobody needs them any more. Either every replica that stays is in sync, or the retiring
+    /// ones are not. The primary is never one of them; it hands over first.
+    pub fn may_retire(&self) -> bool {
+        let mut stay = self.replicas.difference(&self.retiring);
+        let full = stay.all(|node| self.in_sync.contains(node));
+        let idle = self.in_sync.is_disjoint(&self.retiring);
+        !self.retiring.is_empty()
+            && (full || idle)
+            && !self.in_sync.is_subset(&self.retiring)
+            && self
+                .primary
+                .is_none_or(|primary| !self.retiring.contains(&primary))
+    }
+}
+
+impl ClusterState {
+    fn extent_mut(&mut self, extent: ExtentId) -> Result<&mut Extent, Refusal> {
+        self.extents
+            .get_mut(&extent)
+            .ok_or(Refusal::NoSuchExtent { extent })
+    }
+
+    pub(super) fn set_extent(&mut self, id: ExtentId, change: &ExtentChange) -> Applied {
+        match change {
+            ExtentChange::Name(name) => {
+                check_name(name)?;
+                if self.extent_named(name).is_some_and(|other| other != id) {
+                    return Err(Refusal::Exists {
+                        what: format!("extent '{name}'"),
+                    });
+                }
+                self.extent_mut(id)?.name.clone_from(name);
+            }
+            ExtentChange::Preferred(preferred) => {
+                let extent = self.extent_mut(id)?;
+                if let Some(node) = *preferred
+                    && !extent.stays_on(node)
+                {
+                    return Err(Refusal::NotReplica { node });
+                }
+                extent.preferred = *preferred;
+            }
+            ExtentChange::Secondary(secondary) => self.extent_mut(id)?.secondary = *secondary,
+        }
+        Ok(Reply::DONE)
+    }
+
+    /// Asks the primary to hand the extent to `to`, or with `None` not to any more. It is carried out by the primary's node, whichever
+    /// node was asked, and over with the next reign.
+    pub(super) fn request_switchover(&mut self, extents: &[ExtentId], to: Option<NodeId>) -> Applied {
+        if let Some(node) = to {
+            let member = self.node(node).ok_or(Refusal::NoSuchNode { node })?;
+            if member.is_suspect() {
+                return Err(Refusal::Suspect { node });
+            }
+            for id in extents {
+                let extent = self
+                    .extents
+                    .get(id)
+                    .ok_or(Refusal::NoSuchExtent { extent: *id })?;
+                if !extent.in_sync.contains(&node) {
+                    return Err(Refusal::Invalid(format!(
+                        "extent {} cannot move: its replica there is not in sync",
+                        extent.name
+                    )));
+                }
+            }
+        }
+        for id in extents {
+            if let Ok(extent) = self.extent_mut(*id) {
+                extent.handover = to.filter(|to| extent.primary != Some(*to));
+            }
+        }
+        Ok(Reply::DONE)
+    }
+
+    /// The replicas that are to be: new ones are resynchronized first, and only then others go.
+    pub(super) fn set_replicas(&mut self, id: ExtentId, wanted: &BTreeSet<NodeId>) -> Applied {
+        for &node in wanted {
+            let member = self.node(node).ok_or(Refusal::NoSuchNode { node })?;
+            if member.role != Role::Data {
+                return Err(Refusal::Invalid(format!(
+                    "node '{}' is a witness: it holds no data",
+                    member.name
+                )));
+            }
+            if member.leaving {
+                return Err(Refusal::Invalid(format!(
+                    "node '{}' is leaving the cluster",
+                    member.name
+                )));
+            }
+        }
+        if wanted.is_empty() {
+            return Err(Refusal::Invalid("an extent needs at least one replica".into()));
+        }
+        let extent = self.extent_mut(id)?;
+        let retiring: BTreeSet<NodeId> = extent.replicas.difference(wanted).copied().collect();
+        extent.replicas.extend(wanted);
+        extent.preferred = extent.preferred.filter(|node| wanted.contains(node));
+        extent.retiring = retiring;
+        let extent = &self.extents[&id];
+        let out_of_reach = extent.in_sync.iter().all(|node| self.is_suspect(*node));
+        let warnings = if out_of_reach {
+            vec![format!(
+                "no replica of extent {} is up: the new ones wait for one",
+                extent.name
+            )]
+        } else {
+            Vec::new()
+        };
+        Ok(Reply::Done { warnings })
+    }
+
+    /// Replicas that were to go, go: each item for itself, if nobody needs them when this is applied.
+    pub(super) fn retire(&mut self, items: &[ExtentStamp]) -> Applied {
+        let items = self.each(items, |extent| {
+            if !extent.may_retire() {
+                return Err(Refusal::Invalid("its other replicas are not in sync yet".into()));
+            }
+            extent.drop_retiring();
+            Ok(())
+        });
+        Ok(Reply::Items { items })
+    }
+}
+
+#[cfg(test)]
+#[path = "placement_test.rs"]
+mod tests;

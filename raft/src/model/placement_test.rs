@@ -1,0 +1,140 @@
+use super::super::fixture::{self, A, B, W, extent, extent_id, go, led_by_a, must, set, stamp};
+use super::super::{AdminCommand, Command};
+use super::*;
+
+fn replicas(nodes: &[NodeId]) -> Command {
+    AdminCommand::SetReplicas {
+        extent: extent_id(1),
+        replicas: set(nodes),
+    }
+    .into()
+}
+
+fn retire(state: &ClusterState) -> Command {
+    AdminCommand::Retire {
+        items: vec![stamp(state, 1)],
+    }
+    .into()
+}
+
+fn change(change: ExtentChange) -> Command {
+    let extent = extent_id(1);
+    AdminCommand::SetExtent { extent, change }.into()
+}
+
+/// a, b, w and a third data node, c, without replicas.
+fn with_c() -> ClusterState {
+    let mut state = ClusterState::default();
+    let data =
+        [(A, "a"), (B, "b"), (fixture::C, "c")].map(|(id, name)| fixture::new_node(id, name, Role::Data));
+    let mut nodes = data.to_vec();
+    nodes.push(fixture::new_node(W, "w", Role::Witness));
+    must(&fixture::init(nodes), &mut state);
+    must(&fixture::new_extent(1, &[A, B]), &mut state);
+    fixture::reopen(&mut state, A, 10);
+    state
+}
+
+#[test]
+fn i5_i6_a_replica_goes_only_when_those_that_stay_are_in_sync() {
+    let c = fixture::C;
+    let mut state = with_c();
+    must(&replicas(&[A, c]), &mut state);
+    assert_eq!(
+        (&extent(&state, 1).replicas, &extent(&state, 1).retiring),
+        (&set(&[A, B, c]), &set(&[B]))
+    );
+    assert!(
+        !fixture::refusals(&go(&retire(&state), &mut state)).is_empty(),
+        "c is not in sync"
+    );
+    must(&fixture::grow(&state, A, c), &mut state);
+    let old = retire(&state);
+    must(&old, &mut state);
+    let now = extent(&state, 1);
+    assert_eq!(
+        (&now.replicas, &now.in_sync, &now.retiring),
+        (&set(&[A, c]), &set(&[A, c]), &set(&[]))
+    );
+    assert!(!fixture::refusals(&go(&old, &mut state)).is_empty(), "once");
+}
+
+#[test]
+fn the_primary_never_retires_before_it_has_handed_over() {
+    let c = fixture::C;
+    let mut state = with_c();
+    must(&replicas(&[B, c]), &mut state);
+    must(&fixture::grow(&state, A, c), &mut state);
+    assert!(!extent(&state, 1).may_retire());
+    must(&fixture::switchover(&state, (A, 10), (c, 40)), &mut state);
+    must(&retire(&state), &mut state);
+    assert_eq!(extent(&state, 1).in_sync, set(&[B, c]));
+}
+
+#[test]
+fn a_lost_replica_goes_at_once_and_the_only_one_in_sync_never() {
+    let c = fixture::C;
+    let mut state = with_c();
+    must(&fixture::shrink(&state, A, B), &mut state);
+    must(&replicas(&[A, c]), &mut state);
+    must(&retire(&state), &mut state);
+    assert_eq!(extent(&state, 1).replicas, set(&[A, c]));
+    must(&replicas(&[c]), &mut state);
+    assert!(!extent(&state, 1).may_retire(), "a is the only one");
+    // Taken back before it took effect.
+    must(&replicas(&[A, c]), &mut state);
+    assert_eq!(extent(&state, 1).retiring, set(&[]));
+}
+
+#[test]
+fn i12_replicas_are_on_data_nodes_that_stay() {
+    let mut state = with_c();
+    let before = extent(&state, 1).clone();
+    for wrong in [&[W][..], &[], &[NodeId(77)]] {
+        assert!(go(&replicas(wrong), &mut state).refusal().is_some(), "{wrong:?}");
+    }
+    assert_eq!(extent(&state, 1), &before);
+}
+
+#[test]
+fn names_and_preferences_are_checked() {
+    let mut state = led_by_a(2);
+    must(&change(ExtentChange::Name("vm".into())), &mut state);
+    must(&change(ExtentChange::Name("vm".into())), &mut state);
+    for wrong in ["e2", "No", ""] {
+        assert!(
+            go(&change(ExtentChange::Name(wrong.into())), &mut state)
+                .refusal()
+                .is_some(),
+            "{wrong}"
+        );
+    }
+    assert!(
+        go(&change(ExtentChange::Preferred(Some(W))), &mut state)
+            .refusal()
+            .is_some()
+    );
+    must(&change(ExtentChange::Preferred(None)), &mut state);
+    assert_eq!(extent(&state, 1).preferred, None);
+}
+
+#[test]
+fn e6_a_switchover_is_asked_for_only_where_it_can_be() {
+    let ask = |to| {
+        Command::from(AdminCommand::RequestSwitchover {
+            extents: vec![extent_id(1)],
+            to,
+        })
+    };
+    let mut state = led_by_a(1);
+    must(&ask(Some(B)), &mut state);
+    assert_eq!(extent(&state, 1).handover, Some(B));
+    must(&ask(None), &mut state);
+    assert_eq!(extent(&state, 1).handover, None);
+    must(&fixture::shrink(&state, A, B), &mut state);
+    assert!(
+        go(&ask(Some(B)), &mut state).refusal().is_some(),
+        "b is not in sync"
+    );
+    assert!(go(&ask(Some(NodeId(77))), &mut state).refusal().is_some());
+}
