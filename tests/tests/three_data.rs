@@ -118,7 +118,9 @@ async fn three_data_nodes_keep_two_and_three_replicas_through_the_loss_of_each()
     for (number, node) in (100..).zip(&nodes) {
         let luns = if number == 100 { 0..1 } else { 0..2 };
         for lun in luns {
-            let session = Session::connect(&dial(node, lun, number + lun * 10)?).await?;
+            // A node that has just come back opens its portal a moment after it says that it is in sync.
+            let session: MultiPath<Session> =
+                MultiPath::connect(vec![dial(node, lun, number + lun * 10)?], Patience::default()).await?;
             let written = (1..=fill).filter(|index| u16::from(index % 2 == 0) == lun);
             for index in written {
                 let found = session.read(Lba(8 * u64::from(index)), 8).await?;

@@ -1,7 +1,7 @@
 //! Whole clusters in one thread, under one seed and a virtual clock.
 //!
 //! What runs is the product's own sans-IO code: the cluster state and its commands, lease keepers, governors, and an [`ExtentCore`] for
-//! every extent on every data node. Around it stand a model of Raft ([`raft`], judged by [`agreed`]), a network, disks, and initiators
+//! every extent on every data node. Around it stand a model of Raft (`raft`, judged by `agreed`), a network, disks, and initiators
 //! with several paths. A run has two phases: trouble, in which nothing acknowledged may be lost, no read be stale and no rule be seen
 //! broken; then peace, in which everything must become in sync and serve.
 //!
