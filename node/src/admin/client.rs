@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
-    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest, StatusRequest,
-    SwitchoverRequest,
+    AccessRequest as AccessMessage, AdoptRequest, ClearReservationsRequest, CloseSessionRequest,
+    CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest,
+    MapLunRequest, StatusRequest, SwitchoverRequest,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
@@ -126,6 +126,19 @@ impl AdminClient {
     /// Maps an extent as a LUN of a target.
     pub(crate) async fn map_lun(&mut self, request: MapLunRequest) -> anyhow::Result<Done> {
         Ok(self.rpc.map_lun(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Takes every registration and reservation of a LUN away.
+    pub(crate) async fn clear_reservations(
+        &mut self,
+        request: ClearReservationsRequest,
+    ) -> anyhow::Result<Done> {
+        Ok(self
+            .rpc
+            .clear_reservations(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
     }
 
     /// Changes who may use what.

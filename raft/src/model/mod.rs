@@ -8,6 +8,7 @@ mod access;
 mod apply;
 mod apply_access;
 mod apply_sets;
+mod apply_unit;
 mod command;
 mod name;
 mod reply;
@@ -21,6 +22,7 @@ pub use access::{
     Access, AccessCommand, CHAP_NAME_MAX, Chap, ChapMutual, ChapScope, Grant, GroupChange, GroupLun,
     InitiatorGroup, NewGroup, TargetAccess, TargetChange,
 };
+pub use apply_unit::{AnsweredCall, AnsweredCalls, UnitCall};
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
 pub use name::{NAME_MAX, check_name};
 pub use reply::{ItemOutcome, ItemResult, Refusal, Reply};

@@ -14,6 +14,7 @@
 //! | `repair` | blocks that are bad here, out of an in-sync replica |
 //! | `report` | notes and status |
 //! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
+//! | `unit` | reservations and resets of the unit, judged where commands take effect |
 
 pub mod api;
 mod fetch;
@@ -32,6 +33,7 @@ mod report;
 mod resync;
 mod role;
 mod stuck;
+mod unit;
 
 #[cfg(test)]
 mod core_test;

@@ -257,6 +257,7 @@ fn first_view(ids: &[NodeId]) -> View {
         replicas: ids.to_vec(),
         blocks: BLOCKS,
         block_size: BlockSize::B512,
+        unit: Default::default(),
         nodes: ids.iter().map(state).collect(),
         policy: Policy {
             stuck_after: Duration::from_millis(800),
