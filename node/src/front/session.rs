@@ -20,7 +20,7 @@ use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
 use super::shares::{Turn, cost};
 use super::state::{FrontState, Map};
-use super::tasks::{Stage, Tasks};
+use super::tasks::{Copying, Stage, Tasks, Then};
 use super::tmf::{CONFIRMED_WITHIN, Tmfs};
 use crate::status::SessionStatus;
 
@@ -68,7 +68,7 @@ pub(super) struct Session {
     pub(super) id: ConnectionId,
     pub(super) iscsi: Connection,
     /// The lease generation that the connection belongs to (L7).
-    generation: LeaseGeneration,
+    pub(super) generation: LeaseGeneration,
     port: TpgId,
     /// The two ends, for people.
     ends: (String, String),
@@ -124,7 +124,7 @@ impl Session {
             match event {
                 Event::Login(login) => self.log_in(&login, now),
                 Event::Command(command) => self.arrive(command, now)?,
-                Event::DataOut { task, data } => self.data_out(task, data, now),
+                Event::DataOut { task, data } => self.data_out(task, data, now)?,
                 Event::DataLost { task } => drop(self.tasks.take(task)),
                 Event::TaskManagement(request) => self.task_management(request, now),
                 Event::LoggedOut(_) => self.abort_all(),
@@ -385,34 +385,59 @@ impl Session {
                 }
             }
             Step::Storage(storage) => {
-                let op = self.id.op(self.next_op);
-                self.next_op = self.next_op.wrapping_add(1);
-                self.tasks.put(
-                    task,
-                    Stage::Storage {
-                        op,
-                        extent,
-                        finish: storage.finish,
-                        cost,
-                    },
-                );
                 let request = Request {
                     name,
                     received,
                     generation: self.generation,
                     op: storage.op,
                 };
-                if let Some(outcome) = self.front.backend.submit(extent, op, request) {
-                    return self.completed(op, outcome, now);
-                }
+                return self.submit(task, extent, Then::Finish(storage.finish), cost, request, now);
+            }
+            Step::Copy(job) => {
+                let copying = Copying {
+                    job,
+                    unit: extent,
+                    lun,
+                    name,
+                    received,
+                    parts: 0,
+                };
+                return self.begin_copy(task, Box::new(copying), now);
             }
             Step::Hold => return self.held_too_long(task, now),
         }
         Ok(())
     }
 
+    /// Gives storage an operation of a task.
+    pub(super) fn submit(
+        &mut self,
+        task: TaskId,
+        extent: ExtentId,
+        then: Then,
+        cost: u64,
+        request: Request,
+        now: Mono,
+    ) -> Result<(), MustReset> {
+        let op = self.id.op(self.next_op);
+        self.next_op = self.next_op.wrapping_add(1);
+        self.tasks.put(
+            task,
+            Stage::Storage {
+                op,
+                extent,
+                then,
+                cost,
+            },
+        );
+        match self.front.backend.submit(extent, op, request) {
+            Some(outcome) => self.completed(op, outcome, now),
+            None => Ok(()),
+        }
+    }
+
     /// All data of a write is there.
-    fn data_out(&mut self, task: TaskId, data: bytes::Bytes, now: Mono) {
+    fn data_out(&mut self, task: TaskId, data: bytes::Bytes, now: Mono) -> Result<(), MustReset> {
         let Some(Stage::AwaitingData {
             lun,
             extent,
@@ -423,19 +448,21 @@ impl Session {
             cost,
         }) = self.tasks.take(task)
         else {
-            return;
+            return Ok(());
         };
         let Some(login) = self.logged_in.as_ref().map(|session| session.login.clone()) else {
-            return;
+            return Ok(());
         };
-        let Some(map) = map_of(&login) else { return };
+        let Some(map) = map_of(&login) else {
+            return Ok(());
+        };
         let state = Arc::clone(&self.front.state.borrow());
         let registry = Arc::clone(&self.front.registry);
         let view = state.view(map, lun, self.port, |extent| registry.resets(extent));
         let Some(view) = view.filter(|view| view.extent == extent && view.counters.resets == resets) else {
             // The unit was reset or taken away meanwhile: the task went with it.
             self.iscsi.abort(task);
-            return;
+            return Ok(());
         };
         let step = pending.with_data(&view, data);
         let context = Context {
@@ -446,11 +473,10 @@ impl Session {
             received,
             cost,
         };
-        // Only a hold can fail, and data is taken only after it.
-        let _ = self.next(task, step, context, now);
+        self.next(task, step, context, now)
     }
 
-    fn respond(&mut self, task: TaskId, response: Response) {
+    pub(super) fn respond(&mut self, task: TaskId, response: Response) {
         let status = ScsiStatus(response.status.code());
         let sense = response
             .sense
@@ -470,23 +496,40 @@ impl Session {
     }
 
     fn completed(&mut self, op: OpId, outcome: OpOutcome, now: Mono) -> Result<(), MustReset> {
-        let ended = self.tasks.take_op(op);
-        if let Some((task, _, finish_as)) = ended {
-            match finish(finish_as, outcome) {
-                Finished::Response(response) => self.respond(task, response),
-                Finished::ResetConnection => {
-                    return Err(MustReset("a command could not be carried out in time"));
-                }
-                Finished::NoResponse => drop(self.iscsi.abort(task)),
+        let mut answered = false;
+        match self.tasks.take_op(op) {
+            Some((task, Then::Finish(finish_as))) => {
+                let finished = finish(finish_as, outcome);
+                answered = matches!(finished, Finished::Response(_));
+                self.end(task, finished)?;
             }
+            Some((task, Then::Copy(copying))) => self.go_on_copying(task, op, copying, outcome, now)?,
+            None => {}
         }
-        for (id, result) in self.tmfs.op_ended(op) {
+        for (id, result) in self.tmfs.op_ended(op, answered) {
             self.iscsi.answer_task_management(id, result);
         }
         if self.tasks.in_storage() + 1 == IN_STORAGE_MAX {
             return self.start_held(now);
         }
         Ok(())
+    }
+
+    /// Ends a task as its storage says.
+    pub(super) fn end(&mut self, task: TaskId, finished: Finished) -> Result<(), MustReset> {
+        match finished {
+            Finished::Response(response) => self.respond(task, response),
+            Finished::ResetConnection => {
+                return Err(MustReset("a command could not be carried out in time"));
+            }
+            Finished::NoResponse => drop(self.iscsi.abort(task)),
+        }
+        Ok(())
+    }
+
+    /// What this nexus has heard of a unit.
+    pub(super) fn nexus(&mut self, lun: Lun) -> Option<&mut NexusLu> {
+        self.logged_in.as_mut()?.units.get_mut(&lun)
     }
 
     /// Starts held commands again, in order; gives up those that have waited too long.
@@ -537,7 +580,7 @@ impl Session {
         match message {
             Inbound::Completed(op, _) => {
                 self.tasks.take_op(op);
-                self.tmfs.op_ended(op);
+                self.tmfs.op_ended(op, false);
             }
             Inbound::EndUnit { extent, token, .. } => {
                 self.tmfs.hold_token(self.tasks.ops_on(extent).collect(), token);

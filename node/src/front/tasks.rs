@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_iscsi::target::{Command, TaskId};
 use holdfast_replication::core::api::OpId;
-use holdfast_scsi::{Finish, Pending};
+use holdfast_scsi::{CopyJob, Finish, Pending};
 use holdfast_types::{CommandName, ExtentId, Lun, Mono};
 
 use super::shares::{Shares, Turn, cost};
@@ -33,10 +33,32 @@ pub(super) enum Stage {
     Storage {
         op: OpId,
         extent: ExtentId,
-        finish: Finish,
+        then: Then,
         /// What it counts for in the session's share.
         cost: u64,
     },
+}
+
+/// What comes after an operation.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// The answer.
+    Finish(Finish),
+    /// The next operation of a copy.
+    Copy(Box<Copying>),
+}
+
+/// A copy, between two of its operations.
+#[derive(Debug)]
+pub(super) struct Copying {
+    pub(super) job: CopyJob,
+    /// The unit that took the command.
+    pub(super) unit: ExtentId,
+    pub(super) lun: Lun,
+    pub(super) name: CommandName,
+    pub(super) received: Mono,
+    /// Operations so far.
+    pub(super) parts: u16,
 }
 
 impl Stage {
@@ -152,12 +174,12 @@ impl Tasks {
     }
 
     /// Takes the task of an operation out.
-    pub(super) fn take_op(&mut self, op: OpId) -> Option<(TaskId, ExtentId, Finish)> {
+    pub(super) fn take_op(&mut self, op: OpId) -> Option<(TaskId, Then)> {
         let task = self.by_op.remove(&op)?;
         let stage = self.stages.remove(&task)?;
         self.count(stage.cost(), 0);
         match stage {
-            Stage::Storage { extent, finish, .. } => Some((task, extent, finish)),
+            Stage::Storage { then, .. } => Some((task, then)),
             _ => None,
         }
     }
@@ -185,10 +207,15 @@ impl Tasks {
             .min()
     }
 
-    /// Operations on an extent that storage has.
+    /// Operations on an extent that storage has, and those of copies that its unit took.
     pub(super) fn ops_on(&self, extent: ExtentId) -> impl Iterator<Item = OpId> + '_ {
         self.stages.values().filter_map(move |stage| match stage {
-            Stage::Storage { op, extent: on, .. } if *on == extent => Some(*op),
+            Stage::Storage {
+                op, extent: on, then, ..
+            } => {
+                let copies = matches!(then, Then::Copy(copying) if copying.unit == extent);
+                (copies || *on == extent).then_some(*op)
+            }
             _ => None,
         })
     }

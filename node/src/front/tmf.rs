@@ -24,6 +24,11 @@ struct Waiting {
     ops: HashSet<OpId>,
     /// Other connections' part is outstanding, for functions on a whole unit.
     others: bool,
+    /// What is answered in the end. An ABORT TASK that came too late says so: its task has been answered, so it does not exist (RFC 7143,
+    /// 11.6.1).
+    result: TaskResult,
+    /// It is an ABORT TASK.
+    one: bool,
     since: Mono,
 }
 
@@ -48,14 +53,23 @@ impl Tmfs {
         }
     }
 
+    /// Whether an operation's task is to end: nothing more is to be done for it.
+    pub(super) fn wait_for(&self, op: OpId) -> bool {
+        self.waiting.iter().any(|one| one.ops.contains(&op))
+            || self.tokens.iter().any(|(ops, _)| ops.contains(&op))
+    }
+
     /// An operation has ended: the functions that are through with it.
-    pub(super) fn op_ended(&mut self, op: OpId) -> Vec<(TmfId, TaskResult)> {
+    /// `answered`: its command was, so that nothing was aborted.
+    pub(super) fn op_ended(&mut self, op: OpId, answered: bool) -> Vec<(TmfId, TaskResult)> {
         self.tokens.retain_mut(|(ops, _)| {
             ops.remove(&op);
             !ops.is_empty()
         });
         for waiting in &mut self.waiting {
-            waiting.ops.remove(&op);
+            if waiting.ops.remove(&op) && answered && waiting.one {
+                waiting.result = TaskResult::NO_SUCH_TASK;
+            }
         }
         self.over()
     }
@@ -73,7 +87,7 @@ impl Tmfs {
         let mut over = Vec::new();
         self.waiting.retain(|waiting| {
             if waiting.is_over() {
-                over.push((waiting.id, TaskResult::COMPLETE));
+                over.push((waiting.id, waiting.result));
             }
             !waiting.is_over()
         });
@@ -135,6 +149,8 @@ impl Session {
                 id,
                 ops: HashSet::from([op]),
                 others: false,
+                result: TaskResult::COMPLETE,
+                one: true,
                 since: now,
             });
             self.front.backend.abort(extent, AbortScope::Op(op));
@@ -152,6 +168,8 @@ impl Session {
             id,
             ops: ops.clone(),
             others: false,
+            result: TaskResult::COMPLETE,
+            one: false,
             since: now,
         });
         for op in ops {
@@ -168,6 +186,8 @@ impl Session {
             id,
             ops,
             others: true,
+            result: TaskResult::COMPLETE,
+            one: false,
             since: now,
         });
         self.front.registry.end_unit(self.id, extent, function, id);

@@ -14,6 +14,8 @@ use super::api::*;
 
 #[path = "lease_test.rs"]
 mod lease_test;
+#[path = "query_test.rs"]
+mod query_test;
 #[path = "repair_test.rs"]
 mod repair_test;
 #[path = "stuck_test.rs"]

@@ -120,7 +120,8 @@ impl ExtentCore {
         match self.ops.get(&key)?.request {
             BlockOp::Read { range }
             | BlockOp::Verify { range, .. }
-            | BlockOp::CompareAndWrite { range, .. } => Some(range),
+            | BlockOp::CompareAndWrite { range, .. }
+            | BlockOp::OrWrite { range, .. } => Some(range),
             _ => None,
         }
     }
@@ -213,7 +214,7 @@ impl ExtentCore {
         let after = self.config.fetch_after;
         // A compare that gets its lsn while the local read may still end would be applied beside that read: it waits.
         let late = |op: &super::front::Op| {
-            let alone = !matches!(op.request, BlockOp::CompareAndWrite { .. });
+            let alone = matches!(op.request, BlockOp::Read { .. } | BlockOp::Verify { .. });
             alone && ctx.now.since(op.issued) >= after
         };
         let mut locks: Vec<u64> = self

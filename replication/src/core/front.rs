@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_types::{BlockOp, BlockRange, CommandName, LeaseGeneration, Lsn, Mono, NodeId, OpOutcome};
+use holdfast_types::{
+    BlockOp, BlockRange, CommandName, LeaseGeneration, Lsn, MappedRun, Mono, NodeId, OpOutcome,
+};
 
 use super::api::{
     AbortScope, Command, Ctx, ForwardAnswer, IoToken, LinkId, Message, OpId, RecordBody, Request, View,
@@ -210,7 +212,10 @@ impl ExtentCore {
         let (want, blocks) = match &op.request {
             BlockOp::Flush => return self.flush(key, out),
             BlockOp::Read { range } | BlockOp::Verify { range, .. } => (Want::Read, Blocks::one(*range)),
-            BlockOp::CompareAndWrite { range, .. } => (Want::Exclusive, Blocks::one(*range)),
+            BlockOp::CompareAndWrite { range, .. } | BlockOp::OrWrite { range, .. } => {
+                (Want::Exclusive, Blocks::one(*range))
+            }
+            BlockOp::Map { .. } => (Want::Read, Blocks::none()),
             BlockOp::Write { range, .. } | BlockOp::WriteSame { range, .. } => {
                 (Want::Write, Blocks::one(*range))
             }
@@ -280,27 +285,29 @@ impl ExtentCore {
         match &op.request {
             BlockOp::Read { range }
             | BlockOp::Verify { range, .. }
+            | BlockOp::OrWrite { range, .. }
             | BlockOp::CompareAndWrite { range, .. } => {
                 let (io, range) = (IoToken(lock), *range);
                 op.state = OpState::Locked { lock, io: true };
                 op.issued = ctx.now;
                 out.push(Command::Read { io, range });
             }
+            BlockOp::Map { from, runs } => {
+                let (io, from, runs) = (IoToken(lock), *from, *runs);
+                op.state = OpState::Locked { lock, io: true };
+                op.issued = ctx.now;
+                out.push(Command::Map { io, from, runs });
+            }
             _ => self.order(ctx, key, lock, out),
         }
     }
 
-    /// The moment a write takes effect (W1): it holds its range and gets its lsn, unless it waited too long or is fenced off.
+    /// A write holds its range.
     fn order(&mut self, ctx: &Ctx, key: OpKey, lock: u64, out: &mut Vec<Command>) {
         let Some(op) = self.ops.get(&key) else {
             self.table.remove(lock);
             return;
         };
-        if ctx.now >= op.deadline || self.stale(ctx, key) {
-            self.table.remove(lock);
-            return self.refuse_op(key, out);
-        }
-        let name = op.name;
         let body = match &op.request {
             BlockOp::Write { range, data, .. } | BlockOp::CompareAndWrite { range, data, .. } => {
                 let (range, data) = (*range, data.clone());
@@ -314,8 +321,26 @@ impl ExtentCore {
                 let ranges = Arc::from(ranges.as_slice());
                 RecordBody::Zero { ranges }
             }
-            BlockOp::Read { .. } | BlockOp::Verify { .. } | BlockOp::Flush => return,
+            BlockOp::Read { .. }
+            | BlockOp::Verify { .. }
+            | BlockOp::OrWrite { .. }
+            | BlockOp::Map { .. }
+            | BlockOp::Flush => return,
         };
+        self.order_body(ctx, key, lock, body, out);
+    }
+
+    /// The moment a write takes effect (W1): it holds its range and gets its lsn, unless it waited too long or is fenced off.
+    fn order_body(&mut self, ctx: &Ctx, key: OpKey, lock: u64, body: RecordBody, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get(&key) else {
+            self.table.remove(lock);
+            return;
+        };
+        if ctx.now >= op.deadline || self.stale(ctx, key) {
+            self.table.remove(lock);
+            return self.refuse_op(key, out);
+        }
+        let name = op.name;
         let lsn = self.append(ctx, body, Some(name), Some(key), lock, None, out);
         self.table.order(lock, lsn, Owner::Record(lsn));
         if let Some(op) = self.ops.get_mut(&key) {
@@ -377,6 +402,12 @@ impl ExtentCore {
                 }
                 Some(offset) => OpOutcome::Miscompare { offset },
             },
+            BlockOp::OrWrite { range, data: mask } => {
+                // The command itself stays as it came: where it has to be carried out anew, it is on what is there then.
+                let (range, data) = (*range, either(mask, &data));
+                self.end_fetch(lock);
+                return self.order_body(ctx, key, lock, RecordBody::Write { range, data }, out);
+            }
             BlockOp::Verify { expect, .. } => expect
                 .as_ref()
                 .and_then(|expect| difference(expect, &data))
@@ -385,6 +416,23 @@ impl ExtentCore {
         };
         self.done_reading(lock);
         self.finish(key, outcome, out);
+    }
+
+    /// GET LBA STATUS has its answer. It holds no blocks, only its place: what was acknowledged before it came is applied, so it is seen.
+    pub(crate) fn on_mapped(&mut self, ctx: &Ctx, io: IoToken, runs: Vec<MappedRun>, out: &mut Vec<Command>) {
+        let lock = io.0;
+        let owner = self.table.owner(lock);
+        self.table.remove(lock);
+        let Some(Owner::Op(key)) = owner else { return };
+        if !self.ops.contains_key(&key) {
+            return;
+        }
+        // W3, as for every read.
+        if self.leased(ctx) {
+            self.finish(key, OpOutcome::Map(runs), out);
+        } else {
+            self.hold(key);
+        }
     }
 
     /// Lets a read's slot go. It stays while the local disk may still be reading into it.
@@ -600,13 +648,20 @@ impl ExtentCore {
 
 /// Outcome of a command that names no block.
 fn nothing_to_do(op: &BlockOp) -> Option<OpOutcome> {
-    if matches!(op, BlockOp::Flush) || op.ranges().iter().any(|range: &BlockRange| !range.is_empty()) {
+    if matches!(op, BlockOp::Flush | BlockOp::Map { .. })
+        || op.ranges().iter().any(|range: &BlockRange| !range.is_empty())
+    {
         return None;
     }
     Some(match op {
         BlockOp::Read { .. } => OpOutcome::Data(Bytes::new()),
         _ => OpOutcome::Done,
     })
+}
+
+/// ORWRITE: bit by bit, of two equally long.
+fn either(mask: &[u8], found: &[u8]) -> Bytes {
+    mask.iter().zip(found).map(|(a, b)| a | b).collect()
 }
 
 /// Offset of the first byte that differs.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_types::{BlockRange, Lsn};
+use holdfast_types::{BlockRange, Lba, Lsn};
 
 use super::extent::Extent;
 use super::inbox::Inbox;
@@ -35,6 +35,8 @@ pub(super) enum What {
     },
     /// What may have changed behind a position.
     Changed(Lsn),
+    /// Which blocks from the first on have space, as so many runs at most.
+    Map(Lba, u16),
     /// Everything applied before is to be stable in the extent; then journal entries that wait for it may go (R1).
     Barrier,
 }
@@ -80,6 +82,10 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
         What::Changed(since) => Event::Changed {
             io,
             ranges: file.changed_since(*since),
+        },
+        What::Map(from, runs) => Event::Mapped {
+            io,
+            runs: file.map(*from, *runs)?,
         },
         What::Barrier => {
             file.accept_doubtful()?;

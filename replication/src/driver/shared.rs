@@ -220,6 +220,7 @@ impl Shared {
                 Command::ClearBase { seq } => self.append(extent, slot, seq, Entry::ClearBase),
                 Command::Apply { io, record } => applies.push(job(extent, io, What::Apply(record))),
                 Command::Read { io, range } => after.reads.push(job(extent, io, What::Read(range))),
+                Command::Map { io, from, runs } => after.reads.push(job(extent, io, What::Map(from, runs))),
                 Command::Hash { io, range, renew } => {
                     let piece = self.config.core.resync_piece_bytes;
                     self.hashes

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_types::{
     BlockOp, BlockRange, BlockSize, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba,
-    LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
+    LeaseGeneration, LogPos, Lsn, MappedRun, Mono, NodeId, OpOutcome, Revision, SessionInstance,
 };
 
 use super::ExtentCore;
@@ -90,6 +90,7 @@ enum Io {
     Read(BlockRange),
     Hash(BlockRange, bool),
     Changed(Lsn),
+    Map(Lba, u16),
 }
 
 struct Node {
@@ -579,6 +580,7 @@ impl World {
             Command::Read { io, range } => return self.start_io(n, io.0, Io::Read(range)),
             Command::Hash { io, range, renew } => return self.start_io(n, io.0, Io::Hash(range, renew)),
             Command::Changed { io, since } => return self.start_io(n, io.0, Io::Changed(since)),
+            Command::Map { io, from, runs } => return self.start_io(n, io.0, Io::Map(from, runs)),
             Command::Send { to, link, message } => self.send(n, to, link, message),
             Command::ResetLink { node, link } => {
                 let m = usize::try_from(node.0 - 1).unwrap();
