@@ -25,6 +25,8 @@ holdfast_types::fault_switches! {
     BaseForgotten,
     /// E6: a primary that handed back serves again after a while.
     ResumeByTimer,
+    /// R2: the driver's: what changed between two checkpoints is not noted.
+    ChangesForgotten,
     /// R1: the driver's: the extent is not flushed before its log starts anew.
     RestartUnflushed,
 }

@@ -403,6 +403,13 @@ pub enum Event {
         /// Of the range's contents.
         digests: Digests,
     },
+    /// [`Command::Changed`] is done.
+    Changed {
+        /// Of the command.
+        io: IoToken,
+        /// What may have changed; may say more than did.
+        ranges: Vec<BlockRange>,
+    },
     /// Journal or extent failed (J2).
     Failed {
         /// What.
@@ -482,6 +489,16 @@ pub enum Command {
         io: IoToken,
         /// What.
         range: BlockRange,
+        /// The range is under comparison with a primary that this replica is made equal to: it counts as changed from now on, since what
+        /// happened to it meanwhile is not known here (R2).
+        renew: bool,
+    },
+    /// Extent: tell which ranges may have changed behind a position (R2). Answered after everything that was applied before is counted.
+    Changed {
+        /// To answer with.
+        io: IoToken,
+        /// The position.
+        since: Lsn,
     },
     /// Link: send. Dropped if that link is not up any more.
     Send {
@@ -563,6 +580,10 @@ pub struct LogSummary {
     pub history: EpochHistory,
     /// Up to where it knows its records as committed: no primary's log may lack these (I7).
     pub committed: LogPos,
+    /// Up to where its extent is complete, unless there is a mark.
+    pub applied: LogPos,
+    /// What its records behind that touch: an earlier run may have applied them, and the primary's log may lack them (R2).
+    pub unapplied: Vec<BlockRange>,
     /// The mark of an unfinished resync (R1).
     pub base: Option<Base>,
     /// Damaged (J1): nothing of it counts until a resync repaired it.

@@ -155,6 +155,8 @@ impl Rig {
         let log = LogSummary {
             history: EpochHistory::empty(),
             committed: LogPos::EMPTY,
+            applied: LogPos::EMPTY,
+            unapplied: vec![],
             base: None,
             damaged: false,
             fenced: false,
@@ -263,6 +265,8 @@ fn e5_a_new_primary_settles_its_tail_before_it_answers() {
     let log = LogSummary {
         history: EpochHistory::from_lasts(vec![pos(0, 0), pos(1, 1)]).unwrap(),
         committed: pos(1, 1),
+        applied: pos(1, 1),
+        unapplied: vec![],
         base: None,
         damaged: false,
         fenced: false,
@@ -755,6 +759,8 @@ fn e3_nothing_is_acknowledged_without_the_newcomer_until_the_outcome_is_applied(
     let log = LogSummary {
         history: EpochHistory::from_lasts(vec![pos(0, 0), pos(1, 1)]).unwrap(),
         committed: pos(1, 1),
+        applied: pos(1, 1),
+        unapplied: vec![],
         base: None,
         damaged: false,
         fenced: false,

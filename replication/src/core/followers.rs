@@ -3,7 +3,7 @@
 use holdfast_types::{Epoch, LogPos, Lsn, NodeId};
 
 use super::ExtentCore;
-use super::api::{Command, Ctx, LinkId, LogSummary, Message, Note, View};
+use super::api::{Command, Ctx, IoToken, LinkId, LogSummary, Message, Note, View};
 use super::primary::{Follower, FollowerState};
 use super::rejoin::{Judge, Verdict, decide_rejoin};
 use super::resync::Resync;
@@ -153,8 +153,21 @@ impl ExtentCore {
         match verdict {
             Verdict::InSyncAlready { after } => self.stream_after(from, link, after, false, None, out),
             Verdict::LogTail { after, restart } => {
-                let resync = Resync::of_tail(&self.config, &view, self.log.behind(after.lsn), after.lsn);
+                let mut resync =
+                    Resync::of_tail(&self.config, &view, self.log.behind(after.lsn), after.lsn);
+                resync.mark_all(&log.unapplied);
                 self.stream_after(from, link, after, restart, Some(resync), out);
+            }
+            Verdict::ChangedSince { after } => {
+                let (end, id) = (self.log.end(), self.next_id());
+                // What is not applied here is not in the extent's map of changes either.
+                let unapplied = self.log.behind(self.log.applied);
+                let mut resync = Resync::of_tail(&self.config, &view, unapplied, end.lsn);
+                resync.mark_all(&log.unapplied);
+                resync.wait_for_changes(id);
+                let (io, since) = (IoToken(id), after.lsn);
+                out.push(Command::Changed { io, since });
+                self.stream_after(from, link, end, true, Some(resync), out);
             }
             Verdict::FullCompare => {
                 let end = self.log.end();
@@ -197,7 +210,7 @@ impl ExtentCore {
         let Some(follower) = primary.follower(node) else {
             return;
         };
-        if let Some(resync) = &resync {
+        if let Some(resync) = resync.as_ref().filter(|resync| resync.planned()) {
             let ranges = resync.ranges_left();
             out.push(Command::Note(Note::ResyncStarted { node, ranges }));
         }

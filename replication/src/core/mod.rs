@@ -234,6 +234,7 @@ impl ExtentCore {
             Event::ReadDone { io, data } => self.on_read_done(ctx, io, data, out),
             Event::ReadFailed { io, bad } => self.on_read_failed(ctx, io, bad, out),
             Event::Hashed { io, digests } => self.on_hashed(ctx, io, digests, out),
+            Event::Changed { io, ranges } => self.on_changed(ctx, io, &ranges, out),
             Event::Failed { reason } => self.on_failed(ctx, reason, out),
             Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
             Event::Abort { scope } => self.on_abort(ctx, scope, out),
@@ -285,6 +286,11 @@ impl ExtentCore {
     /// speaks of a log that those made.
     pub fn applied(&self) -> LogPos {
         self.log.applied_pos()
+    }
+
+    /// The end of the log.
+    pub fn end(&self) -> LogPos {
+        self.log.end()
     }
 
     /// Where epochs end in the log, up to the applied position.

@@ -20,6 +20,11 @@ pub enum Verdict {
         /// It has an unfinished resync behind it: its log starts anew here.
         restart: bool,
     },
+    /// Out of the set, and the log since its position is not in memory: the ranges changed since then on either side are compared.
+    ChangedSince {
+        /// Complete up to here.
+        after: LogPos,
+    },
     /// Out of the set: every range is compared.
     FullCompare,
     /// A member that cannot stay one (damaged, fenced, or its end is no longer in memory): it leaves by commit first.
@@ -50,7 +55,16 @@ pub(crate) fn decide_rejoin(judge: Judge<'_>, log: &LogSummary) -> Verdict {
         .base
         .filter(|base| !(judge.in_sync && base.version < judge.version));
     let in_memory = |pos: &LogPos| pos.lsn >= judge.before.lsn;
-    let common = judge.history.common(&log.history).filter(in_memory);
+    let shared = judge.history.common(&log.history);
+    let common = shared.filter(in_memory);
+    // What is known of an empty log says nothing of what is on the disk.
+    let changed_since = |after: LogPos| {
+        if after.lsn > LogPos::EMPTY.lsn && judge.history.holds(after) {
+            Verdict::ChangedSince { after }
+        } else {
+            Verdict::FullCompare
+        }
+    };
     let base_held = base
         .map(|base| base.pos)
         .filter(|pos| in_memory(pos) && judge.history.holds(*pos));
@@ -73,12 +87,16 @@ pub(crate) fn decide_rejoin(judge: Judge<'_>, log: &LogSummary) -> Verdict {
                 after,
                 restart: false,
             },
+            _ if shared.is_some_and(|shared| shared.lsn >= log.committed.lsn) => changed_since(log.applied),
             _ => Verdict::FullCompare,
         },
-        (false, false, false, Some(_)) => base_held.map_or(Verdict::FullCompare, |after| Verdict::LogTail {
-            after,
-            restart: true,
-        }),
+        (false, false, false, Some(base)) => match base_held {
+            Some(after) => Verdict::LogTail {
+                after,
+                restart: true,
+            },
+            None => changed_since(base.pos),
+        },
     }
 }
 
@@ -111,6 +129,8 @@ mod tests {
         LogSummary {
             history: history(lasts),
             committed,
+            applied: committed,
+            unapplied: vec![],
             base: None,
             damaged: false,
             fenced: false,
@@ -128,6 +148,9 @@ mod tests {
             })
         };
         half.base = base(pos(1, 50), 6);
+        let after = pos(1, 50);
+        assert_eq!(verdict(false, &half), Verdict::ChangedSince { after });
+        half.base = base(LogPos::EMPTY, 6);
         assert_eq!(verdict(false, &half), Verdict::FullCompare);
         half.base = base(pos(1, 95), 6);
         let tail = Verdict::LogTail {
@@ -159,7 +182,20 @@ mod tests {
         assert_eq!(verdict(false, &near), tail);
         let far = log(&[(1, 80)], pos(1, 80));
         assert_eq!(verdict(true, &far), Verdict::MustLeave);
-        assert_eq!(verdict(false, &far), Verdict::FullCompare);
+        let after = pos(1, 80);
+        assert_eq!(verdict(false, &far), Verdict::ChangedSince { after });
+        // It counts from what its extent holds, not from the end of its log.
+        let applied = LogSummary {
+            applied: pos(1, 70),
+            ..far.clone()
+        };
+        let after = pos(1, 70);
+        assert_eq!(verdict(false, &applied), Verdict::ChangedSince { after });
+        let empty = LogSummary {
+            applied: LogPos::EMPTY,
+            ..far
+        };
+        assert_eq!(verdict(false, &empty), Verdict::FullCompare);
     }
 
     #[test]

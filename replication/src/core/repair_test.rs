@@ -244,6 +244,8 @@ fn i10_a_piece_that_is_bad_on_a_replica_is_never_proven_equal() {
     let log = LogSummary {
         history: EpochHistory::empty(),
         committed: LogPos::EMPTY,
+        applied: LogPos::EMPTY,
+        unapplied: vec![],
         base: None,
         damaged: true,
         fenced: false,

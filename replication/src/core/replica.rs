@@ -11,6 +11,9 @@ use super::role::{HashWait, Role, Session};
 use super::{ExtentCore, Owner};
 use crate::fault::{self, Fault};
 
+/// Longest list of ranges that a replica tells.
+const UNAPPLIED_MAX: usize = 1024;
+
 /// Who speaks, over what, and for which epoch.
 pub(crate) type Sender = (NodeId, LinkId, Epoch);
 
@@ -65,11 +68,23 @@ impl ExtentCore {
         LogSummary {
             history: self.log.history().clone(),
             committed,
+            applied: self.log.applied_pos(),
+            unapplied: self.unapplied_ranges(),
             base,
             damaged: self.damaged,
             fenced: self.fenced.is_some(),
             stuck: self.watch.stuck().is_some(),
         }
+    }
+
+    /// What records touch that are not applied; everything, if that would make too long a list.
+    fn unapplied_ranges(&self) -> Vec<BlockRange> {
+        let ranges = || self.unapplied().flat_map(|record| record.body.ranges());
+        if ranges().take(UNAPPLIED_MAX + 1).count() <= UNAPPLIED_MAX {
+            return ranges().copied().collect();
+        }
+        let blocks = self.view.as_ref().map_or(0, |view| view.blocks);
+        vec![super::resync::between(0, blocks)]
     }
 
     pub(crate) fn on_probe(
@@ -380,7 +395,10 @@ impl ExtentCore {
             let io = IoToken(slot);
             out.push(match contents {
                 true => Command::Read { io, range },
-                false => Command::Hash { io, range },
+                false => {
+                    let renew = self.base.is_some();
+                    Command::Hash { io, range, renew }
+                }
             });
         }
     }

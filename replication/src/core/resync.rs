@@ -48,6 +48,8 @@ pub(crate) struct Resync {
     left: u64,
     sent: u64,
     in_flight: usize,
+    /// The extent's answer about changes is waited for, under this token.
+    asked: Option<u64>,
     phase: Phase,
 }
 
@@ -107,6 +109,7 @@ impl Resync {
             left: 0,
             sent: 0,
             in_flight: config.resync_in_flight.max(1),
+            asked: None,
             phase: Phase::Comparing,
         }
     }
@@ -132,6 +135,18 @@ impl Resync {
             }
         }
         resync
+    }
+
+    /// These ranges, too.
+    pub(crate) fn mark_all(&mut self, ranges: &[BlockRange]) {
+        for range in ranges {
+            self.mark(range.lba().0, range.end().0);
+        }
+    }
+
+    /// More ranges come once the extent has answered.
+    pub(crate) fn wait_for_changes(&mut self, token: u64) {
+        self.asked = Some(token);
     }
 
     fn mark(&mut self, lo: u64, hi: u64) {
@@ -197,6 +212,11 @@ impl Resync {
 
     fn active(&mut self, no: u64) -> Option<&mut Active> {
         self.active.iter_mut().find(|active| active.no == no)
+    }
+
+    /// Whether it is known what is to be compared.
+    pub(crate) fn planned(&self) -> bool {
+        self.asked.is_none()
     }
 
     pub(crate) fn ranges_left(&self) -> u64 {
@@ -320,6 +340,25 @@ impl ExtentCore {
         }
     }
 
+    /// What changed since the position up to which a replica is complete.
+    pub(crate) fn on_changed(&mut self, ctx: &Ctx, io: IoToken, ranges: &[BlockRange], out: &mut Vec<Command>) {
+        let Some(primary) = self.role.primary_mut() else {
+            return;
+        };
+        let waits = primary.followers.iter_mut().find_map(|follower| {
+            let node = follower.node;
+            let resync = follower.resync_mut()?;
+            (resync.asked == Some(io.0)).then_some((node, resync))
+        });
+        if let Some((node, resync)) = waits {
+            resync.asked = None;
+            resync.mark_all(ranges);
+            let ranges = resync.ranges_left();
+            out.push(Command::Note(Note::ResyncStarted { node, ranges }));
+            self.drive_resyncs(ctx, out);
+        }
+    }
+
     /// Ranges that had blocks which nobody could read, after a while.
     fn try_unreadable(&mut self, ctx: &Ctx, node: NodeId) {
         let retry = self.config.unreadable_retry;
@@ -340,7 +379,7 @@ impl ExtentCore {
 
     fn start_ranges(&mut self, node: NodeId, out: &mut Vec<Command>) {
         while let Some(resync) = self.resync_mut(node) {
-            if resync.active.len() >= resync.in_flight {
+            if resync.active.len() >= resync.in_flight || resync.asked.is_some() {
                 break;
             }
             let Some(no) = resync.take_next() else { break };
@@ -394,7 +433,8 @@ impl ExtentCore {
         let (mine, theirs) = (None, None);
         active.step = Step::Hashing { mine, theirs };
         let io = IoToken(lock);
-        out.push(Command::Hash { io, range });
+        let renew = false;
+        out.push(Command::Hash { io, range, renew });
         let id = lock;
         let message = Message::HashRequest { epoch, id, range, at };
         let to = node;
@@ -587,6 +627,9 @@ impl ExtentCore {
         let Some(resync) = follower.resync_mut() else {
             return;
         };
+        if resync.asked.is_some() && !skip {
+            return;
+        }
         if resync.phase == Phase::Comparing && ((resync.left == 0 && resync.active.is_empty()) || skip) {
             resync.phase = Phase::Barrier { upto: end };
         }

@@ -131,7 +131,14 @@ fn flush(shared: &Arc<Shared>, extent: &Arc<Extent>, file: &ExtentFile) -> bool 
     if extent.failed.load(Ordering::Acquire) {
         return false;
     }
-    let Err(error) = file.sync() else { return true };
+    let noted = file
+        .sync()
+        .and_then(|()| file.note_changes(|| extent.lock().core.end().lsn));
+    let Err(error) = noted else { return true };
+    if error.is_no_space() {
+        tracing::error!(extent = %extent.id, %error, "no room to note what changed: the journal keeps it until there is");
+        return false;
+    }
     tracing::error!(extent = %extent.id, %error, "the extent is fenced: its disk does not take what was written");
     let reason = FenceReason::Extent;
     shared.drive(extent, [Event::Failed { reason }]);

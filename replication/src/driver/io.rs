@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_types::BlockRange;
+use holdfast_types::{BlockRange, Lsn};
 
 use super::extent::Extent;
 use super::inbox::Inbox;
@@ -27,7 +27,14 @@ pub(super) enum What {
     Apply(Record),
     Read(BlockRange),
     /// Piece by piece, of so many bytes.
-    Hash(BlockRange, u64),
+    Hash {
+        range: BlockRange,
+        piece: u64,
+        /// It counts as changed (R2).
+        renew: bool,
+    },
+    /// What may have changed behind a position.
+    Changed(Lsn),
     /// Everything applied before is to be stable in the extent; then journal entries that wait for it may go (R1).
     Barrier,
 }
@@ -63,13 +70,21 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
             }
             Err(error) => return Err(error),
         },
-        What::Hash(range, piece) => Event::Hashed {
+        What::Hash { range, piece, renew } => {
+            if *renew {
+                file.renew(*range);
+            }
+            let digests = file.digests(*range, *piece)?;
+            Event::Hashed { io, digests }
+        }
+        What::Changed(since) => Event::Changed {
             io,
-            digests: file.digests(*range, *piece)?,
+            ranges: file.changed_since(*since),
         },
         What::Barrier => {
             file.accept_doubtful()?;
             file.sync()?;
+            file.note_changes(|| job.extent.lock().core.end().lsn)?;
             return Ok(None);
         }
     }))

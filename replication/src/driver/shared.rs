@@ -220,11 +220,11 @@ impl Shared {
                 Command::ClearBase { seq } => self.append(extent, slot, seq, Entry::ClearBase),
                 Command::Apply { io, record } => applies.push(job(extent, io, What::Apply(record))),
                 Command::Read { io, range } => after.reads.push(job(extent, io, What::Read(range))),
-                Command::Hash { io, range } => self.hashes.push([job(
-                    extent,
-                    io,
-                    What::Hash(range, self.config.core.resync_piece_bytes),
-                )]),
+                Command::Hash { io, range, renew } => {
+                    let piece = self.config.core.resync_piece_bytes;
+                    self.hashes.push([job(extent, io, What::Hash { range, piece, renew })]);
+                }
+                Command::Changed { io, since } => self.hashes.push([job(extent, io, What::Changed(since))]),
                 Command::Send { to, link, message } => sends.push((to, link, message)),
                 Command::ResetLink { node, link } => {
                     self.send(extent.id, &mut sends);

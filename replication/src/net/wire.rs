@@ -410,6 +410,8 @@ fn summary_out(log: LogSummary) -> pb::LogSummary {
     pb::LogSummary {
         history: Some(history_out(&log.history)),
         committed: Some(pos_out(log.committed)),
+        applied: Some(pos_out(log.applied)),
+        unapplied: log.unapplied.iter().copied().map(range_out).collect(),
         base: log.base.map(|base| pb::Base {
             pos: Some(pos_out(base.pos)),
             version: base.version.0,
@@ -431,6 +433,12 @@ fn summary_in(log: Option<pb::LogSummary>) -> Result<LogSummary, WireError> {
     Ok(LogSummary {
         history: history_in(log.history)?,
         committed: pos_in(log.committed)?,
+        applied: pos_in(log.applied)?,
+        unapplied: log
+            .unapplied
+            .into_iter()
+            .map(|range| range_in(Some(range)))
+            .collect::<Result<_, _>>()?,
         base: base.transpose()?,
         damaged: log.damaged,
         fenced: log.fenced,

@@ -39,21 +39,22 @@ fn log_message() -> impl Strategy<Value = Message> {
     let epoch = || any::<u64>().prop_map(Epoch);
     let lsn = || any::<u64>().prop_map(Lsn);
     let log = (
-        history(),
-        pos(),
+        (history(), pos(), pos(), proptest::collection::vec(range(), 0..4)),
         proptest::option::of(base()),
-        any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
+        (any::<bool>(), any::<bool>(), any::<bool>()),
     );
-    let log = log.prop_map(|(history, committed, base, damaged, fenced, stuck)| LogSummary {
-        history,
-        committed,
-        base,
-        damaged,
-        fenced,
-        stuck,
-    });
+    let log = log.prop_map(
+        |((history, committed, applied, unapplied), base, (damaged, fenced, stuck))| LogSummary {
+            history,
+            committed,
+            applied,
+            unapplied,
+            base,
+            damaged,
+            fenced,
+            stuck,
+        },
+    );
     prop_oneof![
         epoch().prop_map(|epoch| Message::Probe { epoch }),
         (epoch(), log).prop_map(|(epoch, log)| Message::Summary { epoch, log }),

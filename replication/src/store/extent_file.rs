@@ -13,11 +13,14 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::extent_meta::sync_dir;
 use super::sums::{Checked, Sums};
+use super::versions::Versions;
 use super::{Damage, ExtentMeta, StoreError};
 use crate::core::api::{Digest, Digests};
 
 /// Unit in which the file system frees space.
 const PUNCH_ALIGN: u64 = 4096;
+/// Longest list of ranges that changed.
+const CHANGED_MAX: usize = 1 << 16;
 /// Most bytes that one call writes or reads when contents are made up or hashed here.
 const CHUNK: usize = 256 << 10;
 
@@ -36,6 +39,8 @@ pub struct ExtentFile {
     file: File,
     /// Missing where they are switched off.
     sums: Option<Sums>,
+    /// When what changed last (R2).
+    versions: Versions,
     /// Ranges of records behind the checkpoint that are not carried out again yet: an earlier run may have written any part of them,
     /// so nothing is known of their data and sums until then.
     doubt: Mutex<Vec<(Lsn, BlockRange)>>,
@@ -75,9 +80,10 @@ impl ExtentFile {
             true => Some(Sums::create(dir, meta.id, meta.block_size, meta.blocks())?),
             false => None,
         };
+        let versions = Versions::create(dir, meta.id, meta.bytes)?;
         // The description last: an extent exists once it is there.
         meta.store(dir)?;
-        Ok(Self::new(dir, path, (file, sums), meta))
+        Ok(Self::new(dir, path, (file, sums, versions), meta))
     }
 
     /// Opens the files of an extent.
@@ -117,7 +123,8 @@ impl ExtentFile {
             }
             sums = Some(found);
         }
-        Ok(Self::new(dir, path, (file, sums), meta))
+        let versions = Versions::open(dir, id, meta.bytes)?;
+        Ok(Self::new(dir, path, (file, sums, versions), meta))
     }
 
     /// The extents that have files in `dir`.
@@ -136,7 +143,12 @@ impl ExtentFile {
         Ok(ids)
     }
 
-    fn new(dir: &Path, path: PathBuf, (file, sums): (File, Option<Sums>), meta: ExtentMeta) -> Self {
+    fn new(
+        dir: &Path,
+        path: PathBuf,
+        (file, sums, versions): (File, Option<Sums>, Versions),
+        meta: ExtentMeta,
+    ) -> Self {
         Self {
             id: meta.id,
             block_size: meta.block_size,
@@ -147,6 +159,7 @@ impl ExtentFile {
             damaged: Mutex::new(meta.damaged),
             file,
             sums,
+            versions,
             doubt: Mutex::default(),
             doubts: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -285,6 +298,7 @@ impl ExtentFile {
         if data.len() != len {
             return Err(self.range_error(range));
         }
+        self.versions.touch(offset, len as u64);
         self.put(data, offset)?;
         self.note(|sums| sums.put(range.lba().0, data))
     }
@@ -307,6 +321,7 @@ impl ExtentFile {
         if block.len() as u64 != u64::from(self.block_size.bytes()) {
             return Err(self.range_error(range));
         }
+        self.versions.touch(offset, range.byte_len(self.block_size));
         if block.iter().all(|byte| *byte == 0) {
             // Not punched: WRITE SAME without UNMAP keeps its blocks mapped.
             self.put_zeros(offset, range.byte_len(self.block_size))?;
@@ -323,6 +338,7 @@ impl ExtentFile {
     /// As [`ExtentFile::write`].
     pub fn zero(&self, range: BlockRange) -> Result<(), StoreError> {
         let (offset, len) = self.bounds(range)?;
+        self.versions.touch(offset, len);
         clear(&self.file, offset, len).map_err(|error| self.fail("free blocks of", error))?;
         self.note(|sums| sums.put_zeros(range))
     }
@@ -365,7 +381,49 @@ impl ExtentFile {
     pub(super) fn doubt(&self, records: impl Iterator<Item = (Lsn, BlockRange)>) {
         let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
         *doubt = records.collect();
+        for (_, range) in doubt.iter() {
+            self.renew(*range);
+        }
         self.doubts.store(!doubt.is_empty(), Ordering::Release);
+    }
+
+    /// The range counts as changed from now on, whatever becomes of its contents (R2).
+    pub fn renew(&self, range: BlockRange) {
+        self.versions
+            .touch(range.byte_offset(self.block_size), range.byte_len(self.block_size));
+    }
+
+    /// Notes, stable on return, which ranges changed since the last time, as changed at `now`: not older than any record that was carried
+    /// out before it is asked for. Goes before every checkpoint.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], [`StoreError::Io`]; they count as changed later then.
+    pub fn note_changes(&self, now: impl FnOnce() -> Lsn) -> Result<(), StoreError> {
+        self.check_alive()?;
+        self.versions
+            .note(now)
+            .map_err(|error| StoreError::io("write", self.versions.file_path(), error))
+    }
+
+    /// What may have changed behind `since`, in order (R2). Coarser than it was noted where that would make too long a list.
+    pub fn changed_since(&self, since: Lsn) -> Vec<BlockRange> {
+        let unit = RESYNC_RANGE_BYTES >> self.block_size.shift();
+        let (words, blocks) = (self.versions.changed_since(since), self.blocks());
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for no in 0..words.len() as u64 * 64 {
+            let word = usize::try_from(no / 64).ok().and_then(|index| words.get(index));
+            let (from, to) = (no * unit, ((no + 1) * unit).min(blocks));
+            if from >= to || word.is_none_or(|word| word >> (no % 64) & 1 == 0) {
+                continue;
+            }
+            let full = runs.len() >= CHANGED_MAX;
+            match runs.last_mut().filter(|(_, end)| *end == from || full) {
+                Some((_, end)) => *end = to,
+                None => runs.push((from, to)),
+            }
+        }
+        let range = |(from, to): (u64, u64)| BlockRange::new(Lba(from), to - from).ok();
+        runs.into_iter().filter_map(range).collect()
     }
 
     /// The record was carried out in this run: its blocks are as it says.
@@ -486,6 +544,9 @@ impl ExtentFile {
             sums.grow(meta.blocks())
                 .map_err(|error| StoreError::io("grow", sums.file_path(), error))?;
         }
+        self.versions
+            .grow(bytes)
+            .map_err(|error| StoreError::io("grow", self.versions.file_path(), error))?;
         meta.store(&self.dir)?;
         self.blocks.store(meta.blocks(), Ordering::Release);
         Ok(())
@@ -497,7 +558,7 @@ impl ExtentFile {
     /// [`StoreError::Io`].
     pub fn remove(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
         // The description first: without it the rest is a leftover.
-        for path in [ExtentMeta::path(dir, id), data_path(dir, id), Sums::path(dir, id)] {
+        for path in [ExtentMeta::path(dir, id), data_path(dir, id), Sums::path(dir, id), Versions::path(dir, id)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io("remove", &path, error));
@@ -514,7 +575,7 @@ impl ExtentFile {
     /// [`StoreError::Io`].
     pub fn set_aside(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
         // The data first: as long as the description is there, this is tried again.
-        for path in [Sums::path(dir, id), data_path(dir, id), ExtentMeta::path(dir, id)] {
+        for path in [Versions::path(dir, id), Sums::path(dir, id), data_path(dir, id), ExtentMeta::path(dir, id)] {
             let mut name = path.clone().into_os_string();
             name.push(".broken");
             match fs::rename(&path, &name) {

@@ -10,6 +10,7 @@ mod extent_meta;
 mod node_journal;
 mod replay;
 mod sums;
+mod versions;
 
 pub use codec::DecodeError;
 pub use entry::{Checkpoint, ENTRY_VERSION, Entry};

@@ -66,6 +66,32 @@ impl World {
             }
         }
         node.extent_stable = extent;
+        let under_way = node.io.values().flat_map(|io| match io {
+            Io::Apply(record) => record.body.ranges().to_vec(),
+            _ => vec![],
+        });
+        let under_way: Vec<BlockRange> = under_way.collect();
+        self.touch(n, &under_way);
+        self.note_changes(n);
+    }
+
+    /// What changed since the last time counts as changed now.
+    fn note_changes(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let Some(core) = node.core.as_ref() else { return };
+        let now = core.end().lsn.0;
+        for no in std::mem::take(&mut node.touched) {
+            if !fault::on(Fault::ChangesForgotten) {
+                node.versions[usize::try_from(no).unwrap()] = now;
+            }
+        }
+    }
+
+    pub(super) fn touch(&mut self, n: usize, ranges: &[BlockRange]) {
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            let numbers = range.lba().0 / RANGE..=(range.end().0 - 1) / RANGE;
+            self.nodes[n].touched.extend(numbers);
+        }
     }
 
     pub(super) fn checkpoint(&mut self, n: usize) {
@@ -78,6 +104,8 @@ impl World {
             seen: core.seen(),
         };
         node.extent_stable = node.extent.clone();
+        self.note_changes(n);
+        let node = &mut self.nodes[n];
         // Through the journal, behind everything the core asked for before: its state includes that.
         node.pending.push_back((0, Some(Entry::Checkpoint(checkpoint))));
         self.start_flush(n);
@@ -145,7 +173,8 @@ impl World {
         let ranges = |io: &Io| -> Vec<BlockRange> {
             match io {
                 Io::Apply(record) => record.body.ranges().to_vec(),
-                Io::Read(range) | Io::Hash(range) => vec![*range],
+                Io::Read(range) | Io::Hash(range, _) => vec![*range],
+                Io::Changed(_) => vec![],
             }
         };
         let mine = ranges(&what);
@@ -155,7 +184,7 @@ impl World {
                 return Err(format!("I/O overlaps: {what:?} beside {other:?}"));
             }
         }
-        let longest = if matches!(what, Io::Hash(_)) {
+        let longest = if matches!(what, Io::Hash(..)) {
             self.plan.hash_ms * MS
         } else {
             2 * MS
@@ -190,6 +219,12 @@ impl World {
             return Ok(());
         };
         let token = IoToken(io);
+        match &what {
+            Io::Apply(record) => self.touch(n, record.body.ranges()),
+            Io::Hash(range, true) => self.touch(n, &[*range]),
+            _ => {}
+        }
+        let node = &mut self.nodes[n];
         let event = match what {
             Io::Apply(record) => {
                 apply(&mut node.extent, &record);
@@ -213,7 +248,18 @@ impl World {
                     data: data.into(),
                 }
             }
-            Io::Hash(range) => {
+            Io::Changed(since) => {
+                let changed = |no: &u64| {
+                    node.touched.contains(no) || node.versions[usize::try_from(*no).unwrap()] > since.0
+                };
+                let range = |no: u64| BlockRange::new(Lba(no * RANGE), RANGE).unwrap();
+                let all = (0..BLOCKS / RANGE).filter(changed).map(range);
+                Event::Changed {
+                    io: token,
+                    ranges: all.collect(),
+                }
+            }
+            Io::Hash(range, _) => {
                 // Pieces of two blocks.
                 let pieces = node.extent[span(range)].chunks(2);
                 let digests = pieces.map(|piece| (!piece.contains(&ROTTEN)).then(|| digest(piece)));

@@ -10,7 +10,7 @@ mod tests;
 mod trouble;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use crate::fault::{self, Fault};
 use check::{Call, History};
 
 pub(super) const BLOCKS: u64 = 64;
+/// Blocks of a range under comparison.
+const RANGE: u64 = 4;
 /// Blocks from here on take zeroing too; their values are not unique, so only the final comparison looks at them.
 const KNOWN: usize = 64;
 pub(super) const PLAIN: u64 = 60;
@@ -86,7 +88,8 @@ struct Checkpoint {
 enum Io {
     Apply(Record),
     Read(BlockRange),
-    Hash(BlockRange),
+    Hash(BlockRange, bool),
+    Changed(Lsn),
 }
 
 struct Node {
@@ -104,6 +107,9 @@ struct Node {
     flushing: Option<usize>,
     extent: Vec<u64>,
     extent_stable: Vec<u64>,
+    /// When each range changed last, as the disk says; and which did since.
+    versions: Vec<u64>,
+    touched: BTreeSet<u64>,
     io: BTreeMap<u64, Io>,
     applied_view: usize,
     /// A slow node applies nothing before this.
@@ -272,6 +278,8 @@ fn new_node(id: &NodeId) -> Node {
         flushing: None,
         extent: vec![0; usize::try_from(BLOCKS).unwrap()],
         extent_stable: vec![0; usize::try_from(BLOCKS).unwrap()],
+        versions: vec![0; usize::try_from(BLOCKS / RANGE).unwrap()],
+        touched: BTreeSet::new(),
         io: BTreeMap::new(),
         applied_view: 0,
         view_at: 0,
@@ -569,7 +577,8 @@ impl World {
             Command::ClearBase { seq } => self.journal(n, seq.0, Entry::ClearBase),
             Command::Apply { io, record } => return self.start_io(n, io.0, Io::Apply(record)),
             Command::Read { io, range } => return self.start_io(n, io.0, Io::Read(range)),
-            Command::Hash { io, range } => return self.start_io(n, io.0, Io::Hash(range)),
+            Command::Hash { io, range, renew } => return self.start_io(n, io.0, Io::Hash(range, renew)),
+            Command::Changed { io, since } => return self.start_io(n, io.0, Io::Changed(since)),
             Command::Send { to, link, message } => self.send(n, to, link, message),
             Command::ResetLink { node, link } => {
                 let m = usize::try_from(node.0 - 1).unwrap();
@@ -628,6 +637,7 @@ impl World {
                 Verdict::InSyncAlready { .. } => "in sync already",
                 Verdict::LogTail { restart: false, .. } => "log tail",
                 Verdict::LogTail { restart: true, .. } => "log tail from base",
+                Verdict::ChangedSince { .. } => "changed since",
                 Verdict::FullCompare => "full compare",
                 Verdict::MustLeave => "must leave",
                 Verdict::Unfit => "unfit",

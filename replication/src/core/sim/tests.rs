@@ -71,6 +71,7 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
         "in sync already",
         "log tail",
         "full compare",
+        "changed since",
         "settled a tail",
         "truncated",
         "shrunk",
@@ -141,6 +142,7 @@ broken! {
     e1_serving_on_after_a_restart_is_noticed: ServeAfterRestart, None, 100;
     f1_names_forgotten_are_noticed: ForgetNames, None, 100;
     r1_base_forgotten_is_noticed: BaseForgotten, CrashInResync, 100;
+    r2_changes_forgotten_are_noticed: ChangesForgotten, None, 300;
     r1_extent_not_flushed_before_the_log_starts_anew_is_noticed: RestartUnflushed, PowerAfterGrowth, 300;
     e6_resumed_by_a_timer_is_noticed: ResumeByTimer, Switchovers, 100;
 }

@@ -30,7 +30,14 @@ impl World {
             fate_limit: Duration::from_millis(200),
             ..Config::default()
         };
-        let core = ExtentCore::new(me, extent_id(), config, Self::recovered(&node.stable));
+        let recovered = Self::recovered(&node.stable);
+        let doubtful: Vec<BlockRange> = recovered
+            .tail
+            .iter()
+            .flat_map(|record| record.body.ranges().to_vec())
+            .collect();
+        let core = ExtentCore::new(me, extent_id(), config, recovered);
+        node.touched.clear();
         node.core = Some(core);
         node.failed = false;
         node.lease = 0;
@@ -43,6 +50,7 @@ impl World {
             .saturating_sub(usize::try_from(behind).unwrap_or(0));
         let run = node.incarnation;
         let view = Arc::clone(&self.views[self.nodes[n].applied_view]);
+        self.touch(n, &doubtful);
         self.log(|| format!("start {n} in run {run}"));
         self.at(1, Ev::To(n, run, Event::View(view)));
         self.at(2, Ev::View(n, run));
