@@ -6,8 +6,8 @@ use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
     AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
-    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest, StatusRequest,
-    SwitchoverRequest,
+    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
+    ScrubExtentRequest, StatusRequest, SwitchoverRequest,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
@@ -147,6 +147,16 @@ impl AdminClient {
         Ok(self
             .rpc
             .close_session(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
+    }
+
+    /// Has an extent's replicas compared.
+    pub(crate) async fn scrub_extent(&mut self, request: ScrubExtentRequest) -> anyhow::Result<Done> {
+        Ok(self
+            .rpc
+            .scrub_extent(request)
             .await
             .map_err(refused)?
             .into_inner())

@@ -8,7 +8,7 @@ use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
     AccessRequest as AccessMessage, AdoptRequest, CloseSessionRequest, CreateExtentRequest,
     CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest, MapLunRequest,
-    StatusRequest, SwitchoverRequest,
+    ScrubExtentRequest, StatusRequest, SwitchoverRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -258,6 +258,19 @@ impl Admin for Service {
         } else {
             format!("There is no session {id} on this node.")
         };
+        Ok(Response::new(Done {
+            message,
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn scrub_extent(&self, request: Request<ScrubExtentRequest>) -> Answer<Done> {
+        let name = request.into_inner().extent;
+        let running = self.running().await?;
+        let extent = extent_named(&running.state(), &name)?;
+        running.scrub(extent, &name).await.map_err(failed)?;
+        let message =
+            format!("The replicas of extent {name} are being compared; status tells what is found.");
         Ok(Response::new(Done {
             message,
             warnings: Vec::new(),

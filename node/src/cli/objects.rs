@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use clap::{ArgGroup, Args, Subcommand};
 use holdfast_proto::admin::{
-    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, SwitchoverRequest,
+    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, ScrubExtentRequest, SwitchoverRequest,
 };
 use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
@@ -32,6 +32,11 @@ pub(super) enum ExtentCommand {
         /// Node that is its primary to start with; default: the first replica.
         #[arg(long, value_name = "NODE")]
         preferred: Option<String>,
+    },
+    /// Compare the replicas of an extent in the background; what is bad or differs is repaired.
+    Scrub {
+        /// The extent's name.
+        name: String,
     },
     /// List extents.
     List,
@@ -186,6 +191,11 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
                 preferred,
             };
             let done = block_on(async { AdminClient::connect(admin).await?.create_extent(request).await })?;
+            print_done(&done, out)
+        }
+        ExtentCommand::Scrub { name } => {
+            let request = ScrubExtentRequest { extent: name };
+            let done = block_on(async { AdminClient::connect(admin).await?.scrub_extent(request).await })?;
             print_done(&done, out)
         }
         ExtentCommand::List => {

@@ -98,6 +98,11 @@ impl Data {
         let _ = self.node.switchover(extent, to);
     }
 
+    /// Has an extent's replicas compared; false if this node does not serve it.
+    pub(super) fn scrub(&self, extent: ExtentId) -> bool {
+        self.node.scrub(extent).unwrap_or(false)
+    }
+
     /// Adds what this node knows of its extents.
     pub(super) fn describe(&self, seen: &mut Seen) {
         for status in self.node.statuses() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use holdfast_proto::admin::SwitchoverRequest;
+use holdfast_proto::admin::{ScrubExtentRequest, SwitchoverRequest};
 use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError};
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
@@ -274,6 +274,31 @@ impl Running {
                 SWITCHOVER_WITHIN.as_secs()
             ),
         }
+    }
+
+    /// Has an extent's replicas compared. Its primary does it: one on another node is asked to.
+    pub(crate) async fn scrub(&self, extent: ExtentId, name: &str) -> anyhow::Result<()> {
+        let state = self.control.state();
+        let primary = state.extents.get(&extent).and_then(|extent| extent.primary);
+        let Some(primary) = primary else {
+            bail!("extent {name} has no primary at present: try again when it is served");
+        };
+        if primary != self.me {
+            let member = state.node(primary).context("the primary is no member")?;
+            let Some(address) = member.addresses.admin else {
+                bail!(
+                    "extent {name}: ask its primary, {}, whose admin service is not reached from here",
+                    member.name
+                );
+            };
+            let mut client = AdminClient::connect(&AdminAddress::Tcp(address)).await?;
+            let extent = name.to_owned();
+            return client.scrub_extent(ScrubExtentRequest { extent }).await.map(drop);
+        }
+        if !self.data.as_ref().is_some_and(|data| data.scrub(extent)) {
+            bail!("extent {name} is not served yet: try again in a moment");
+        }
+        Ok(())
     }
 
     /// The cluster as this node sees it.

@@ -16,6 +16,8 @@ use super::api::*;
 mod lease_test;
 #[path = "repair_test.rs"]
 mod repair_test;
+#[path = "scrub_test.rs"]
+mod scrub_test;
 #[path = "stuck_test.rs"]
 mod stuck_test;
 

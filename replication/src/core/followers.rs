@@ -153,8 +153,7 @@ impl ExtentCore {
         match verdict {
             Verdict::InSyncAlready { after } => self.stream_after(from, link, after, false, None, out),
             Verdict::LogTail { after, restart } => {
-                let mut resync =
-                    Resync::of_tail(&self.config, &view, self.log.behind(after.lsn), after.lsn);
+                let mut resync = Resync::of_tail(&self.config, &view, self.log.behind(after.lsn), after.lsn);
                 resync.mark_all(&log.unapplied);
                 self.stream_after(from, link, after, restart, Some(resync), out);
             }

@@ -91,10 +91,7 @@ pub(crate) fn decide_rejoin(judge: Judge<'_>, log: &LogSummary) -> Verdict {
             _ => Verdict::FullCompare,
         },
         (false, false, false, Some(base)) => match base_held {
-            Some(after) => Verdict::LogTail {
-                after,
-                restart: true,
-            },
+            Some(after) => Verdict::LogTail { after, restart: true },
             None => changed_since(base.pos),
         },
     }

@@ -1,6 +1,7 @@
 //! The data node: all extents, their threads, their links.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::shared::{Ears, Shared, guard, spawn, spawn_io};
 use super::status::{ExtentStatus, snapshot};
 use super::{DriverConfig, Front, LeaseView, Proposer, checkpoint, timer};
 use crate::core::ExtentCore;
-use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, View};
+use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, RoleName, View};
 use crate::net::{Links, Net, NetConfig, PeerAddress};
 use crate::store::{
     Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError,
@@ -200,6 +201,21 @@ impl DataNode {
         let known = self.shared.extent(extent).ok_or(UnknownExtent(extent))?;
         self.shared.drive(&known, [Event::Switchover { to }]);
         Ok(())
+    }
+
+    /// Has an extent's replicas compared with this node, if it is the extent's primary: soon, and again after whatever cuts it short, as
+    /// long as this process runs. False if it is not.
+    ///
+    /// # Errors
+    /// [`UnknownExtent`].
+    pub fn scrub(&self, extent: ExtentId) -> Result<bool, UnknownExtent> {
+        let known = self.shared.extent(extent).ok_or(UnknownExtent(extent))?;
+        let serves = known.lock().core.status().role == RoleName::Primary;
+        if serves {
+            known.scrub_wanted.store(true, Ordering::Relaxed);
+            self.shared.drive(&known, [Event::Scrub]);
+        }
+        Ok(serves)
     }
 
     /// How an extent stands here.

@@ -222,7 +222,8 @@ impl Shared {
                 Command::Read { io, range } => after.reads.push(job(extent, io, What::Read(range))),
                 Command::Hash { io, range, renew } => {
                     let piece = self.config.core.resync_piece_bytes;
-                    self.hashes.push([job(extent, io, What::Hash { range, piece, renew })]);
+                    self.hashes
+                        .push([job(extent, io, What::Hash { range, piece, renew })]);
                 }
                 Command::Changed { io, since } => self.hashes.push([job(extent, io, What::Changed(since))]),
                 Command::Send { to, link, message } => sends.push((to, link, message)),
@@ -235,7 +236,12 @@ impl Shared {
                 }
                 Command::Propose(proposal) => self.timer.propose(extent.id, proposal, self.lease.ctx().now),
                 Command::Complete { op, outcome } => after.completes.push((op, outcome)),
-                Command::Note(note) => tell(extent.id, &note),
+                Command::Note(note) => {
+                    if matches!(note, Note::Scrubbed { .. }) {
+                        self.chores.push([Chore::Scrubbed(Arc::clone(extent))]);
+                    }
+                    tell(extent.id, &note);
+                }
             }
         }
         self.send(extent.id, &mut sends);
@@ -470,6 +476,12 @@ fn tell(extent: ExtentId, note: &Note) {
             %extent,
             %lba,
             "a block is bad in every replica that counts: it cannot be repaired, and reads of it end as unreadable until it is written"
+        ),
+        Note::Diverged { node, blocks } => tracing::error!(
+            %extent,
+            %node,
+            blocks,
+            "a replica in sync differed from the primary although every block is what was written: it has the primary's contents now"
         ),
         Note::BadMessage { .. } | Note::RefusedBy { .. } | Note::BadBlocks { .. } => {
             tracing::warn!(%extent, ?note, "replication")

@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::extent_meta::sync_dir;
+use super::scrubbed::scrub_path;
 use super::sums::{Checked, Sums};
 use super::versions::Versions;
 use super::{Damage, ExtentMeta, StoreError};
@@ -389,8 +390,10 @@ impl ExtentFile {
 
     /// The range counts as changed from now on, whatever becomes of its contents (R2).
     pub fn renew(&self, range: BlockRange) {
-        self.versions
-            .touch(range.byte_offset(self.block_size), range.byte_len(self.block_size));
+        self.versions.touch(
+            range.byte_offset(self.block_size),
+            range.byte_len(self.block_size),
+        );
     }
 
     /// Notes, stable on return, which ranges changed since the last time, as changed at `now`: not older than any record that was carried
@@ -558,7 +561,13 @@ impl ExtentFile {
     /// [`StoreError::Io`].
     pub fn remove(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
         // The description first: without it the rest is a leftover.
-        for path in [ExtentMeta::path(dir, id), data_path(dir, id), Sums::path(dir, id), Versions::path(dir, id)] {
+        for path in [
+            ExtentMeta::path(dir, id),
+            data_path(dir, id),
+            Sums::path(dir, id),
+            Versions::path(dir, id),
+            scrub_path(dir, id),
+        ] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io("remove", &path, error));
@@ -575,7 +584,12 @@ impl ExtentFile {
     /// [`StoreError::Io`].
     pub fn set_aside(dir: &Path, id: ExtentId) -> Result<(), StoreError> {
         // The data first: as long as the description is there, this is tried again.
-        for path in [Versions::path(dir, id), Sums::path(dir, id), data_path(dir, id), ExtentMeta::path(dir, id)] {
+        for path in [
+            Versions::path(dir, id),
+            Sums::path(dir, id),
+            data_path(dir, id),
+            ExtentMeta::path(dir, id),
+        ] {
             let mut name = path.clone().into_os_string();
             name.push(".broken");
             match fs::rename(&path, &name) {

@@ -9,6 +9,7 @@ mod extent_file;
 mod extent_meta;
 mod node_journal;
 mod replay;
+mod scrubbed;
 mod sums;
 mod versions;
 
@@ -19,3 +20,4 @@ pub use extent_file::ExtentFile;
 pub use extent_meta::{Damage, EXTENT_FORMAT, ExtentMeta};
 pub use node_journal::{NodeJournal, NodeStore, Opened, Place};
 pub use replay::Inconsistent;
+pub(crate) use scrubbed::{load_scrubbed, store_scrubbed};

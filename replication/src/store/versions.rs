@@ -52,11 +52,15 @@ impl Page {
     }
 
     fn u32(&self, at: usize) -> u32 {
-        self.0[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+        self.0[at..]
+            .first_chunk()
+            .map_or(0, |bytes| u32::from_le_bytes(*bytes))
     }
 
     fn u64(&self, at: usize) -> u64 {
-        self.0[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        self.0[at..]
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
     fn lsn(&self, index: u64) -> u64 {
@@ -183,7 +187,10 @@ impl Versions {
         let result = self.write(&taken, now().0);
         if result.is_err() {
             let mut touched = self.touched();
-            touched.iter_mut().zip(&taken).for_each(|(word, bits)| *word |= bits);
+            touched
+                .iter_mut()
+                .zip(&taken)
+                .for_each(|(word, bits)| *word |= bits);
         }
         result
     }

@@ -1,4 +1,5 @@
 //! What the map of changes says after checkpoints, crashes and damage.
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use proptest::prelude::*;
 
@@ -10,9 +11,16 @@ const RANGES: u64 = 1200;
 fn set(words: &[u64]) -> Vec<u64> {
     let bits = |(index, word): (usize, &u64)| {
         let word = *word;
-        (0..64_u64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index as u64 * 64 + bit)
+        (0..64_u64)
+            .filter(move |bit| word >> bit & 1 == 1)
+            .map(move |bit| index as u64 * 64 + bit)
     };
-    words.iter().enumerate().flat_map(bits).filter(|no| *no < RANGES).collect()
+    words
+        .iter()
+        .enumerate()
+        .flat_map(bits)
+        .filter(|no| *no < RANGES)
+        .collect()
 }
 
 fn touch(versions: &Versions, no: u64) {
@@ -78,7 +86,11 @@ fn r2_only_what_changed_behind_a_position_is_named() {
     assert_eq!(set(&versions.changed_since(Lsn(10))), [7, 8, 1199]);
     assert_eq!(set(&versions.changed_since(Lsn(20))), [1199]);
     let versions = reopen(dir.path(), versions);
-    assert_eq!(set(&versions.changed_since(Lsn(0))), [3, 7, 8], "what was not noted is in the journal");
+    assert_eq!(
+        set(&versions.changed_since(Lsn(0))),
+        [3, 7, 8],
+        "what was not noted is in the journal"
+    );
 }
 
 #[test]

@@ -649,6 +649,8 @@ impl World {
             Note::Grown { .. } => "grown",
             Note::RefusedBy { .. } => "refused",
             Note::Repaired { .. } => "repaired",
+            Note::Scrubbed { .. } => "scrubbed",
+            Note::Diverged { node, .. } => return Err(format!("{node} was in sync and differed")),
             Note::Unreadable { .. } => "lost",
             Note::Role {
                 role: RoleName::HandedBack,

@@ -84,6 +84,7 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
         "unreadable",
         "rotten",
         "repaired",
+        "scrubbed",
         "done",
         "read",
         "miscompare",

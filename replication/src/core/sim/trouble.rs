@@ -24,6 +24,7 @@ impl World {
             resync_piece_bytes: 1024,
             resync_in_flight: 2,
             unreadable_retry: Duration::from_millis(100),
+            scrub_rate: 64 << 10,
             switchover_limit: Duration::from_millis(500),
             absent_after: Duration::from_millis(400),
             fetch_after: Duration::from_millis(200),
@@ -265,7 +266,7 @@ impl World {
                     );
                 }
             }
-            85..88 if up => {
+            85..87 if up => {
                 self.nodes[n].failed = true;
                 self.feed(
                     n,
@@ -277,7 +278,11 @@ impl World {
                 let run = self.nodes[n].incarnation;
                 let _ = (after, run);
             }
-            88..92 => self.rot(n),
+            87..89 => {
+                let run = self.nodes[n].incarnation;
+                self.at(1, Ev::To(n, run, Event::Scrub));
+            }
+            89..92 => self.rot(n),
             92..95 => {
                 let all: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].failed).collect();
                 for n in all {
