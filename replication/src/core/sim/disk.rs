@@ -15,6 +15,13 @@ fn digest(piece: &[u64]) -> Digest {
     digest
 }
 
+fn changed_since(node: &Node, since: Lsn) -> Vec<BlockRange> {
+    let changed =
+        |no: &u64| node.touched.contains(no) || node.versions[usize::try_from(*no).unwrap()] > since.0;
+    let range = |no: u64| BlockRange::new(Lba(no * RANGE), RANGE).unwrap();
+    (0..BLOCKS / RANGE).filter(changed).map(range).collect()
+}
+
 impl World {
     pub(super) fn journal(&mut self, n: usize, seq: u64, entry: Entry) {
         self.nodes[n].pending.push_back((seq, Some(entry)));
@@ -248,17 +255,10 @@ impl World {
                     data: data.into(),
                 }
             }
-            Io::Changed(since) => {
-                let changed = |no: &u64| {
-                    node.touched.contains(no) || node.versions[usize::try_from(*no).unwrap()] > since.0
-                };
-                let range = |no: u64| BlockRange::new(Lba(no * RANGE), RANGE).unwrap();
-                let all = (0..BLOCKS / RANGE).filter(changed).map(range);
-                Event::Changed {
-                    io: token,
-                    ranges: all.collect(),
-                }
-            }
+            Io::Changed(since) => Event::Changed {
+                io: token,
+                ranges: changed_since(node, since),
+            },
             Io::Hash(range, _) => {
                 // Pieces of two blocks.
                 let pieces = node.extent[span(range)].chunks(2);

@@ -268,15 +268,8 @@ impl World {
             }
             85..87 if up => {
                 self.nodes[n].failed = true;
-                self.feed(
-                    n,
-                    Event::Failed {
-                        reason: FenceReason::Extent,
-                    },
-                )?;
-                let after = self.rng.between(100, 2000);
-                let run = self.nodes[n].incarnation;
-                let _ = (after, run);
+                let reason = FenceReason::Extent;
+                self.feed(n, Event::Failed { reason })?;
             }
             87..89 => {
                 let run = self.nodes[n].incarnation;
@@ -290,12 +283,8 @@ impl World {
                 }
             }
             _ if up => {
-                self.feed(
-                    n,
-                    Event::Abort {
-                        scope: AbortScope::All,
-                    },
-                )?;
+                let scope = AbortScope::All;
+                self.feed(n, Event::Abort { scope })?;
             }
             _ => {}
         }
