@@ -114,8 +114,12 @@ async fn three_data_nodes_keep_two_and_three_replicas_through_the_loss_of_each()
             .wait_for("all replicas in sync again", LIMIT, whole)
             .await?;
     }
-    // Every acknowledged write through every node.
-    for (number, node) in (100..).zip(&nodes) {
+    read_all(&nodes, fill).await
+}
+
+/// Every acknowledged write, through every node.
+async fn read_all(nodes: &[DataNode], fill: u8) -> Result<()> {
+    for (number, node) in (100..).zip(nodes) {
         let luns = if number == 100 { 0..1 } else { 0..2 };
         for lun in luns {
             // A node that has just come back opens its portal a moment after it says that it is in sync.
