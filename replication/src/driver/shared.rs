@@ -69,6 +69,8 @@ type Early = Vec<(NodeId, LinkId, Message)>;
 struct After {
     completes: Vec<(OpId, OpOutcome)>,
     reads: Vec<Job>,
+    /// Messages wait to be sent.
+    sends: bool,
 }
 
 pub(super) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -145,6 +147,12 @@ impl Shared {
         let mut after = After::default();
         self.step(extent, events, &mut after);
         loop {
+            // A peer's part takes longer than what is left to do here.
+            if std::mem::take(&mut after.sends)
+                && let Some(links) = self.links()
+            {
+                links.flush();
+            }
             for (op, outcome) in after.completes.drain(..) {
                 self.front.complete(extent.id, op, outcome);
             }
@@ -254,6 +262,7 @@ impl Shared {
                 Command::Note(note) => tell(extent.id, &note),
             }
         }
+        after.sends |= !sends.is_empty();
         self.send(extent.id, &mut sends);
         if !applies.is_empty() {
             self.applies.push(applies.drain(..));
@@ -301,7 +310,7 @@ impl Shared {
         }
     }
 
-    /// Queues messages, all of one peer at a time: one lock and one wake-up.
+    /// Queues messages, all of one peer at a time: one lock.
     fn send(&self, extent: ExtentId, sends: &mut Vec<(NodeId, LinkId, Message)>) {
         let Some(links) = self.links() else {
             sends.clear();

@@ -7,7 +7,7 @@ use super::wire::{halves, join};
 use crate::core::api::{Identity, LinkId};
 
 /// Version of the link protocol. Both ends must have the same.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What both ends of a link say first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

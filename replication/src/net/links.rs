@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use holdfast_proto::replication as pb;
 use holdfast_types::{ExtentId, NodeId};
+use tokio::sync::Notify;
 
+use super::frame;
 use super::hello::{Hello, Refusal};
 use super::outbox::Outbox;
 use crate::core::api::{Identity, LinkId, Message, Room};
@@ -17,6 +20,11 @@ const CONGESTED_BYTES: usize = 32 << 20;
 
 /// What a connection must be able to do besides carrying batches: the seam between [`Links`] and a transport.
 pub trait Carrier: Send + Sync + std::fmt::Debug {
+    /// Sends as much of `bytes` as goes without waiting, and says how much that was.
+    ///
+    /// # Errors
+    /// [`std::io::ErrorKind::WouldBlock`]: nothing now, more once the connection has room. All others are the end of the connection.
+    fn send(&self, bytes: &[u8]) -> std::io::Result<usize>;
     /// Ends the connection at once, so that nothing that was sent and has not arrived ever arrives.
     fn abort(&self);
 }
@@ -41,11 +49,34 @@ pub struct Link {
     id: LinkId,
     peer: Identity,
     outbox: Outbox,
+    wire: Mutex<Wire>,
+    /// The connection had no room: its task sends on once it has.
+    blocked: Notify,
     carrier: Box<dyn Carrier>,
     /// What the peer said last of its disk.
     room: Mutex<Room>,
     /// No batch is handed on any more.
     ended: AtomicBool,
+}
+
+/// Frames on their way into the socket. Only who sends touches it.
+#[derive(Debug, Default)]
+struct Wire {
+    bytes: Vec<u8>,
+    /// Bytes of it that were sent.
+    sent: usize,
+}
+
+/// More than this is not kept for the next batch.
+const WIRE_KEEP_BYTES: usize = 2 << 20;
+
+/// What sending came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// All that waited, or the link has ended. The caller is sender no more.
+    All,
+    /// The connection has no room for the rest; the caller is sender still.
+    Blocked,
 }
 
 impl Link {
@@ -68,7 +99,65 @@ impl Link {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn end(&self) {
+    /// When the connection has no room for what a thread had to send: whoever hears it is sender now.
+    pub(crate) async fn blocked(&self) {
+        self.blocked.notified().await;
+    }
+
+    /// Sends what waits, from the caller's thread, unless somebody does so already. Never waits.
+    pub(crate) fn flush(&self) {
+        if self.outbox.begin() && self.send_on() == Sent::Blocked {
+            self.blocked.notify_one();
+        }
+    }
+
+    /// For whoever opens the link: sends `first`, then what waits, and is sender no more.
+    pub(crate) fn open(&self, first: &pb::Frame) {
+        frame::put(first, &mut self.wire().bytes);
+        self.start();
+    }
+
+    /// The same where the first frame was sent already.
+    pub(crate) fn start(&self) {
+        if self.send_on() == Sent::Blocked {
+            self.blocked.notify_one();
+        }
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the sender: goes on.
+    pub(crate) fn send_on(&self) -> Sent {
+        let mut wire = self.wire();
+        loop {
+            while wire.sent < wire.bytes.len() {
+                match self.carrier.send(&wire.bytes[wire.sent..]) {
+                    Ok(sent) => wire.sent += sent,
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Sent::Blocked,
+                    Err(error) => {
+                        tracing::debug!(peer = %self.peer.node, link = self.id.0, %error, "cannot send");
+                        self.end();
+                        break;
+                    }
+                }
+            }
+            wire.bytes.clear();
+            wire.bytes.shrink_to(WIRE_KEEP_BYTES);
+            wire.sent = 0;
+            let Some(batch) = self.outbox.next() else {
+                return Sent::All;
+            };
+            frame::put(
+                &frame::batch(batch.number, batch.room, batch.messages),
+                &mut wire.bytes,
+            );
+        }
+    }
+
+    /// Ends it at once.
+    pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.outbox.close();
         self.carrier.abort();
@@ -200,6 +289,8 @@ impl Links {
             id: hello.link,
             peer: hello.from,
             outbox: Outbox::default(),
+            wire: Mutex::default(),
+            blocked: Notify::new(),
             carrier,
             room: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -275,6 +366,7 @@ impl Links {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
         for link in self.peers().iter().filter_map(|peer| peer.current()) {
             link.outbox.say(room);
+            link.flush();
         }
     }
 
@@ -284,7 +376,7 @@ impl Links {
         self.current(node).map(room).unwrap_or_default()
     }
 
-    /// Queues messages for a link; dropped if it is not the present one of that node.
+    /// Queues messages for a link; dropped if it is not the present one of that node. [`Links::flush`] sends them.
     pub fn send(&self, to: NodeId, link: LinkId, messages: impl IntoIterator<Item = (ExtentId, Message)>) {
         let Some(current) = self.peer(to).and_then(|peer| peer.current()) else {
             return;
@@ -295,6 +387,17 @@ impl Links {
         if current.outbox.push(messages) > OUTBOX_BYTES_MAX {
             tracing::warn!(node = %to, link = link.0, "the peer takes nothing off its link: it is reset");
             current.end();
+        }
+    }
+
+    /// Sends what waits for peers, from the caller's thread and as far as their sockets take it. Not under an extent's lock, which others
+    /// wait for meanwhile.
+    pub fn flush(&self) {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        for peer in &*peers {
+            if let Some(link) = peer.current() {
+                link.flush();
+            }
         }
     }
 

@@ -40,6 +40,10 @@ impl LinkEvents for Log {
 struct Counted(Arc<AtomicUsize>);
 
 impl Carrier for Counted {
+    fn send(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(bytes.len())
+    }
+
     fn abort(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }

@@ -6,16 +6,18 @@
 //! new link of a peer replaces its older one at once, also when the peer has been started anew.
 //!
 //! [`Links`] knows the links and keeps order: a link's messages reach the cores between its up and its down, never after. What carries
-//! bytes is behind [`Carrier`] and calls [`Links`]; today that is gRPC over TCP ([`Net`]), and a raw channel can join it.
+//! bytes is behind [`Carrier`] and calls [`Links`]: frames over TCP ([`Net`]). Whoever has something to send writes it into the socket
+//! itself, and whoever reads a batch drives the cores with it: a message costs no wake-up but that of the peer.
 
-mod grpc;
+mod frame;
 mod hello;
 mod links;
 mod outbox;
 mod socket;
+mod tcp;
 mod wire;
 
-pub use grpc::{Net, NetConfig, PeerAddress};
 pub use hello::{Hello, PROTOCOL, Refusal};
 pub use links::{Carrier, Link, LinkEvents, Links};
+pub use tcp::{Net, NetConfig, PeerAddress};
 pub use wire::WireError;

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use holdfast_types::ExtentId;
 
@@ -17,27 +16,55 @@ const BATCH_MESSAGES: usize = 4096;
 /// What a message takes besides its payload, about.
 const OVERHEAD: usize = 64;
 
-/// A queue into the task that sends. Whoever adds wakes that task only if it waits, and it takes all that waits in one batch.
-#[derive(Debug, Default)]
+/// A queue towards a peer's socket. One thread at a time *sends*: it takes all that waits in batches until nothing is left, and whoever
+/// adds meanwhile need not do anything. At first the sender is whoever opens the link.
+#[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
     /// As in the state; read without its lock.
     bytes: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     messages: VecDeque<(ExtentId, Message)>,
     bytes: usize,
-    waker: Option<Waker>,
+    /// Somebody sends.
+    sending: bool,
     closed: bool,
-    /// What is said of this node's disk with each batch, and whether the peer has not heard it yet.
+    /// Batches that were taken.
+    batches: u64,
+    /// What is said of this node's disk with each batch.
     room: Room,
-    unsaid: bool,
+    /// A batch is to be sent even if no message waits: the peer has not heard of the room yet, or has heard nothing for a while.
+    due: bool,
 }
 
 /// What goes over the link at a time.
-pub(crate) type Batch = (Room, Vec<(ExtentId, Message)>);
+#[derive(Debug, PartialEq)]
+pub(crate) struct Batch {
+    /// Counts from 1.
+    pub(crate) number: u64,
+    pub(crate) room: Room,
+    pub(crate) messages: Vec<(ExtentId, Message)>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                messages: VecDeque::new(),
+                bytes: 0,
+                sending: true,
+                closed: false,
+                batches: 0,
+                room: Room::default(),
+                due: false,
+            }),
+            bytes: AtomicUsize::new(0),
+        }
+    }
+}
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -55,27 +82,26 @@ impl Outbox {
             state.bytes += payload_len(&message) + OVERHEAD;
             state.messages.push_back((extent, message));
         }
-        let (bytes, waker) = (state.bytes, state.waker.take());
-        self.bytes.store(bytes, Ordering::Relaxed);
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        bytes
+        self.bytes.store(state.bytes, Ordering::Relaxed);
+        state.bytes
     }
 
-    /// From now on says so of this node's disk, at once if it is news.
+    /// From now on says so of this node's disk, with a batch of its own if it is news and nothing else waits.
     pub(crate) fn say(&self, room: Room) {
         let mut state = self.lock();
-        if state.room == room {
-            return;
+        if state.room != room {
+            (state.room, state.due) = (room, true);
         }
-        (state.room, state.unsaid) = (room, true);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    }
+
+    /// The next batch is sent even if it is empty.
+    pub(crate) fn ping(&self) {
+        self.lock().due = true;
+    }
+
+    /// Batches that were taken so far.
+    pub(crate) fn batches(&self) -> u64 {
+        self.lock().batches
     }
 
     /// Bytes that wait.
@@ -89,38 +115,45 @@ impl Outbox {
         state.closed = true;
         state.bytes = 0;
         self.bytes.store(0, Ordering::Relaxed);
-        let (dropped, waker) = (std::mem::take(&mut state.messages), state.waker.take());
+        let dropped = std::mem::take(&mut state.messages);
         drop(state);
         drop(dropped);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 
-    /// All that waits, as far as one batch goes. `None` once closed.
-    pub(crate) fn poll_batch(&self, cx: &Context<'_>) -> Poll<Option<Batch>> {
+    /// Whether the caller is to send now: something waits, and nobody else sends. Then it calls [`Outbox::next`] until that gives nothing.
+    pub(crate) fn begin(&self) -> bool {
         let mut state = self.lock();
-        if state.closed {
-            return Poll::Ready(None);
+        let begins = !state.sending && !state.closed && (state.due || !state.messages.is_empty());
+        state.sending |= begins;
+        begins
+    }
+
+    /// For the sender: all that waits, as far as one batch goes. With `None` the caller is sender no more.
+    pub(crate) fn next(&self) -> Option<Batch> {
+        let mut state = self.lock();
+        if state.closed || (state.messages.is_empty() && !state.due) {
+            state.sending = false;
+            return None;
         }
-        if state.messages.is_empty() && !state.unsaid {
-            state.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let mut batch = Vec::with_capacity(state.messages.len().min(BATCH_MESSAGES));
+        let mut messages = Vec::with_capacity(state.messages.len().min(BATCH_MESSAGES));
         let mut size = 0;
         while let Some((_, message)) = state.messages.front() {
             let len = payload_len(message) + OVERHEAD;
-            if batch.len() == BATCH_MESSAGES || (!batch.is_empty() && size + len > BATCH_BYTES) {
+            if messages.len() == BATCH_MESSAGES || (!messages.is_empty() && size + len > BATCH_BYTES) {
                 break;
             }
             size += len;
-            batch.extend(state.messages.pop_front());
+            messages.extend(state.messages.pop_front());
         }
         state.bytes -= size;
         self.bytes.store(state.bytes, Ordering::Relaxed);
-        state.unsaid = false;
-        Poll::Ready(Some((state.room, batch)))
+        state.due = false;
+        state.batches += 1;
+        Some(Batch {
+            number: state.batches,
+            room: state.room,
+            messages,
+        })
     }
 }
 
@@ -150,47 +183,63 @@ mod tests {
         (ExtentId::from_u128(1), message)
     }
 
-    fn poll(outbox: &Outbox) -> Poll<Option<usize>> {
+    fn opened() -> Outbox {
+        let outbox = Outbox::default();
+        assert!(!outbox.begin(), "who opens the link sends");
+        assert_eq!(outbox.next(), None);
         outbox
-            .poll_batch(&Context::from_waker(Waker::noop()))
-            .map(|batch| batch.map(|(_, batch)| batch.len()))
+    }
+
+    fn next(outbox: &Outbox) -> Option<usize> {
+        outbox.next().map(|batch| batch.messages.len())
     }
 
     #[test]
     fn all_that_waits_goes_as_one_batch_up_to_its_limit() {
-        let outbox = Outbox::default();
-        assert_eq!(poll(&outbox), Poll::Pending);
+        let outbox = opened();
+        assert!(!outbox.begin(), "nothing waits");
         outbox.push((0..300).map(|_| message(4096)));
-        assert_eq!(poll(&outbox), Poll::Ready(Some(252)));
+        assert!(outbox.begin());
+        assert_eq!(next(&outbox), Some(252));
         outbox.push([message(4 << 20), message(1)]);
-        assert_eq!(poll(&outbox), Poll::Ready(Some(48)));
-        assert_eq!(poll(&outbox), Poll::Ready(Some(1)));
-        assert_eq!(poll(&outbox), Poll::Ready(Some(1)));
+        assert!(!outbox.begin(), "one at a time");
+        assert_eq!(next(&outbox), Some(48));
+        assert_eq!(next(&outbox), Some(1));
+        assert_eq!(outbox.next().unwrap().number, 4);
         assert_eq!(outbox.bytes(), 0);
-        assert_eq!(poll(&outbox), Poll::Pending);
+        assert_eq!(next(&outbox), None);
+        outbox.push([message(1)]);
+        assert!(outbox.begin());
     }
 
     #[test]
     fn j3_news_of_the_disk_goes_alone_and_once() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         let crowded = Room {
             crowded: true,
             ..Room::default()
         };
         outbox.say(crowded);
         outbox.say(crowded);
-        let batch = outbox.poll_batch(&Context::from_waker(Waker::noop()));
-        assert_eq!(batch, Poll::Ready(Some((crowded, vec![]))));
-        assert_eq!(poll(&outbox), Poll::Pending);
+        assert!(outbox.begin());
+        let batch = outbox.next().unwrap();
+        assert_eq!((batch.room, batch.messages.len()), (crowded, 0));
+        assert_eq!(next(&outbox), None);
+        outbox.say(crowded);
+        assert!(!outbox.begin());
+        outbox.ping();
+        assert!(outbox.begin());
+        assert_eq!(next(&outbox), Some(0));
     }
 
     #[test]
     fn a_closed_one_is_empty_for_ever() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         outbox.push([message(1)]);
         outbox.close();
         outbox.push([message(1)]);
         assert_eq!(outbox.bytes(), 0);
-        assert_eq!(poll(&outbox), Poll::Ready(None));
+        assert!(!outbox.begin());
+        assert_eq!(next(&outbox), None);
     }
 }

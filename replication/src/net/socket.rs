@@ -1,90 +1,58 @@
-//! TCP sockets of links, which can be ended at once from any thread.
+//! TCP sockets of links: written to from any thread, and ended at once from any thread.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tonic::transport::server::Connected;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::links::Carrier;
 
-/// The means to end a connection while hyper owns its socket.
-#[derive(Debug, Clone)]
-pub(crate) struct Aborter(Arc<OwnedFd>);
+/// The writing end of a connection.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    half: OwnedWriteHalf,
+    /// The same connection, for its end.
+    fd: OwnedFd,
+}
 
-impl Carrier for Aborter {
+impl Socket {
+    /// Sets the connection up: no delay of small segments.
+    pub(crate) fn new(stream: TcpStream) -> io::Result<(OwnedReadHalf, Self)> {
+        stream.set_nodelay(true)?;
+        let fd = stream.as_fd().try_clone_to_owned()?;
+        let (read, half) = stream.into_split();
+        Ok((read, Self { half, fd }))
+    }
+
+    /// Waits until it takes bytes.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.half.writable().await
+    }
+
+    /// Sends all of it, before there is a link.
+    pub(crate) async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.writable().await?;
+            match self.half.try_write(bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Carrier for std::sync::Arc<Socket> {
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.half.try_write(bytes)
+    }
+
     /// Sends a reset and drops what the system still has to send; whoever reads or writes the socket gets an error at once.
     fn abort(&self) {
         // Connecting to "nobody" is how Linux lets a connection be cut without closing its descriptor. It fails only where there
         // is nothing left to cut.
-        let _ = rustix::net::connect_unspec(self.0.as_fd());
-    }
-}
-
-/// A connection as hyper gets it.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    stream: TcpStream,
-    aborter: Aborter,
-}
-
-impl Socket {
-    /// Sets the socket up: no delay of small segments.
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let aborter = Aborter(Arc::new(stream.as_fd().try_clone_to_owned()?));
-        Ok(Self { stream, aborter })
-    }
-
-    pub(crate) fn aborter(&self) -> Aborter {
-        self.aborter.clone()
-    }
-}
-
-impl Connected for Socket {
-    type ConnectInfo = Aborter;
-
-    fn connect_info(&self) -> Aborter {
-        self.aborter()
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let _ = rustix::net::connect_unspec(self.fd.as_fd());
     }
 }

@@ -56,6 +56,7 @@ impl End {
     fn send(&self, to: NodeId, link: LinkId, epochs: std::ops::Range<u64>) {
         let messages = epochs.map(|epoch| (EXTENT, Message::Probe { epoch: Epoch(epoch) }));
         self.links.send(to, link, messages);
+        self.links.flush();
     }
 }
 
@@ -186,4 +187,127 @@ fn another_cluster_is_refused_by_name() {
     };
     let why = rig.runtime.block_on(dial_once(&a.net.shared, &peer)).unwrap_err();
     assert_eq!(why, Refusal::Cluster.to_string());
+}
+
+/// A peer of node 2 that shakes hands and does nothing else.
+fn mute(rig: &Rig, me: Identity, link: u64) -> std::net::TcpStream {
+    use std::io::Write as _;
+    let mut stream = std::net::TcpStream::connect(rig.ports[1]).unwrap();
+    let hello = Hello {
+        cluster: 7,
+        from: me,
+        to: NodeId(2),
+        link: LinkId(link),
+    };
+    let mut bytes = Vec::new();
+    frame::put(&frame::of(pb::frame::Kind::Hello(hello.encode())), &mut bytes);
+    stream.write_all(&bytes).unwrap();
+    stream
+}
+
+#[test]
+fn a_silent_peers_link_ends_and_one_that_only_lives_keeps_it() {
+    let rig = Rig::new();
+    let b = rig.start(2, 20, 7);
+    let me = Identity {
+        node: NodeId(1),
+        incarnation: Incarnation(10),
+    };
+    let stream = mute(&rig, me, 1);
+    assert_eq!(b.hear(), Heard::Up(me, LinkId(1)));
+    let since = std::time::Instant::now();
+    assert_eq!(b.hear(), Heard::Down(LinkId(1)));
+    assert!(
+        since.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        since.elapsed()
+    );
+    drop(stream);
+    let a = rig.start(1, 11, 7);
+    let link = up(&b, &a);
+    // Nothing but empty batches goes over it meanwhile.
+    assert!(b.heard.recv_timeout(Duration::from_secs(3)).is_err());
+    a.send(NodeId(2), link, 5..6);
+    assert_eq!(b.hear(), Heard::Epoch(link, 5));
+}
+
+#[test]
+fn a_peer_that_reads_nothing_for_a_while_gets_everything_in_order() {
+    use std::io::Read as _;
+    let rig = Rig::new();
+    let b = rig.start(2, 20, 7);
+    let me = Identity {
+        node: NodeId(1),
+        incarnation: Incarnation(10),
+    };
+    let mut stream = mute(&rig, me, 1);
+    assert_eq!(b.hear(), Heard::Up(me, LinkId(1)));
+    // It speaks: a silent one would be cut off.
+    let mut speaks = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        use std::io::Write as _;
+        for number in 1.. {
+            let mut bytes = Vec::new();
+            frame::put(
+                &frame::batch(number, crate::core::api::Room::default(), vec![]),
+                &mut bytes,
+            );
+            if speaks.write_all(&bytes).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    // Far more than sockets take.
+    const SENT: u64 = 1_000_000;
+    for from in (0..SENT).step_by(10_000) {
+        b.send(NodeId(1), LinkId(1), from..from + 10_000);
+    }
+    let (mut buffer, mut expected) = (BytesMut::new(), 0);
+    let mut bytes = vec![0; 1 << 20];
+    assert!(matches!(
+        frame_of(&mut stream, &mut buffer, &mut bytes).kind,
+        Some(pb::frame::Kind::Hello(_))
+    ));
+    while expected < SENT {
+        let Some(pb::frame::Kind::Batch(batch)) = frame_of(&mut stream, &mut buffer, &mut bytes).kind else {
+            panic!("something else than a batch");
+        };
+        for envelope in batch.messages {
+            let (_, message) = wire::decode(envelope).unwrap();
+            let epoch = Epoch(expected);
+            assert_eq!(message, Message::Probe { epoch });
+            expected += 1;
+        }
+    }
+
+    fn frame_of(stream: &mut std::net::TcpStream, buffer: &mut BytesMut, bytes: &mut [u8]) -> pb::Frame {
+        loop {
+            if let Some(frame) = frame::take(buffer, false).unwrap() {
+                return frame;
+            }
+            let read = stream.read(bytes).unwrap();
+            assert!(read > 0, "the link has ended");
+            buffer.extend_from_slice(&bytes[..read]);
+        }
+    }
+}
+
+#[test]
+fn garbage_ends_a_connection_and_nothing_else() {
+    use std::io::{Read as _, Write as _};
+    let rig = Rig::new();
+    let (a, b) = (rig.start(1, 10, 7), rig.start(2, 20, 7));
+    let link = up(&a, &b);
+    assert_eq!(up(&b, &a), link);
+    for garbage in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0; 64], &[255; 64]] {
+        let mut stream = std::net::TcpStream::connect(rig.ports[1]).unwrap();
+        stream.write_all(garbage).unwrap();
+        let mut rest = Vec::new();
+        // Closed, in order or with a reset.
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.len() < 256, "{} bytes were answered", rest.len());
+    }
+    a.send(NodeId(2), link, 3..4);
+    assert_eq!(b.hear(), Heard::Epoch(link, 3));
 }
