@@ -31,4 +31,8 @@ holdfast_types::fault_switches! {
     ConfirmedByOne,
     /// R1: the driver's: the extent is not flushed before its log starts anew.
     RestartUnflushed,
+    /// P2: a fence is answered before this primary has applied the state that it names.
+    FenceBeforeApplied,
+    /// P1: reservations are judged by the node that forwards a command, not by the primary.
+    JudgedAtForwarder,
 }

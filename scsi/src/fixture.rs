@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use holdfast_alua::{AccessState, PortGroup, SecondaryAccess};
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId, RelativePortId, TpgId};
+use holdfast_types::{BlockSize, ExtentId, IscsiName, Isid, Lun, Nexus, NodeId, RelativePortId, TpgId};
 
+use crate::reservation::UnitState;
 use crate::{Counters, LuView, NexusLu, Response, Step, Storage, start};
 
 pub(crate) const BLOCKS: u64 = 1000;
@@ -14,6 +15,8 @@ pub(crate) struct Fixture {
     pub(crate) luns: Vec<Lun>,
     pub(crate) groups: Vec<PortGroup>,
     pub(crate) nexus: NexusLu,
+    pub(crate) who: Nexus,
+    pub(crate) unit: UnitState,
 }
 
 impl Fixture {
@@ -36,6 +39,13 @@ impl Fixture {
                 group(2, AccessState::ActiveNonOptimized, false),
             ],
             nexus,
+            who: Nexus {
+                initiator: "iqn.2026-11.example:host".parse().unwrap(),
+                isid: Isid([1; 6]),
+                target: "iqn.2026-11.example:disk".parse().unwrap(),
+                tpg: TpgId(2),
+            },
+            unit: UnitState::default(),
         }
     }
 
@@ -60,6 +70,8 @@ impl Fixture {
             thin: true,
             write_protected: false,
             write_back: false,
+            nexus: &self.who,
+            unit: &self.unit,
             counters: Counters::default(),
         }
     }

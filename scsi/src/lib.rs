@@ -7,6 +7,7 @@
 //! start(cdb, view, nexus) ──► Done(response)
 //!                        ──► Hold: the group is transitioning; start again, or answer Response::transitioning()
 //!                        ──► NeedData{bytes} ── with_data(view, data) ──► Done | Storage
+//!                        ──► Unit(request): the cluster's state is changed or confirmed, then the answer is made
 //!                        ──► Storage{op, finish} ── outcome ── finish() ──► Response | ResetConnection | NoResponse
 //! ```
 //!
@@ -18,6 +19,7 @@ mod cdb;
 #[cfg(test)]
 mod fixture;
 mod nexus;
+pub mod reservation;
 #[cfg(test)]
 mod scan_test;
 #[cfg(test)]
@@ -33,6 +35,6 @@ pub use absent::start_absent;
 pub use nexus::{Counters, NexusLu, UnitAttention};
 pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, asc};
 pub use start::start;
-pub use step::{Finish, Finished, Pending, Response, Status, Step, Storage, finish};
+pub use step::{Finish, Finished, Pending, Response, Status, Step, Storage, UnitRequest, finish};
 pub use table::{CommandInfo, command_of, commands};
 pub use view::LuView;

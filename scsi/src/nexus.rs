@@ -1,6 +1,9 @@
 //! Unit attentions of one I_T_L nexus (SAM-5, 5.14), raised by difference (P3).
 
+use holdfast_types::UnitVersion;
+
 use crate::Sense;
+use crate::reservation::NexusNotices;
 use crate::sense::{AdditionalSense, SenseKey, asc};
 
 /// A condition that an initiator must hear of once.
@@ -13,6 +16,12 @@ pub enum UnitAttention {
     Reset,
     /// 06/2F/00: another initiator cleared the task set.
     CommandsCleared,
+    /// 06/2A/03.
+    ReservationsPreempted,
+    /// 06/2A/04.
+    ReservationsReleased,
+    /// 06/2A/05.
+    RegistrationsPreempted,
     /// 06/2A/09.
     CapacityChanged,
     /// 06/2A/06.
@@ -25,10 +34,13 @@ pub enum UnitAttention {
 
 impl UnitAttention {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::PowerOn,
         Self::Reset,
         Self::CommandsCleared,
+        Self::ReservationsPreempted,
+        Self::ReservationsReleased,
+        Self::RegistrationsPreempted,
         Self::CapacityChanged,
         Self::AccessStateChanged,
         Self::ModeChanged,
@@ -40,6 +52,9 @@ impl UnitAttention {
             Self::PowerOn => asc::POWER_ON_OR_RESET,
             Self::Reset => asc::RESET_FUNCTION_OCCURRED,
             Self::CommandsCleared => asc::COMMANDS_CLEARED,
+            Self::ReservationsPreempted => asc::RESERVATIONS_PREEMPTED,
+            Self::ReservationsReleased => asc::RESERVATIONS_RELEASED,
+            Self::RegistrationsPreempted => asc::REGISTRATIONS_PREEMPTED,
             Self::CapacityChanged => asc::CAPACITY_CHANGED,
             Self::AccessStateChanged => asc::ACCESS_STATE_CHANGED,
             Self::ModeChanged => asc::MODE_PARAMETERS_CHANGED,
@@ -52,7 +67,7 @@ impl UnitAttention {
         Sense::new(SenseKey::UnitAttention, self.code())
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -66,8 +81,12 @@ pub struct Counters {
     pub capacity: u64,
     /// The LUNs that the initiator sees.
     pub luns: u64,
-    /// Mode parameters.
+    /// Which units the initiator may write to.
     pub mode: u64,
+    /// Mode parameters, as changed by anybody but the nexus itself.
+    pub modes: UnitVersion,
+    /// What became of the reservations and registrations of the nexus, by the hand of another one.
+    pub notices: NexusNotices,
     /// LOGICAL UNIT RESETs carried out (I13: they act on the unit through every node).
     pub resets: u64,
 }
@@ -77,7 +96,7 @@ pub struct Counters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NexusLu {
     told: Counters,
-    pending: u8,
+    pending: u16,
 }
 
 impl NexusLu {
@@ -104,6 +123,19 @@ impl NexusLu {
         }
         if told.mode != present.mode {
             self.raise(UnitAttention::ModeChanged);
+        }
+        // These name when something happened last to this very nexus, so only what is newer is news.
+        if present.modes.0 > told.modes.0 {
+            self.raise(UnitAttention::ModeChanged);
+        }
+        if present.notices.reservations_preempted.0 > told.notices.reservations_preempted.0 {
+            self.raise(UnitAttention::ReservationsPreempted);
+        }
+        if present.notices.reservations_released.0 > told.notices.reservations_released.0 {
+            self.raise(UnitAttention::ReservationsReleased);
+        }
+        if present.notices.registrations_preempted.0 > told.notices.registrations_preempted.0 {
+            self.raise(UnitAttention::RegistrationsPreempted);
         }
         if told.resets != present.resets {
             self.raise(UnitAttention::Reset);
@@ -159,8 +191,9 @@ mod tests {
             groups: 7,
             capacity: 2,
             luns: 3,
-            mode: 1,
+            modes: UnitVersion(1),
             resets: 4,
+            ..Counters::default()
         };
         let mut nexus = NexusLu::new(present);
         nexus.observe(present);
@@ -199,6 +232,9 @@ mod tests {
             (0x29, 0x00),
             (0x29, 0x03),
             (0x2f, 0x00),
+            (0x2a, 0x03),
+            (0x2a, 0x04),
+            (0x2a, 0x05),
             (0x2a, 0x09),
             (0x2a, 0x06),
             (0x2a, 0x01),

@@ -153,10 +153,6 @@ fn linux_user_space_asks_on() {
         ("vendor's pages", &inquiry(Some(0xc0), 255), NO_SUCH_FIELD),
         ("vendor's pages", &inquiry(Some(0xc9), 128), NO_SUCH_FIELD),
         ("extended inquiry", &inquiry(Some(0x86), 255), Data(64, &[(7, 1)])),
-        ("reservation keys", &[0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0], NO_SUCH_COMMAND),
-        ("reservation", &[0x5e, 1, 0, 0, 0, 0, 0, 0, 8, 0], NO_SUCH_COMMAND),
-        ("capabilities of reservations", &[0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0], NO_SUCH_COMMAND),
-        ("registration", &[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0], NO_SUCH_COMMAND),
         ("explicit change of groups", &[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], NO_SUCH_COMMAND),
         ("ATA IDENTIFY, 12", &ata_12, NO_SUCH_COMMAND),
         ("ATA IDENTIFY, 16", &ata_16, NO_SUCH_COMMAND),
@@ -214,7 +210,6 @@ fn the_tools_of_libiscsi_look_at_a_disk() {
         ("capacity, 16", &READ_CAPACITY_16, Data(32, &[])),
         ("port groups", &[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0], Data(28, &[])),
         ("control page", &[0x5a, 0x08, 0x0a, 0, 0, 0, 0, 0, 255, 0], Data(20, &[(8, 0x0a), (12, 0)])),
-        ("reservation keys", &[0x5e, 0, 0, 0, 0, 0, 0, 4, 0, 0], NO_SUCH_COMMAND),
         ("copy results", &[0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0], NO_SUCH_COMMAND),
     ]);
 }

@@ -5,7 +5,7 @@ use holdfast_alua::{Admission, Refusal, admit};
 use crate::cdb::Cdb;
 use crate::sense::{AdditionalSense, SenseKey};
 use crate::table::{Call, find};
-use crate::{LuView, NexusLu, Sense, Step};
+use crate::{LuView, NexusLu, Response, Sense, Step};
 
 /// Starts a command. `data_out` is what the initiator announced to send: the expected data transfer length of a write, else 0.
 ///
@@ -19,7 +19,11 @@ pub fn start(cdb: &[u8], view: &LuView<'_>, nexus: &mut NexusLu, data_out: u32) 
         data_out,
     };
     let Some(command) = find(call.cdb).filter(|_| !cdb.is_empty()) else {
-        return Step::check(Sense::INVALID_OPERATION_CODE);
+        // A service action of PERSISTENT RESERVE that is not there is a wrong field of a command that is (SPC-4, 6.15 and 6.16).
+        return Step::check(match call.cdb.opcode() {
+            0x5e | 0x5f => Sense::cdb_bit(1, 4),
+            _ => Sense::INVALID_OPERATION_CODE,
+        });
     };
     if !command.passes_attention
         && let Some(attention) = nexus.take()
@@ -45,7 +49,14 @@ pub fn start(cdb: &[u8], view: &LuView<'_>, nexus: &mut NexusLu, data_out: u32) 
     if command.writes && view.write_protected {
         return Step::check(Sense::WRITE_PROTECTED);
     }
-    (command.run)(&call, nexus).unwrap_or_else(Step::check)
+    let step = (command.run)(&call, nexus).unwrap_or_else(Step::check);
+    // P1: what reaches the medium is judged by the primary, not here.
+    if matches!(&step, Step::Done(response) if response.sense.is_none())
+        && view.unit.refuses(command.conflict_of(call.cdb), view.nexus)
+    {
+        return Step::Done(Response::reservation_conflict());
+    }
+    step
 }
 
 #[cfg(test)]

@@ -104,7 +104,14 @@ fn i8_admission_of_every_command_in_every_state() {
         "REQUEST SENSE",
         "REPORT TARGET PORT GROUPS",
     ];
-    let standby = ["MODE SE", "READ CAPACITY", "REPORT SUPPORTED"];
+    let standby = [
+        "MODE SE",
+        "READ CAPACITY",
+        "REPORT SUPPORTED",
+        "PERSISTENT RESERVE",
+        "RESERVE",
+        "RELEASE",
+    ];
     for command in COMMANDS {
         let wanted_class = if always.contains(&command.name) {
             CommandClass::Identify
@@ -199,7 +206,7 @@ fn run_through(
                 assert!(matches!(sense.fixed().len(), 18) && sense.descriptor().len() <= 28);
             }
         }
-        Step::Hold | Step::NeedData { .. } => {}
+        Step::Hold | Step::NeedData { .. } | Step::Unit(_) => {}
     }
     fixture.nexus = nexus;
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use holdfast_types::{BlockOp, OpOutcome};
 
+use crate::reservation::{PersistentIn, UnitChange};
 use crate::unit::{DataUse, use_data};
 use crate::{LuView, Sense};
 
@@ -117,6 +118,8 @@ pub enum Step {
         /// What goes on.
         then: Pending,
     },
+    /// It is about the unit's committed state: have the cluster change or confirm that, then answer.
+    Unit(UnitRequest),
     /// Have storage carry it out, then go on with [`finish`].
     Storage(Storage),
 }
@@ -143,6 +146,21 @@ impl Pending {
         }
         use_data(self.purpose, view, data).unwrap_or_else(Step::check)
     }
+}
+
+/// What a command wants of the cluster's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitRequest {
+    /// Change the unit's state by commit. Answered with [`crate::reservation::UnitOutcome::response`], GOOD only after the unit's primary
+    /// has applied it (P2).
+    Change(UnitChange),
+    /// PERSISTENT RESERVE IN: answered by [`PersistentIn::answer`] from a state that holds all that was committed before (P2).
+    Report {
+        /// Which report.
+        action: PersistentIn,
+        /// The CDB's allocation length.
+        allocation: usize,
+    },
 }
 
 /// A storage operation and what its outcome means.
@@ -195,6 +213,7 @@ pub fn finish(finish: Finish, outcome: OpOutcome) -> Finished {
             Response::check(Sense::miscompare(u64::from(offset)))
         }
         (_, OpOutcome::Unreadable { lba }) => Response::check(Sense::unreadable(lba.0)),
+        (_, OpOutcome::ReservationConflict) => Response::reservation_conflict(),
         (_, OpOutcome::NoSpace) => Response::check(Sense::SPACE_ALLOCATION_FAILED),
         (_, OpOutcome::Transitioning) => Response::transitioning(),
         (_, OpOutcome::Aborted) => return Finished::NoResponse,

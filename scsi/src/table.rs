@@ -4,7 +4,8 @@ use holdfast_alua::CommandClass;
 use holdfast_alua::CommandClass::{Identify, Manage, Medium};
 
 use crate::cdb::Cdb;
-use crate::unit::{block, inquiry, mode, provision, report, supported};
+use crate::reservation::Conflict;
+use crate::unit::{block, inquiry, mode, provision, report, reserve, supported};
 use crate::{LuView, NexusLu, Sense, Step};
 
 /// A command on its way: CDB, unit, and how many bytes the initiator announced to send.
@@ -32,6 +33,8 @@ pub(crate) struct Command {
     pub(crate) writes: bool,
     /// Carried out although a unit attention is pending (SAM-5, 5.14).
     pub(crate) passes_attention: bool,
+    /// What a reservation of another nexus means for it (P1).
+    pub(crate) conflict: Conflict,
     /// CDB usage data (SPC-4, one_command parameter data): operation code, service action, and a one in every bit that is looked at.
     /// Its length is the CDB's.
     pub(crate) usage: &'static [u8],
@@ -48,6 +51,11 @@ const fn command(name: &'static str, class: CommandClass, usage: &'static [u8], 
         class,
         writes: false,
         passes_attention: false,
+        conflict: match class {
+            Identify | CommandClass::SetGroups => Conflict::Never,
+            Manage => Conflict::Legacy,
+            Medium => Conflict::Write,
+        },
         usage,
         seconds: 30,
         run,
@@ -71,6 +79,21 @@ impl Command {
         self
     }
 
+    /// What a reservation of another nexus means, where it is not what its class says.
+    const fn reserved(mut self, conflict: Conflict) -> Self {
+        self.conflict = conflict;
+        self
+    }
+
+    /// The same for one CDB: starting the medium and allowing its removal are let through (SBC-3, 4.17).
+    pub(crate) fn conflict_of(&self, cdb: Cdb<'_>) -> Conflict {
+        match self.opcode {
+            0x1b if cdb.bit(4, 0) && cdb.byte(4) >> 4 == 0 => Conflict::Legacy,
+            0x1e if cdb.byte(4) & 3 == 0 => Conflict::Legacy,
+            _ => self.conflict,
+        }
+    }
+
     /// Answered from memory, never behind data.
     const fn quick(mut self) -> Self {
         self.seconds = 10;
@@ -88,36 +111,64 @@ const FF: u8 = 0xff;
 /// Every command, by operation code and service action. One row each; the fourth column is the CDB usage data.
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Command] = &[
-    command("TEST UNIT READY", Medium, &[0x00, 0, 0, 0, 0, 4], report::test_unit_ready).quick(),
+    command("TEST UNIT READY", Medium, &[0x00, 0, 0, 0, 0, 4], report::test_unit_ready).quick().reserved(Conflict::Legacy),
     command("REQUEST SENSE", Identify, &[0x03, 0x01, 0, 0, FF, 4], report::request_sense).passing_attention().quick(),
-    command("READ(6)", Medium, &[0x08, 0x1f, FF, FF, FF, 4], block::read),
+    command("READ(6)", Medium, &[0x08, 0x1f, FF, FF, FF, 4], block::read).reserved(Conflict::Read),
     command("WRITE(6)", Medium, &[0x0a, 0x1f, FF, FF, FF, 4], block::write).writing(),
     command("INQUIRY", Identify, &[0x12, 0x01, FF, FF, FF, 4], inquiry::inquiry).passing_attention().quick(),
-    command("MODE SELECT(6)", Manage, &[0x15, 0x11, 0, 0, FF, 4], mode::select_6).quick(),
-    command("MODE SENSE(6)", Manage, &[0x1a, 0x08, FF, FF, FF, 4], mode::sense_6).quick(),
+    command("MODE SELECT(6)", Manage, &[0x15, 0x11, 0, 0, FF, 4], mode::select_6).quick().reserved(Conflict::Write),
+    command("RESERVE(6)", Manage, &[0x16, 0x10, 0, 0, 0, 4], reserve::reserve).reserved(Conflict::Own).quick(),
+    command("RELEASE(6)", Manage, &[0x17, 0x10, 0, 0, 0, 4], reserve::release).reserved(Conflict::Own).quick(),
+    command("MODE SENSE(6)", Manage, &[0x1a, 0x08, FF, FF, FF, 4], mode::sense_6).quick().reserved(Conflict::Write),
     command("START STOP UNIT", Medium, &[0x1b, 0, 0, 0x0f, 0xf3, 4], report::start_stop_unit).quick(),
     command("PREVENT ALLOW MEDIUM REMOVAL", Medium, &[0x1e, 0, 0, 0, 0x03, 4], report::prevent_allow).quick(),
     command("READ CAPACITY(10)", Manage, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 4], report::read_capacity_10).quick(),
-    command("READ(10)", Medium, &[0x28, 0xf8, FF, FF, FF, FF, 0, FF, FF, 4], block::read),
+    command("READ(10)", Medium, &[0x28, 0xf8, FF, FF, FF, FF, 0, FF, FF, 4], block::read).reserved(Conflict::Read),
     command("WRITE(10)", Medium, &[0x2a, 0xf8, FF, FF, FF, FF, 0, FF, FF, 4], block::write).writing(),
     command("WRITE AND VERIFY(10)", Medium, &[0x2e, 0xf6, FF, FF, FF, FF, 0, FF, FF, 4], block::write_and_verify).writing(),
-    command("VERIFY(10)", Medium, &[0x2f, 0xf6, FF, FF, FF, FF, 0, FF, FF, 4], block::verify),
-    command("PRE-FETCH(10)", Medium, &[0x34, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::pre_fetch),
+    command("VERIFY(10)", Medium, &[0x2f, 0xf6, FF, FF, FF, FF, 0, FF, FF, 4], block::verify).reserved(Conflict::Read),
+    command("PRE-FETCH(10)", Medium, &[0x34, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::pre_fetch).reserved(Conflict::Read),
     command("SYNCHRONIZE CACHE(10)", Medium, &[0x35, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::synchronize_cache),
     command("WRITE SAME(10)", Medium, &[0x41, 0xfe, FF, FF, FF, FF, 0, FF, FF, 4], provision::write_same).writing(),
     command("UNMAP", Medium, &[0x42, 0x01, 0, 0, 0, 0, 0, FF, FF, 4], provision::unmap).writing(),
-    command("MODE SELECT(10)", Manage, &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 4], mode::select_10).quick(),
-    command("MODE SENSE(10)", Manage, &[0x5a, 0x18, FF, FF, 0, 0, 0, FF, FF, 4], mode::sense_10).quick(),
-    command("READ(16)", Medium, &usage_16(0x88, 0xf8), block::read),
+    command("MODE SELECT(10)", Manage, &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 4], mode::select_10).quick().reserved(Conflict::Write),
+    command("RESERVE(10)", Manage, &[0x56, 0x13, 0, 0, 0, 0, 0, 0, 0, 4], reserve::reserve).reserved(Conflict::Own).quick(),
+    command("RELEASE(10)", Manage, &[0x57, 0x13, 0, 0, 0, 0, 0, 0, 0, 4], reserve::release).reserved(Conflict::Own).quick(),
+    command("MODE SENSE(10)", Manage, &[0x5a, 0x18, FF, FF, 0, 0, 0, FF, FF, 4], mode::sense_10).quick().reserved(Conflict::Write),
+    command("PERSISTENT RESERVE IN, READ KEYS", Manage, &persistent_in(0), reserve::persistent_in)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE IN, READ RESERVATION", Manage, &persistent_in(1), reserve::persistent_in)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE IN, REPORT CAPABILITIES", Manage, &persistent_in(2), reserve::persistent_in)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE IN, READ FULL STATUS", Manage, &persistent_in(3), reserve::persistent_in)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, REGISTER", Manage, &persistent_out(0), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, RESERVE", Manage, &persistent_out(1), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, RELEASE", Manage, &persistent_out(2), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, CLEAR", Manage, &persistent_out(3), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, PREEMPT", Manage, &persistent_out(4), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, PREEMPT AND ABORT", Manage, &persistent_out(5), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", Manage, &persistent_out(6), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("PERSISTENT RESERVE OUT, REGISTER AND MOVE", Manage, &persistent_out(7), reserve::persistent_out)
+        .with_action().reserved(Conflict::Own).quick(),
+    command("READ(16)", Medium, &usage_16(0x88, 0xf8), block::read).reserved(Conflict::Read),
     command("COMPARE AND WRITE", Medium, &COMPARE_AND_WRITE, block::compare_and_write).writing(),
     command("WRITE(16)", Medium, &usage_16(0x8a, 0xf8), block::write).writing(),
     command("WRITE AND VERIFY(16)", Medium, &usage_16(0x8e, 0xf6), block::write_and_verify).writing(),
-    command("VERIFY(16)", Medium, &usage_16(0x8f, 0xf6), block::verify),
-    command("PRE-FETCH(16)", Medium, &usage_16(0x90, 0), block::pre_fetch),
+    command("VERIFY(16)", Medium, &usage_16(0x8f, 0xf6), block::verify).reserved(Conflict::Read),
+    command("PRE-FETCH(16)", Medium, &usage_16(0x90, 0), block::pre_fetch).reserved(Conflict::Read),
     command("SYNCHRONIZE CACHE(16)", Medium, &usage_16(0x91, 0), block::synchronize_cache),
     command("WRITE SAME(16)", Medium, &usage_16(0x93, 0xff), provision::write_same).writing(),
     command("READ CAPACITY(16)", Manage, &READ_CAPACITY_16, report::read_capacity_16).with_action().quick(),
-    command("GET LBA STATUS(16)", Medium, &GET_LBA_STATUS_16, provision::get_lba_status).with_action().quick(),
+    command("GET LBA STATUS(16)", Medium, &GET_LBA_STATUS_16, provision::get_lba_status).with_action().quick().reserved(Conflict::Read),
     command("REPORT LUNS", Identify, &[0xa0, 0, FF, 0, 0, 0, FF, FF, FF, FF, 0, 4], report::report_luns).passing_attention().quick(),
     command("REPORT TARGET PORT GROUPS", Identify, &maintenance_in(0xea, [0; 4]), report::report_target_port_groups)
         .with_action().quick(),
@@ -125,10 +176,10 @@ pub(crate) const COMMANDS: &[Command] = &[
         .with_action().quick(),
     command("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", Manage, &maintenance_in(0x0d, [0x80, 0, 0, 0]), supported::task_management)
         .with_action().quick(),
-    command("READ(12)", Medium, &usage_12(0xa8, 0xf8), block::read),
+    command("READ(12)", Medium, &usage_12(0xa8, 0xf8), block::read).reserved(Conflict::Read),
     command("WRITE(12)", Medium, &usage_12(0xaa, 0xf8), block::write).writing(),
     command("WRITE AND VERIFY(12)", Medium, &usage_12(0xae, 0xf6), block::write_and_verify).writing(),
-    command("VERIFY(12)", Medium, &usage_12(0xaf, 0xf6), block::verify),
+    command("VERIFY(12)", Medium, &usage_12(0xaf, 0xf6), block::verify).reserved(Conflict::Read),
 ];
 
 const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0xf8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, 0, FF, 0, 4];
@@ -145,6 +196,16 @@ const fn usage_16(opcode: u8, flags: u8) -> [u8; 16] {
     [
         opcode, flags, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4,
     ]
+}
+
+/// PERSISTENT RESERVE IN: service action and allocation length.
+const fn persistent_in(action: u8) -> [u8; 10] {
+    [0x5e, action, 0, 0, 0, 0, 0, FF, FF, 4]
+}
+
+/// PERSISTENT RESERVE OUT: service action, scope and type, parameter list length.
+const fn persistent_out(action: u8) -> [u8; 10] {
+    [0x5f, action, FF, 0, 0, FF, FF, FF, FF, 4]
 }
 
 /// MAINTENANCE IN: `action` with the bits above it, bytes 2 to 5, and an allocation length.

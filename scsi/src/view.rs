@@ -1,9 +1,10 @@
 //! A logical unit as one command finds it.
 
 use holdfast_alua::{AccessState, PortGroup, SecondaryAccess};
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, RelativePortId, TpgId};
+use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, RelativePortId, TpgId};
 
 use crate::Counters;
+use crate::reservation::UnitState;
 
 /// Everything that answers depend on, all of it from the committed state that the node has applied: the same on every node but
 /// for `port`.
@@ -33,6 +34,10 @@ pub struct LuView<'a> {
     pub write_protected: bool,
     /// Write-back caching is on: WCE=1 in the caching mode page (I1).
     pub write_back: bool,
+    /// The nexus that the command came over.
+    pub nexus: &'a Nexus,
+    /// Reservations, and the unit's state beside its blocks.
+    pub unit: &'a UnitState,
     /// What unit attentions are raised from (P3).
     pub counters: Counters,
 }

@@ -84,6 +84,11 @@ number! {
     Revision(u64)
 }
 number! {
+    /// Version of a logical unit's committed state (reservations, mode parameters, resets). Raised by every change of it, so a command that
+    /// was admitted under an older one is told apart (P1, I13).
+    UnitVersion(u64)
+}
+number! {
     /// Target port group id, which is also the iSCSI target portal group tag (TPGT) of a node's home set of portals. 1 to 65535.
     TpgId(u16)
 }

@@ -15,18 +15,20 @@ mod op;
 mod secret;
 mod size;
 mod time;
+mod unit;
 
 pub use block::{BlockRange, BlockSize, Lba, RangeError};
 pub use ids::{
     CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, LeaseGeneration, LogPos, Lsn, NodeId,
-    ParseIdError, RelativePortId, Revision, SessionInstance, SuspicionId, TpgId,
+    ParseIdError, RelativePortId, Revision, SessionInstance, SuspicionId, TpgId, UnitVersion,
 };
 pub use limits::*;
 pub use lun::{Lun, LunError};
 pub use naa::Naa;
-pub use name::{IscsiName, Isid, NameError, Nexus};
+pub use name::{IscsiName, Isid, NameError, Nexus, NexusTag};
 pub use network::{Network, NetworkError};
 pub use op::{BlockOp, OpOutcome};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, SecretError};
 pub use size::{ByteSize, SizeError};
 pub use time::Mono;
+pub use unit::{Origin, UnitRule, UnitVerdict};

@@ -183,6 +183,34 @@ pub struct Nexus {
     pub tpg: crate::TpgId,
 }
 
+/// An I_T nexus in 128 bits: the same on every node, and as good as the nexus itself where only equality matters. The start of BLAKE3
+/// over its parts, so nobody can choose a name that is taken for another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NexusTag(pub u128);
+
+impl NexusTag {
+    /// No nexus: what the cluster does by itself. No reservation is held for it and none stands in its way.
+    pub const NOBODY: Self = Self(0);
+}
+
+impl Nexus {
+    /// Its short form.
+    pub fn tag(&self) -> NexusTag {
+        let mut hash = blake3::Hasher::new();
+        hash.update(self.initiator.as_str().as_bytes());
+        // No name holds a zero byte, so the parts cannot run into each other.
+        hash.update(&[0]);
+        hash.update(&self.isid.0);
+        hash.update(self.target.as_str().as_bytes());
+        hash.update(&[0]);
+        hash.update(&self.tpg.value().to_be_bytes());
+        let hash = hash.finalize();
+        let start = hash.as_bytes().iter().take(16);
+        NexusTag(start.fold(0, |bits, byte| bits << 8 | u128::from(*byte)))
+    }
+}
+
 /// Reads back what [`IscsiName::of_initiator`] let in.
 fn initiator_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IscsiName, D::Error> {
     let text = String::deserialize(deserializer)?;

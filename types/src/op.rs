@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{BlockRange, Lba};
+use crate::{BlockRange, Lba, UnitVersion};
 
 /// What `scsi` asks of an extent and `replication` carries out, here or on the primary. Ranges lie within the extent and lengths of data
 /// match them: `scsi` has checked both; whoever takes one off a wire checks again ([`BlockOp::check`]).
@@ -52,6 +52,12 @@ pub enum BlockOp {
     },
     /// All that was answered before is stable (SYNCHRONIZE CACHE).
     Flush,
+    /// The primary has applied this version of the unit's state, and every command that it admitted under an older one has taken effect
+    /// or never will (P2). No initiator sends it; no reservation stands in its way.
+    Fence {
+        /// The version, as committed.
+        version: UnitVersion,
+    },
 }
 
 impl BlockOp {
@@ -78,7 +84,7 @@ impl BlockOp {
             Self::WriteSame { block, .. } => block.len(),
             Self::CompareAndWrite { expect, data, .. } => expect.len() + data.len(),
             Self::Verify { expect, .. } => expect.as_ref().map_or(0, Bytes::len),
-            Self::Read { .. } | Self::Zero { .. } | Self::Flush => 0,
+            Self::Read { .. } | Self::Zero { .. } | Self::Flush | Self::Fence { .. } => 0,
         }
     }
 
@@ -91,7 +97,7 @@ impl BlockOp {
             | Self::CompareAndWrite { range, .. }
             | Self::Verify { range, .. } => std::slice::from_ref(range),
             Self::Zero { ranges } => ranges,
-            Self::Flush => &[],
+            Self::Flush | Self::Fence { .. } => &[],
         }
     }
 
@@ -104,7 +110,7 @@ impl BlockOp {
             Self::WriteSame { block, .. } => block.len() as u64 == u64::from(size.bytes()),
             Self::CompareAndWrite { range, expect, data } => exact(expect, range) && exact(data, range),
             Self::Verify { range, expect } => expect.as_ref().is_none_or(|expect| exact(expect, range)),
-            Self::Read { .. } | Self::Zero { .. } | Self::Flush => true,
+            Self::Read { .. } | Self::Zero { .. } | Self::Flush | Self::Fence { .. } => true,
         }
     }
 }
@@ -129,6 +135,8 @@ pub enum OpOutcome {
     },
     /// No room for a thin extent to grow (07/27/07 towards the initiator). Nothing was changed.
     NoSpace,
+    /// A reservation stands in its way: RESERVATION CONFLICT (P1). Nothing was changed.
+    ReservationConflict,
     /// Held as long as allowed while an epoch change is under way, with quorum: 02/04/0A. It has not taken effect and never will.
     Transitioning,
     /// It will never take effect, or its fate cannot be told: reset the initiator's connection, answer nothing (I8, I11).

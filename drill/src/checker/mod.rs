@@ -366,7 +366,7 @@ impl Call {
                 range: *range,
                 expect: contents(expect),
             },
-            BlockOp::Verify { expect: None, .. } | BlockOp::Flush => return None,
+            BlockOp::Verify { expect: None, .. } | BlockOp::Flush | BlockOp::Fence { .. } => return None,
         })
     }
 
@@ -439,6 +439,7 @@ impl Outcome {
                 block: Some(u64::from(offset >> size.shift())),
             },
             OpOutcome::NoSpace
+            | OpOutcome::ReservationConflict
             | OpOutcome::Transitioning
             | OpOutcome::Aborted
             | OpOutcome::Unreadable { .. } => Self::Refused,

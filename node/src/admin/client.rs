@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, CloseSessionRequest, CreateExtentRequest,
+    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest,
+    CreateExtentRequest,
     CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest,
     SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply, TokenRequest,
     change_request::Change,
@@ -136,6 +137,19 @@ impl AdminClient {
     /// Maps an extent as a LUN of a target.
     pub(crate) async fn map_lun(&mut self, request: MapLunRequest) -> anyhow::Result<Done> {
         Ok(self.rpc.map_lun(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Takes every registration and reservation of a LUN away.
+    pub(crate) async fn clear_reservations(
+        &mut self,
+        request: ClearReservationsRequest,
+    ) -> anyhow::Result<Done> {
+        Ok(self
+            .rpc
+            .clear_reservations(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
     }
 
     /// Changes who may use what.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, CloseSessionRequest, CreateExtentRequest,
+    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest,
+    CreateExtentRequest,
     CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest, JoinRequest,
     MapLunRequest, SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply,
     TokenRequest,
@@ -15,6 +16,7 @@ use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
     SecondaryAccess,
 };
+use holdfast_scsi::reservation::UnitOutcome;
 use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId};
 use tonic::{Request, Response, Status};
 
@@ -85,6 +87,13 @@ pub(super) fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId,
 fn target_name(text: &str) -> Result<IscsiName, Status> {
     text.parse()
         .map_err(|error| invalid(format!("'{text}' is no target name: {error}")))
+}
+
+fn lun_number(number: u32) -> Result<Lun, Status> {
+    let lun = u16::try_from(number)
+        .ok()
+        .and_then(|number| Lun::try_from(number).ok());
+    lun.ok_or_else(|| invalid(format!("LUN {number} is not between 0 and 16383")))
 }
 
 /// A data node's word about itself as the member that it becomes.
@@ -243,10 +252,7 @@ impl Admin for Service {
         let request = request.into_inner();
         let running = self.running().await?;
         let target = target_name(&request.iqn)?;
-        let lun = u16::try_from(request.lun)
-            .ok()
-            .and_then(|number| Lun::try_from(number).ok());
-        let lun = lun.ok_or_else(|| invalid(format!("LUN {} is not between 0 and 16383", request.lun)))?;
+        let lun = lun_number(request.lun)?;
         let extent = extent_named(&running.state(), &request.extent)?;
         let message = format!("LUN {lun} of {target} is extent {}.", request.extent);
         self.propose(Command::MapLun { target, lun, extent }, message)
@@ -276,6 +282,26 @@ impl Admin for Service {
             message,
             warnings: Vec::new(),
         }))
+    }
+
+    async fn clear_reservations(&self, request: Request<ClearReservationsRequest>) -> Answer<Done> {
+        let request = request.into_inner();
+        let running = self.running().await?;
+        let target = target_name(&request.iqn)?;
+        let lun = lun_number(request.lun)?;
+        let Some(extent) = running.state().lun(&target, lun).map(|unit| unit.id) else {
+            return Err(invalid(format!(
+                "{target} has no LUN {lun}; see 'holdfast target list'"
+            )));
+        };
+        let outcome = running.clear_reservations(extent, target.clone()).await;
+        match outcome.map_err(failed)? {
+            UnitOutcome::Good => Ok(Response::new(Done {
+                message: format!("Nothing is registered or reserved on LUN {lun} of {target} any more."),
+                warnings: Vec::new(),
+            })),
+            other => Err(failed(format!("the cluster refused: {other:?}"))),
+        }
     }
 
     async fn switchover(&self, request: Request<SwitchoverRequest>) -> Answer<Done> {

@@ -7,6 +7,7 @@ mod drill;
 mod failover;
 mod objects;
 mod out;
+mod reservation;
 mod status;
 
 use std::path::PathBuf;
@@ -73,6 +74,9 @@ enum Command {
     Switchover(objects::SwitchoverArgs),
     /// Rehearse failures under checked load, and say whether they held their budget.
     Drill(drill::DrillArgs),
+    /// List, show and clear reservations.
+    #[command(subcommand)]
+    Reservation(reservation::ReservationCommand),
     /// Measure a target: latency and throughput, ours or anybody's.
     Bench(bench::BenchArgs),
 }
@@ -139,6 +143,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Portal(command) => access::portal(&command, &cli.admin, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Drill(args) => drill::run(&args, out),
+        Command::Reservation(command) => reservation::run(command, &cli.admin, out),
         Command::Bench(args) => bench::run(args, out),
     };
     match result {

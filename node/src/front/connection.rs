@@ -97,6 +97,8 @@ pub(super) async fn serve(
             () = tokio::time::sleep(ENDING_LOOK) => {}
         }
     }
+    // Before whoever replaces this session may go on.
+    session.nexus_lost();
     front.registry.disconnect(id);
 }
 

@@ -138,7 +138,7 @@ impl Inner {
                 .as_ref()
                 .and_then(|expect| differs(part(disk, *range), expect))
                 .unwrap_or(OpOutcome::Done),
-            BlockOp::Flush => OpOutcome::Done,
+            BlockOp::Flush | BlockOp::Fence { .. } => OpOutcome::Done,
         }
     }
 }

@@ -11,6 +11,7 @@ mod shares;
 mod state;
 mod tasks;
 mod tmf;
+mod units;
 
 #[cfg(test)]
 mod access_test;
@@ -33,8 +34,9 @@ use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId, OpOut
 use tokio::sync::watch;
 
 pub(crate) use portals::Portals;
-pub(crate) use registry::Registry;
+pub(crate) use registry::{ConnectionId, Inbound, Registry};
 pub(crate) use state::FrontState;
+pub(crate) use units::{UnitAnswer, UnitJob, UnitWant, Units};
 
 /// Where storage operations go.
 pub(crate) trait Backend: Send + Sync {
@@ -52,6 +54,7 @@ pub(crate) struct Front {
     pub(crate) clock: Arc<dyn Fn() -> Mono + Send + Sync>,
     pub(crate) lease: Arc<LeaseCell>,
     pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) units: Arc<dyn Units>,
     pub(crate) registry: Arc<Registry>,
     /// What initiators see, derived from the newest committed state that this node has applied.
     pub(crate) state: watch::Receiver<Arc<FrontState>>,

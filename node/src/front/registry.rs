@@ -12,6 +12,7 @@ use holdfast_types::{ExtentId, OpOutcome};
 use tokio::sync::mpsc;
 
 use super::shares::Shares;
+use super::units::UnitAnswer;
 use crate::status::SessionStatus;
 
 /// Connections that have not logged in, at most. Each may cost its login text (16 KiB) and a read buffer.
@@ -22,6 +23,8 @@ const HALF_OPEN_MAX: usize = 1024;
 pub(crate) enum Inbound {
     /// A storage operation ended.
     Completed(OpId, OpOutcome),
+    /// The cluster has answered about a unit.
+    Unit(OpId, UnitAnswer),
     /// LOGICAL UNIT RESET or CLEAR TASK SET on another connection: abort this one's tasks on the unit, then drop the token.
     EndUnit {
         /// The unit's extent.
@@ -80,7 +83,6 @@ pub(crate) struct Registry {
     half_open: Mutex<BTreeSet<u32>>,
     shares: Arc<Shares>,
     last: AtomicU32,
-    resets: RwLock<HashMap<ExtentId, u64>>,
 }
 
 /// A connection's own number: the upper half of its operations' ids.
@@ -248,17 +250,21 @@ impl Registry {
         self.tell_all(|| Inbound::Close);
     }
 
+    /// Ends every connection to a target in order (TARGET COLD RESET).
+    pub(crate) fn close_target(&self, target: &str) {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        let of_target = connections.values().filter(|connection| {
+            let status = connection.session.as_ref().map(|(_, status)| status);
+            status.is_some_and(|status| status.target.as_deref() == Some(target))
+        });
+        for connection in of_target {
+            let _ = connection.inbound.send(Inbound::Close);
+        }
+    }
+
     /// LOGICAL UNIT RESET or CLEAR TASK SET, asked of `from`: every other connection drops its tasks on the unit; then `from` hears
     /// [`Inbound::OthersReset`].
     pub(crate) fn end_unit(&self, from: ConnectionId, extent: ExtentId, function: UnitFunction, id: TmfId) {
-        if function == UnitFunction::Reset {
-            *self
-                .resets
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(extent)
-                .or_default() += 1;
-        }
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         let Some(asking) = connections.get(&from.0) else {
             return;
@@ -274,16 +280,6 @@ impl Registry {
                 token: Arc::clone(&token),
             });
         }
-    }
-
-    /// How often the unit was reset on this node: what 06/29/03 is raised from.
-    pub(crate) fn resets(&self, extent: ExtentId) -> u64 {
-        self.resets
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&extent)
-            .copied()
-            .unwrap_or(0)
     }
 
     fn tell_all(&self, message: impl Fn() -> Inbound) {
@@ -304,6 +300,15 @@ impl Registry {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = connections.get(&id) {
             let _ = connection.inbound.send(Inbound::Completed(op, outcome));
+        }
+    }
+
+    /// The cluster's answer about a unit. Its connection may be gone.
+    pub(crate) fn unit_done(&self, op: OpId, answer: UnitAnswer) {
+        let id = u32::try_from(op.0 >> 32).unwrap_or(0);
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = connections.get(&id) {
+            let _ = connection.inbound.send(Inbound::Unit(op, answer));
         }
     }
 

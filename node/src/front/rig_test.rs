@@ -13,7 +13,7 @@ use holdfast_iscsi::pdu::{Cdb, ScsiStatus, TaskFunction, TaskResult};
 use holdfast_raft::lease::LeaseCell;
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
-    SecondaryAccess,
+    SecondaryAccess, UnitCall,
 };
 use holdfast_types::{
     BlockSize, ExtentId, Incarnation, IscsiName, Isid, LeaseGeneration, Lun, Mono, NodeId, Revision, TpgId,
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::memory_test::{Handle, Memory};
-use super::{Front, FrontState, Portals, Registry};
+use super::{Front, FrontState, Portals, Registry, UnitAnswer, UnitJob, UnitWant, Units};
 
 pub(super) const A: NodeId = NodeId(1);
 pub(super) const B: NodeId = NodeId(2);
@@ -42,10 +42,10 @@ const FOR_EVER: Mono = Mono::from_nanos(u64::MAX);
 pub(super) struct Rig {
     pub(super) front: Arc<Front>,
     pub(super) memory: Arc<Memory>,
-    pub(super) cluster: Mutex<ClusterState>,
+    pub(super) cluster: Arc<Mutex<ClusterState>>,
     pub(super) portal: SocketAddr,
     ahead: Arc<AtomicU64>,
-    publish: watch::Sender<Arc<FrontState>>,
+    publish: Arc<watch::Sender<Arc<FrontState>>>,
     _port: watch::Sender<Option<TpgId>>,
     portals: tokio::task::JoinHandle<()>,
 }
@@ -133,6 +133,43 @@ fn apply(cluster: &mut ClusterState, command: &Command) {
     assert!(!matches!(reply, Reply::Refused { .. }), "{command:?}: {reply:?}");
 }
 
+/// The cluster as the front sees it when units' state is changed: at once, and fenced already.
+struct Cluster {
+    state: Arc<Mutex<ClusterState>>,
+    publish: Arc<watch::Sender<Arc<FrontState>>>,
+    registry: Arc<Registry>,
+    serial: AtomicU64,
+}
+
+impl Units for Cluster {
+    fn ask(&self, job: UnitJob) {
+        let (UnitWant::Change(change) | UnitWant::ChangeEverywhere(change)) = job.want else {
+            let op = job.op.expect("somebody waits for it");
+            return self.registry.unit_done(op, UnitAnswer::Confirmed);
+        };
+        let command = Command::Unit {
+            call: UnitCall {
+                node: A,
+                incarnation: RUN,
+                serial: self.serial.fetch_add(1, Ordering::SeqCst),
+            },
+            extent: job.extent,
+            by: job.by,
+            change,
+        };
+        let mut state = self.state.lock().unwrap();
+        let next = Revision(state.revision.0 + 1);
+        let Reply::Unit { outcome, .. } = state.apply(next, &command) else {
+            panic!("{command:?} is refused");
+        };
+        self.publish
+            .send_replace(Arc::new(FrontState::derive(&state, Some(&key()))));
+        if let Some(op) = job.op {
+            self.registry.unit_done(op, UnitAnswer::Outcome(outcome));
+        }
+    }
+}
+
 impl Rig {
     /// Open for initiators, the extent on `a`.
     pub(super) async fn start() -> Self {
@@ -159,6 +196,13 @@ impl Rig {
         let memory = Memory::new(Arc::clone(&registry), EXTENT, bytes);
         let (publish, state) = watch::channel(Arc::new(FrontState::derive(&cluster, Some(&key()))));
         let (_port, port) = watch::channel(Some(tpg));
+        let (cluster, publish) = (Arc::new(Mutex::new(cluster)), Arc::new(publish));
+        let units = Arc::new(Cluster {
+            state: Arc::clone(&cluster),
+            publish: Arc::clone(&publish),
+            registry: Arc::clone(&registry),
+            serial: AtomicU64::new(1),
+        });
         let began = Instant::now();
         let ahead = Arc::new(AtomicU64::new(0));
         let jump = Arc::clone(&ahead);
@@ -171,12 +215,12 @@ impl Rig {
             }),
             lease: Arc::new(LeaseCell::default()),
             backend: Arc::new(Handle(Arc::clone(&memory))),
+            units,
             registry,
             state,
         });
         front.lease.publish(Some(FOR_EVER), LeaseGeneration(1), FOR_EVER);
         let portals = tokio::spawn(Portals::new(Arc::clone(&front), vec![portal], port).run());
-        let cluster = Mutex::new(cluster);
         Self {
             front,
             memory,

@@ -11,8 +11,8 @@ use holdfast_iscsi::target::{Answer, Command, Connection, Event, TaskId};
 use holdfast_replication::core::api::{AbortScope, OpId, Request};
 use holdfast_scsi::{Finished, NexusLu, Response, Status, Step, UnitAttention, finish, start, start_absent};
 use holdfast_types::{
-    CommandName, ExtentId, HOLD_LIMIT, IscsiName, LeaseGeneration, Lun, Mono, OpOutcome, SessionInstance,
-    TpgId,
+    CommandName, ExtentId, HOLD_LIMIT, LeaseGeneration, Lun, Mono, Nexus, NexusTag, OpOutcome, Origin,
+    SessionInstance, TpgId, UnitVersion,
 };
 
 use super::Front;
@@ -40,7 +40,11 @@ struct LoggedIn {
     instance: SessionInstance,
     /// What it came in with: who, to what, as a member of which group.
     login: LoginRequested,
+    /// `None` in a discovery session.
+    nexus: Option<(Nexus, NexusTag)>,
     units: HashMap<Lun, NexusLu>,
+    /// For each unit, the newest reset or CLEAR TASK SET that this session's tasks have gone with.
+    cleared: HashMap<ExtentId, (UnitVersion, u64)>,
 }
 
 /// The LUN map that a session sees; `None` for a discovery session.
@@ -77,6 +81,8 @@ pub(super) struct Session {
     pub(super) tasks: Tasks,
     pub(super) tmfs: Tmfs,
     next_op: u32,
+    /// The newest state that commands were started with.
+    seen: Option<Arc<FrontState>>,
     pub(super) closing: bool,
 }
 
@@ -103,6 +109,7 @@ impl Session {
             tasks: Tasks::new(shares),
             tmfs: Tmfs::default(),
             next_op: 0,
+            seen: None,
             closing: false,
         }
     }
@@ -137,7 +144,7 @@ impl Session {
     fn arrive(&mut self, command: Command, now: Mono) -> Result<(), MustReset> {
         match self.tasks.turn(command.expected_length) {
             Turn::Now => {
-                let state = Arc::clone(&self.front.state.borrow());
+                let state = self.newest_state();
                 return self.start(&state, command, now);
             }
             Turn::Wait => self.tasks.put(command.task, Stage::Queued(Box::new(command))),
@@ -150,7 +157,7 @@ impl Session {
     fn start_queued(&mut self, now: Mono) -> Result<(), MustReset> {
         while let Some(command) = self.tasks.take_queued() {
             self.stands(now)?;
-            let state = Arc::clone(&self.front.state.borrow());
+            let state = self.newest_state();
             self.start(&state, command, now)?;
         }
         Ok(())
@@ -176,11 +183,14 @@ impl Session {
                 self.tmfs.hold_token(ops, token);
                 self.start_queued(now)
             }
+            Inbound::Unit(op, answer) => {
+                self.cluster_answered(op, answer, now)?;
+                self.start_queued(now)
+            }
             Inbound::OthersReset(id) => {
-                for (id, result) in self.tmfs.others_done(id) {
-                    self.iscsi.answer_task_management(id, result);
-                }
-                Ok(())
+                let over = self.tmfs.others_done(id);
+                self.answer_functions(over);
+                self.start_held(now)
             }
             Inbound::Reset(why) => Err(MustReset(why)),
             Inbound::AskLogout(seconds) => {
@@ -239,14 +249,19 @@ impl Session {
     }
 
     fn log_in(&mut self, login: &LoginRequested, now: Mono) {
-        let target = match &login.kind {
-            SessionKind::Normal { target } => Some(target),
+        let nexus = match &login.kind {
+            SessionKind::Normal { target } => Some(Nexus {
+                initiator: login.initiator.clone(),
+                isid: login.isid,
+                target: target.clone(),
+                tpg: self.port,
+            }),
             SessionKind::Discovery => None,
         };
         let status = SessionStatus {
             id: 0,
             initiator: login.initiator.to_string(),
-            target: target.map(IscsiName::to_string),
+            target: nexus.as_ref().map(|nexus| nexus.target.to_string()),
             portal: self.ends.0.clone(),
             peer: self.ends.1.clone(),
             node: self.front.node.to_string(),
@@ -254,14 +269,16 @@ impl Session {
             user: login.user.clone(),
         };
         let registry = Arc::clone(&self.front.registry);
-        let most = target.and_then(|target| self.front.state.borrow().sessions_max(target));
+        let most = nexus
+            .as_ref()
+            .and_then(|nexus| self.front.state.borrow().sessions_max(&nexus.target));
         match registry.log_in(self.id, login, most, status) {
             Admission::New { session, tsih } => {
-                self.begin_session(session, login);
+                self.begin_session(session, login, nexus);
                 self.iscsi.accept_login(tsih, now);
             }
             Admission::Reinstate { old, session, tsih } => {
-                self.begin_session(session, login);
+                self.begin_session(session, login, nexus);
                 // The old session's tasks are gone before the new one is answered (RFC 7143, 6.3.5).
                 registry.reset_session(old);
                 self.reinstating = Some(Reinstating {
@@ -276,7 +293,7 @@ impl Session {
         }
     }
 
-    fn begin_session(&mut self, session: SessionSerial, login: &LoginRequested) {
+    fn begin_session(&mut self, session: SessionSerial, login: &LoginRequested, nexus: Option<Nexus>) {
         let instance = SessionInstance {
             node: self.front.node,
             incarnation: self.front.incarnation,
@@ -285,7 +302,12 @@ impl Session {
         self.logged_in = Some(LoggedIn {
             instance,
             login: login.clone(),
+            nexus: nexus.map(|nexus| {
+                let tag = nexus.tag();
+                (nexus, tag)
+            }),
             units: HashMap::new(),
+            cleared: HashMap::new(),
         });
     }
 
@@ -296,17 +318,18 @@ impl Session {
         let LoggedIn {
             instance,
             login,
+            nexus,
             units,
+            cleared,
         } = self.logged_in.as_mut().ok_or(nobody)?;
-        let map = map_of(login).ok_or(nobody)?;
+        let (map, (nexus_of_session, tag)) = map_of(login).zip(nexus.as_ref()).ok_or(nobody)?;
         let data_out = if matches!(command.direction, Direction::Write | Direction::Both) {
             command.expected_length
         } else {
             0
         };
-        let registry = &self.front.registry;
         let lun = Lun::from_field(command.lun).ok();
-        let view = lun.and_then(|lun| state.view(map, lun, self.port, |extent| registry.resets(extent)));
+        let view = lun.and_then(|lun| state.view(nexus_of_session, map.group, lun));
         let Some(view) = view else {
             let response = start_absent(command.cdb.as_bytes(), state.luns(map));
             self.respond(command.task, response);
@@ -315,7 +338,14 @@ impl Session {
         let nexus = units
             .entry(view.lun)
             .or_insert_with(|| NexusLu::new(view.counters));
-        if self.tasks.in_storage() >= IN_STORAGE_MAX {
+        cleared
+            .entry(view.extent)
+            .or_insert((view.unit.cleared, view.unit.resets));
+        let resetting = self.tmfs.resets(view.extent);
+        if resetting && now.since(command.received) >= HOLD_LIMIT {
+            return Err(MustReset("a reset of the unit took too long"));
+        }
+        if resetting || self.tasks.in_storage() >= IN_STORAGE_MAX {
             self.tasks.put(command.task, Stage::Held(Box::new(command)));
             return Ok(());
         }
@@ -326,7 +356,10 @@ impl Session {
         let context = Context {
             lun: view.lun,
             extent: view.extent,
-            resets: view.counters.resets,
+            origin: Origin {
+                nexus: *tag,
+                admitted: view.unit.version,
+            },
             name,
             received: command.received,
             cost: cost(command.expected_length),
@@ -360,7 +393,7 @@ impl Session {
         let Context {
             lun,
             extent,
-            resets,
+            origin,
             name,
             received,
             cost,
@@ -376,7 +409,7 @@ impl Session {
                         pending: then,
                         name,
                         received,
-                        resets,
+                        admitted: origin.admitted,
                         cost,
                     },
                 );
@@ -384,9 +417,9 @@ impl Session {
                     self.tasks.take(task);
                 }
             }
+            Step::Unit(request) => self.ask_cluster(task, (lun, extent), received, request),
             Step::Storage(storage) => {
-                let op = self.id.op(self.next_op);
-                self.next_op = self.next_op.wrapping_add(1);
+                let op = self.new_op();
                 self.tasks.put(
                     task,
                     Stage::Storage {
@@ -400,6 +433,7 @@ impl Session {
                     name,
                     received,
                     generation: self.generation,
+                    origin,
                     op: storage.op,
                 };
                 if let Some(outcome) = self.front.backend.submit(extent, op, request) {
@@ -419,20 +453,20 @@ impl Session {
             pending,
             name,
             received,
-            resets,
+            admitted,
             cost,
         }) = self.tasks.take(task)
         else {
             return;
         };
-        let Some(login) = self.logged_in.as_ref().map(|session| session.login.clone()) else {
+        let session = self.logged_in.as_ref();
+        let Some((by, tag)) = session.and_then(|session| session.nexus.clone()) else {
             return;
         };
-        let Some(map) = map_of(&login) else { return };
         let state = Arc::clone(&self.front.state.borrow());
-        let registry = Arc::clone(&self.front.registry);
-        let view = state.view(map, lun, self.port, |extent| registry.resets(extent));
-        let Some(view) = view.filter(|view| view.extent == extent && view.counters.resets == resets) else {
+        let group = self.group();
+        let view = state.view(&by, group.as_ref(), lun);
+        let Some(view) = view.filter(|view| view.extent == extent && view.unit.cleared <= admitted) else {
             // The unit was reset or taken away meanwhile: the task went with it.
             self.iscsi.abort(task);
             return;
@@ -441,7 +475,7 @@ impl Session {
         let context = Context {
             lun,
             extent,
-            resets,
+            origin: Origin { nexus: tag, admitted },
             name,
             received,
             cost,
@@ -450,7 +484,7 @@ impl Session {
         let _ = self.next(task, step, context, now);
     }
 
-    fn respond(&mut self, task: TaskId, response: Response) {
+    pub(super) fn respond(&mut self, task: TaskId, response: Response) {
         let status = ScsiStatus(response.status.code());
         let sense = response
             .sense
@@ -480,24 +514,24 @@ impl Session {
                 Finished::NoResponse => drop(self.iscsi.abort(task)),
             }
         }
-        for (id, result) in self.tmfs.op_ended(op) {
-            self.iscsi.answer_task_management(id, result);
-        }
-        if self.tasks.in_storage() + 1 == IN_STORAGE_MAX {
+        let over = self.tmfs.op_ended(op);
+        let restart = !over.is_empty();
+        self.answer_functions(over);
+        if restart || self.tasks.in_storage() + 1 == IN_STORAGE_MAX {
             return self.start_held(now);
         }
         Ok(())
     }
 
     /// Starts held commands again, in order; gives up those that have waited too long.
-    fn start_held(&mut self, now: Mono) -> Result<(), MustReset> {
+    pub(super) fn start_held(&mut self, now: Mono) -> Result<(), MustReset> {
+        let state = self.newest_state();
         let held = self.tasks.take_held();
         if held.is_empty() {
             return Ok(());
         }
         // L7: what made them startable may also have ended their generation.
         self.stands(now)?;
-        let state = Arc::clone(&self.front.state.borrow());
         for command in held {
             self.start(&state, command, now)?;
         }
@@ -539,6 +573,10 @@ impl Session {
                 self.tasks.take_op(op);
                 self.tmfs.op_ended(op);
             }
+            Inbound::Unit(op, _) => {
+                self.tasks.take_unit(op);
+                self.tmfs.op_ended(op);
+            }
             Inbound::EndUnit { extent, token, .. } => {
                 self.tmfs.hold_token(self.tasks.ops_on(extent).collect(), token);
             }
@@ -549,14 +587,19 @@ impl Session {
     /// Makes a unit attention pending for every LUN of this nexus that shows the extent.
     fn raise(&mut self, extent: ExtentId, attention: UnitAttention) {
         let state = Arc::clone(&self.front.state.borrow());
-        let Some(LoggedIn { login, units, .. }) = &mut self.logged_in else {
+        let Some(LoggedIn {
+            login,
+            nexus: Some((nexus, _)),
+            units,
+            ..
+        }) = &mut self.logged_in
+        else {
             return;
         };
-        let Some(map) = map_of(login) else { return };
-        for (lun, nexus) in units {
-            let view = state.view(map, *lun, self.port, |_| 0);
+        for (lun, unit) in units {
+            let view = state.view(nexus, login.group.as_ref(), *lun);
             if view.is_some_and(|view| view.extent == extent) {
-                nexus.raise(attention);
+                unit.raise(attention);
             }
         }
     }
@@ -564,18 +607,22 @@ impl Session {
     /// Drops this connection's tasks on a unit that storage does not have; what it has, ends there. Whether there were any.
     pub(super) fn abort_unit(&mut self, extent: ExtentId) -> bool {
         let state = Arc::clone(&self.front.state.borrow());
-        let Some(login) = self.logged_in.as_ref().map(|session| session.login.clone()) else {
+        let group = self.group();
+        let Some(by) = self.nexus() else {
             return false;
         };
-        let Some(map) = map_of(&login) else { return false };
         let mut ended = false;
         let all: Vec<(TaskId, u64)> = self.iscsi.tasks().map(|(task, lun, _)| (task, lun)).collect();
         for (task, lun) in all {
             let on_unit = Lun::from_field(lun)
                 .ok()
-                .and_then(|lun| state.view(map, lun, self.port, |_| 0))
+                .and_then(|lun| state.view(&by, group.as_ref(), lun))
                 .is_some_and(|view| view.extent == extent);
-            if on_unit && !matches!(self.tasks.stage(task), Some(Stage::Storage { .. })) {
+            let elsewhere = matches!(
+                self.tasks.stage(task),
+                Some(Stage::Storage { .. } | Stage::Unit { .. })
+            );
+            if on_unit && !elsewhere {
                 self.tasks.take(task);
                 ended |= self.iscsi.abort(task);
             }
@@ -585,11 +632,92 @@ impl Session {
 
     /// The extent behind a LUN of this session's target.
     pub(super) fn extent_of(&self, lun: u64) -> Option<ExtentId> {
-        let map = map_of(&self.logged_in.as_ref()?.login)?;
+        let session = self.logged_in.as_ref()?;
+        let (nexus, _) = session.nexus.as_ref()?;
         let state = self.front.state.borrow();
         state
-            .view(map, Lun::from_field(lun).ok()?, self.port, |_| 0)
+            .view(nexus, session.login.group.as_ref(), Lun::from_field(lun).ok()?)
             .map(|view| view.extent)
+    }
+
+    /// The extents behind all LUNs of this session's target.
+    pub(super) fn extents(&self) -> Vec<ExtentId> {
+        let Some(session) = &self.logged_in else {
+            return Vec::new();
+        };
+        let Some((map, (nexus, _))) = map_of(&session.login).zip(session.nexus.as_ref()) else {
+            return Vec::new();
+        };
+        let state = self.front.state.borrow();
+        let luns = state.luns(map).iter();
+        luns.filter_map(|lun| state.view(nexus, map.group, *lun).map(|view| view.extent))
+            .collect()
+    }
+
+    /// The session's nexus; none in a discovery session, or before the login.
+    pub(super) fn nexus(&self) -> Option<Nexus> {
+        let (nexus, _) = self.logged_in.as_ref()?.nexus.as_ref()?;
+        Some(nexus.clone())
+    }
+
+    /// The initiator group that the session is a member of.
+    pub(super) fn group(&self) -> Option<GroupName> {
+        self.logged_in.as_ref()?.login.group.clone()
+    }
+
+    /// A handle for the next operation.
+    pub(super) fn new_op(&mut self) -> OpId {
+        let op = self.id.op(self.next_op);
+        self.next_op = self.next_op.wrapping_add(1);
+        op
+    }
+
+    /// The newest state, after what it says of resets was acted on: every task that is open from here on was admitted under it or is yet
+    /// to be.
+    pub(super) fn newest_state(&mut self) -> Arc<FrontState> {
+        let state = Arc::clone(&self.front.state.borrow());
+        if !self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &state)) {
+            self.notice_clears(&state);
+            self.seen = Some(Arc::clone(&state));
+        }
+        state
+    }
+
+    /// I13: tasks that were admitted before a reset of the unit, or CLEAR TASK SET, through whatever node, go with it. Storage answers for
+    /// those that it has, as ended or, where they have an lsn, as done.
+    fn notice_clears(&mut self, state: &FrontState) {
+        let group = self.group();
+        let Some(by) = self.nexus() else { return };
+        let luns: Vec<Lun> = self
+            .logged_in
+            .iter()
+            .flat_map(|session| session.units.keys().copied())
+            .collect();
+        for lun in luns {
+            let Some(view) = state.view(&by, group.as_ref(), lun) else {
+                continue;
+            };
+            let (extent, now) = (view.extent, (view.unit.cleared, view.unit.resets));
+            let Some(session) = &mut self.logged_in else {
+                return;
+            };
+            let before = session.cleared.insert(extent, now);
+            let Some(before) = before.filter(|before| *before != now) else {
+                continue;
+            };
+            if self.tmfs.resets(extent) {
+                // Asked for here: what was there is aborted already, and what came since is held until it is done.
+                continue;
+            }
+            let ended = self.abort_unit(extent);
+            let ops: Vec<OpId> = self.tasks.storage_ops_on(extent).collect();
+            if before.1 == now.1 && (ended || !ops.is_empty()) {
+                self.raise(extent, UnitAttention::CommandsCleared);
+            }
+            for op in ops {
+                self.front.backend.abort(extent, AbortScope::Op(op));
+            }
+        }
     }
 }
 
@@ -597,7 +725,7 @@ impl Session {
 struct Context {
     lun: Lun,
     extent: ExtentId,
-    resets: u64,
+    origin: Origin,
     name: CommandName,
     received: Mono,
     cost: u64,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use holdfast_alua::{PortGroup, SecondaryAccess};
 use holdfast_iscsi::directory::{Directory, GroupName};
 use holdfast_raft::model::{ClusterKey, ClusterState, TargetAccess};
+use holdfast_scsi::reservation::UnitState;
 use holdfast_scsi::{Counters, LuView};
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, TpgId};
+use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, Revision, UnitVersion};
 
 /// Targets and their units, ready for commands.
 #[derive(Debug, Default)]
@@ -15,6 +16,8 @@ pub(crate) struct FrontState {
     directory: Arc<Directory>,
     directory_with_authority: Arc<Directory>,
     targets: HashMap<IscsiName, TargetFront>,
+    revision: Revision,
+    versions: HashMap<ExtentId, UnitVersion>,
 }
 
 /// A target: its own LUN map, and what groups see instead of it.
@@ -51,6 +54,7 @@ struct ExtentFront {
     thin: bool,
     group_changes: u64,
     capacity_changes: u64,
+    unit: UnitState,
 }
 
 /// Which LUN map: a target's, as an initiator group sees it.
@@ -83,6 +87,12 @@ impl FrontState {
             }),
             directory: Arc::new(directory),
             targets,
+            revision: state.revision,
+            versions: state
+                .extents
+                .iter()
+                .map(|(id, extent)| (*id, extent.unit.version))
+                .collect(),
         }
     }
 
@@ -115,14 +125,44 @@ impl FrontState {
         self.targets.get(target)?.sessions_max
     }
 
-    /// A unit as a command through `port` finds it. `resets` counts LOGICAL UNIT RESETs by extent.
+    /// The newest revision of the cluster's state that is in it.
+    pub(crate) const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The version of a unit's state; `None` where there is no such extent.
+    pub(crate) fn unit_version(&self, extent: ExtentId) -> Option<UnitVersion> {
+        self.versions.get(&extent).copied()
+    }
+
+    /// The extents that the nexus has reserved in the way of SPC-2.
+    pub(crate) fn reserved_by(&self, nexus: &Nexus) -> Vec<ExtentId> {
+        let target = self.targets.get(&nexus.target).into_iter();
+        let maps = target.flat_map(|target| std::iter::once(&target.own).chain(target.groups.values()));
+        let mut extents: Vec<ExtentId> = maps
+            .flat_map(|map| map.units.values())
+            .filter(|unit| {
+                let holder = unit.extent.unit.legacy.as_ref();
+                holder.is_some_and(|holder| holder.nexus == *nexus)
+            })
+            .map(|unit| unit.extent.id)
+            .collect();
+        extents.sort_unstable();
+        extents.dedup();
+        extents
+    }
+
+    /// A unit as a command of `nexus`, a member of `group`, finds it.
     pub(crate) fn view<'a>(
         &'a self,
-        map: Map<'a>,
+        nexus: &'a Nexus,
+        group: Option<&'a GroupName>,
         lun: Lun,
-        port: TpgId,
-        resets: impl FnOnce(ExtentId) -> u64,
     ) -> Option<LuView<'a>> {
+        let map = Map {
+            target: &nexus.target,
+            group,
+        };
         let found = self.map(map)?;
         let unit = found.units.get(&lun)?;
         let extent = &unit.extent;
@@ -135,16 +175,20 @@ impl FrontState {
             luns: &found.luns,
             groups: &extent.groups,
             secondary: extent.secondary,
-            port,
+            port: nexus.tpg,
             thin: extent.thin,
-            write_protected: unit.read_only,
+            write_protected: unit.read_only || extent.unit.modes.software_write_protect,
             write_back: false,
+            nexus,
+            unit: &extent.unit,
             counters: Counters {
                 groups: extent.group_changes,
                 capacity: extent.capacity_changes,
                 luns: found.lun_changes,
                 mode: found.write_changes,
-                resets: resets(extent.id),
+                modes: extent.unit.modes_changed_for(nexus),
+                notices: extent.unit.notices(nexus),
+                resets: extent.unit.resets,
             },
         })
     }
@@ -163,6 +207,7 @@ impl ExtentFront {
             thin: extent.thin,
             group_changes: extent.alua_changes,
             capacity_changes: extent.capacity_changes,
+            unit: extent.unit.clone(),
         })
     }
 }

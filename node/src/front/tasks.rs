@@ -6,9 +6,10 @@ use std::sync::Arc;
 use holdfast_iscsi::target::{Command, TaskId};
 use holdfast_replication::core::api::OpId;
 use holdfast_scsi::{Finish, Pending};
-use holdfast_types::{CommandName, ExtentId, Lun, Mono};
+use holdfast_types::{CommandName, ExtentId, Lun, Mono, UnitVersion};
 
 use super::shares::{Shares, Turn, cost};
+use super::units::Waiting;
 
 /// Where a task is.
 #[derive(Debug)]
@@ -24,10 +25,16 @@ pub(super) enum Stage {
         pending: Pending,
         name: CommandName,
         received: Mono,
-        /// Resets of the unit at its start.
-        resets: u64,
+        /// The state of the unit that its command was admitted under.
+        admitted: UnitVersion,
         /// What it counts for in the session's share.
         cost: u64,
+    },
+    /// The cluster is asked.
+    Unit {
+        op: OpId,
+        extent: ExtentId,
+        waiting: Waiting,
     },
     /// Storage has it.
     Storage {
@@ -42,7 +49,7 @@ pub(super) enum Stage {
 impl Stage {
     const fn cost(&self) -> u64 {
         match self {
-            Self::Held(_) | Self::Queued(_) => 0,
+            Self::Held(_) | Self::Queued(_) | Self::Unit { .. } => 0,
             Self::AwaitingData { cost, .. } | Self::Storage { cost, .. } => *cost,
         }
     }
@@ -118,7 +125,7 @@ impl Tasks {
     /// Puts a task into a stage, in place of the one it was in.
     pub(super) fn put(&mut self, task: TaskId, stage: Stage) {
         match &stage {
-            Stage::Storage { op, .. } => drop(self.by_op.insert(*op, task)),
+            Stage::Storage { op, .. } | Stage::Unit { op, .. } => drop(self.by_op.insert(*op, task)),
             Stage::Held(_) => self.held.push_back(task),
             Stage::Queued(command) => {
                 let cost = cost(command.expected_length);
@@ -137,7 +144,7 @@ impl Tasks {
     pub(super) fn take(&mut self, task: TaskId) -> Option<Stage> {
         let stage = self.stages.remove(&task)?;
         match &stage {
-            Stage::Storage { op, .. } => drop(self.by_op.remove(op)),
+            Stage::Storage { op, .. } | Stage::Unit { op, .. } => drop(self.by_op.remove(op)),
             Stage::Held(_) => self.held.retain(|other| *other != task),
             Stage::Queued(_) => self.forget_queued(task),
             Stage::AwaitingData { .. } => {}
@@ -149,6 +156,15 @@ impl Tasks {
     /// Where a task is.
     pub(super) fn stage(&self, task: TaskId) -> Option<&Stage> {
         self.stages.get(&task)
+    }
+
+    /// Takes the task that waits for the cluster's word out.
+    pub(super) fn take_unit(&mut self, op: OpId) -> Option<(TaskId, Waiting)> {
+        let task = self.by_op.remove(&op)?;
+        match self.stages.remove(&task) {
+            Some(Stage::Unit { waiting, .. }) => Some((task, waiting)),
+            _ => None,
+        }
     }
 
     /// Takes the task of an operation out.
@@ -185,8 +201,18 @@ impl Tasks {
             .min()
     }
 
-    /// Operations on an extent that storage has.
+    /// Operations on an extent that storage or the cluster has.
     pub(super) fn ops_on(&self, extent: ExtentId) -> impl Iterator<Item = OpId> + '_ {
+        self.stages.values().filter_map(move |stage| match stage {
+            Stage::Storage { op, extent: on, .. } | Stage::Unit { op, extent: on, .. } if *on == extent => {
+                Some(*op)
+            }
+            _ => None,
+        })
+    }
+
+    /// Operations on an extent that storage has.
+    pub(super) fn storage_ops_on(&self, extent: ExtentId) -> impl Iterator<Item = OpId> + '_ {
         self.stages.values().filter_map(move |stage| match stage {
             Stage::Storage { op, extent: on, .. } if *on == extent => Some(*op),
             _ => None,

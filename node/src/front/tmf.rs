@@ -7,11 +7,13 @@ use std::time::Duration;
 use holdfast_iscsi::pdu::{TaskFunction, TaskResult};
 use holdfast_iscsi::target::{ReferencedTask, TaskId, TaskManagement, TmfId};
 use holdfast_replication::core::api::{AbortScope, OpId};
+use holdfast_scsi::reservation::UnitChange;
 use holdfast_types::{ExtentId, HOLD_LIMIT, Mono};
 
 use super::registry::{ResetToken, UnitFunction};
 use super::session::Session;
 use super::tasks::Stage;
+use super::units::{UnitJob, UnitWant};
 
 /// A function, or the end of a session that is replaced, that is not confirmed after this long costs the connection (F2): initiators wait
 /// longer for it, and then reset more.
@@ -22,14 +24,18 @@ pub(super) const CONFIRMED_WITHIN: Duration = HOLD_LIMIT.saturating_add(Duration
 struct Waiting {
     id: TmfId,
     ops: HashSet<OpId>,
-    /// Other connections' part is outstanding, for functions on a whole unit.
-    others: bool,
+    /// For functions on whole units: of how many of them other connections' part is outstanding.
+    others: usize,
+    /// Those units: a function that resets them holds new commands meanwhile.
+    units: Vec<ExtentId>,
+    /// TARGET COLD RESET: the connections end afterwards.
+    cold: bool,
     since: Mono,
 }
 
 impl Waiting {
     fn is_over(&self) -> bool {
-        self.ops.is_empty() && !self.others
+        self.ops.is_empty() && self.others == 0
     }
 }
 
@@ -38,6 +44,8 @@ impl Waiting {
 pub(super) struct Tmfs {
     waiting: Vec<Waiting>,
     tokens: Vec<(HashSet<OpId>, Arc<ResetToken>)>,
+    /// A TARGET COLD RESET is through.
+    cold: bool,
 }
 
 impl Tmfs {
@@ -63,7 +71,7 @@ impl Tmfs {
     /// Other connections have done their part of a function.
     pub(super) fn others_done(&mut self, id: TmfId) -> Vec<(TmfId, TaskResult)> {
         for waiting in self.waiting.iter_mut().filter(|waiting| waiting.id == id) {
-            waiting.others = false;
+            waiting.others = waiting.others.saturating_sub(1);
         }
         self.over()
     }
@@ -71,13 +79,20 @@ impl Tmfs {
     /// Takes out the functions that are through.
     fn over(&mut self) -> Vec<(TmfId, TaskResult)> {
         let mut over = Vec::new();
+        let cold = &mut self.cold;
         self.waiting.retain(|waiting| {
             if waiting.is_over() {
+                *cold |= waiting.cold;
                 over.push((waiting.id, TaskResult::COMPLETE));
             }
             !waiting.is_over()
         });
         over
+    }
+
+    /// Whether a unit is being reset by this session: commands that come now are carried out afterwards.
+    pub(super) fn resets(&self, extent: ExtentId) -> bool {
+        self.waiting.iter().any(|waiting| waiting.units.contains(&extent))
     }
 
     /// When the oldest has waited for too long.
@@ -122,6 +137,8 @@ impl Session {
                 Some(extent) => return self.end_unit(id, extent, UnitFunction::Reset, now),
                 None => TaskResult::NO_SUCH_LUN,
             },
+            TaskFunction::TARGET_WARM_RESET => return self.reset_target(id, false, now),
+            TaskFunction::TARGET_COLD_RESET => return self.reset_target(id, true, now),
             TaskFunction::TASK_REASSIGN => TaskResult::REASSIGN_NOT_SUPPORTED,
             _ => TaskResult::NOT_SUPPORTED,
         };
@@ -129,14 +146,12 @@ impl Session {
     }
 
     fn abort_task(&mut self, id: TmfId, task: TaskId, now: Mono) {
-        if let Some(Stage::Storage { op, extent, .. }) = self.tasks.stage(task) {
+        // The cluster may have decided already: what was asked of it is waited for, and answered first.
+        if let Some(Stage::Storage { op, extent, .. } | Stage::Unit { op, extent, .. }) =
+            self.tasks.stage(task)
+        {
             let (op, extent) = (*op, *extent);
-            self.tmfs.waiting.push(Waiting {
-                id,
-                ops: HashSet::from([op]),
-                others: false,
-                since: now,
-            });
+            self.wait_for(id, HashSet::from([op]), now);
             self.front.backend.abort(extent, AbortScope::Op(op));
             return;
         }
@@ -148,36 +163,89 @@ impl Session {
     fn abort_task_set(&mut self, id: TmfId, extent: ExtentId, now: Mono) {
         self.abort_unit(extent);
         let ops: HashSet<OpId> = self.tasks.ops_on(extent).collect();
-        self.tmfs.waiting.push(Waiting {
-            id,
-            ops: ops.clone(),
-            others: false,
-            since: now,
-        });
+        self.wait_for(id, ops.clone(), now);
         for op in ops {
             self.front.backend.abort(extent, AbortScope::Op(op));
         }
         self.answer_those_over();
     }
 
-    /// Everybody's tasks on the unit end, as far as this node took them.
-    fn end_unit(&mut self, id: TmfId, extent: ExtentId, function: UnitFunction, now: Mono) {
-        self.abort_unit(extent);
-        let ops = self.tasks.ops_on(extent).collect();
+    fn wait_for(&mut self, id: TmfId, ops: HashSet<OpId>, now: Mono) {
         self.tmfs.waiting.push(Waiting {
             id,
             ops,
-            others: true,
+            others: 0,
+            units: Vec::new(),
+            cold: false,
             since: now,
         });
-        self.front.registry.end_unit(self.id, extent, function, id);
-        self.front.backend.abort(extent, AbortScope::All);
+    }
+
+    /// Everybody's tasks on the unit end, on every node (I13).
+    fn end_unit(&mut self, id: TmfId, extent: ExtentId, function: UnitFunction, now: Mono) {
+        self.end_units(id, vec![extent], function, now);
+    }
+
+    /// TARGET WARM RESET and TARGET COLD RESET: a reset of each of the target's units; a cold one ends this node's connections to the
+    /// target as well, once it is answered.
+    fn reset_target(&mut self, id: TmfId, cold: bool, now: Mono) {
+        let extents = self.extents();
+        self.end_units(id, extents, UnitFunction::Reset, now);
+        if let Some(waiting) = self.tmfs.waiting.iter_mut().find(|waiting| waiting.id == id) {
+            waiting.cold = cold;
+        }
+        self.answer_those_over();
+    }
+
+    /// The commit tells every node; storage answers for what it has.
+    fn end_units(&mut self, id: TmfId, extents: Vec<ExtentId>, function: UnitFunction, now: Mono) {
+        let Some(by) = self.nexus() else { return };
+        let mut ops = HashSet::new();
+        for extent in &extents {
+            self.abort_unit(*extent);
+            ops.extend(self.tasks.ops_on(*extent));
+            let op = self.new_op();
+            ops.insert(op);
+            let change = match function {
+                UnitFunction::Reset => UnitChange::Reset,
+                UnitFunction::ClearTaskSet => UnitChange::ClearTasks,
+            };
+            self.front.units.ask(UnitJob {
+                op: Some(op),
+                extent: *extent,
+                by: by.clone(),
+                deadline: now + HOLD_LIMIT,
+                want: UnitWant::ChangeEverywhere(change),
+            });
+        }
+        self.tmfs.waiting.push(Waiting {
+            id,
+            ops,
+            others: extents.len(),
+            units: extents.clone(),
+            cold: false,
+            since: now,
+        });
+        for extent in extents {
+            self.front.registry.end_unit(self.id, extent, function, id);
+            self.front.backend.abort(extent, AbortScope::All);
+        }
     }
 
     /// Answers every function that is through.
     fn answer_those_over(&mut self) {
-        for (id, result) in self.tmfs.over() {
+        let over = self.tmfs.over();
+        self.answer_functions(over);
+    }
+
+    pub(super) fn answer_functions(&mut self, over: Vec<(TmfId, TaskResult)>) {
+        for (id, result) in over {
             self.iscsi.answer_task_management(id, result);
+        }
+        if std::mem::take(&mut self.tmfs.cold)
+            && let Some(by) = self.nexus()
+        {
+            self.front.registry.close_target(by.target.as_str());
         }
     }
 }

@@ -249,6 +249,7 @@ fn view(state: &ClusterState, extent: &Extent) -> View {
         replicas: extent.replicas.iter().copied().collect(),
         blocks: extent.size_bytes >> extent.block_size.shift(),
         block_size: extent.block_size,
+        unit: Arc::new(extent.unit.rule()),
         nodes: state
             .nodes
             .iter()

@@ -7,6 +7,7 @@ mod identity;
 mod node;
 mod proposals;
 mod running;
+mod units;
 
 use std::fs::File;
 use std::path::Path;

@@ -13,7 +13,8 @@ use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError, J
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
-use holdfast_types::{ExtentId, Incarnation, NodeId};
+use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
+use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, TpgId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use super::Identity;
 use super::cluster_key;
 use super::control::{Parts, follow_state};
 use super::data::Data;
+use super::units::UnitService;
 use crate::config::{NodeConfig, Role};
 use crate::front::{Front, FrontState, Portals, Registry};
 use crate::status::{Seen, StatusDocument, derive};
@@ -43,6 +45,7 @@ pub(crate) struct Running {
     /// What the cluster's secrets are sealed with, where this node has it.
     key: watch::Sender<Option<ClusterKey>>,
     data: Option<Data>,
+    units: Option<UnitService>,
     heartbeat: Mutex<Option<HeartbeatThread>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -102,9 +105,9 @@ impl Running {
                 .await?,
             ),
         };
-        if let Some(data) = &data {
-            start_front(config, &parts, data, &registry, &key, &mut tasks, &fatal);
-        }
+        let units = data
+            .as_ref()
+            .map(|data| start_front(config, &parts, data, &registry, &key, &mut tasks, &fatal));
         tracing::info!(node = %me, %incarnation, "node is running");
         Ok(Arc::new(Self {
             me,
@@ -113,6 +116,7 @@ impl Running {
             registry,
             key,
             data,
+            units,
             heartbeat: Mutex::new(Some(heartbeat)),
             tasks: Mutex::new(tasks),
         }))
@@ -302,6 +306,27 @@ impl Running {
         }
     }
 
+    /// Takes every registration and reservation of an extent away, as an administrator.
+    pub(crate) async fn clear_reservations(
+        &self,
+        extent: ExtentId,
+        target: IscsiName,
+    ) -> anyhow::Result<UnitOutcome> {
+        let units = self
+            .units
+            .as_ref()
+            .context("a witness has no reservations to clear: ask a data node")?;
+        tracing::warn!(%extent, %target, "an administrator clears all reservations");
+        // The change does not look at who asks.
+        let nobody = Nexus {
+            initiator: target.clone(),
+            isid: Isid::default(),
+            target,
+            tpg: TpgId(0),
+        };
+        units.change(extent, nobody, UnitChange::ClearReservations).await
+    }
+
     /// The cluster as this node sees it.
     pub(crate) fn status(&self, mut seen: Seen) -> StatusDocument {
         let state = self.control.state();
@@ -360,7 +385,7 @@ fn start_front(
     key: &watch::Sender<Option<ClusterKey>>,
     tasks: &mut JoinSet<()>,
     fatal: &mpsc::Sender<anyhow::Error>,
-) {
+) -> UnitService {
     let key = key.subscribe();
     let (state_to, state) = watch::channel(Arc::new(FrontState::default()));
     let (port_to, port) = watch::channel(None);
@@ -370,7 +395,9 @@ fn start_front(
         port_to.send_replace(state.node(me).map(|node| node.tpg));
     });
     tasks.spawn(essential("the front's state", follow.boxed(), fatal.clone()));
+    let units = UnitService::new(parts.clone(), data.backend(), Arc::clone(registry), state.clone());
     let front = Arc::new(Front {
+        units: Arc::new(units.clone()),
         node: me,
         incarnation: parts.incarnation,
         clock: Arc::clone(&parts.clock),
@@ -381,6 +408,7 @@ fn start_front(
     });
     let portals = Portals::new(front, config.listen.portals.clone(), port).run();
     tasks.spawn(essential("the portals", portals.boxed(), fatal.clone()));
+    units
 }
 
 /// From the moment that this node is a member by commit it never starts with an empty Raft log again (L8).

@@ -10,6 +10,7 @@ use super::document::{
     ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, PortalStatus, ReplicaState,
     ReplicaStatus, ResyncStatus, SessionStatus, StatusDocument, TargetStatus,
 };
+use super::reservations::reservation;
 use crate::config::Role;
 
 /// What a node sees, beside what is committed.
@@ -170,6 +171,7 @@ fn extent_status(
         served,
         in_sync: extent.in_sync.iter().map(|node| name(*node)).collect(),
         replicas,
+        reservation: reservation(&extent.unit),
     }
 }
 

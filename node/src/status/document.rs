@@ -4,6 +4,7 @@ use holdfast_types::{ExtentId, IscsiName};
 use serde::{Deserialize, Serialize};
 
 use super::access::{AccessStatus, TargetAccessStatus};
+use super::reservations::ReservationStatus;
 
 /// How the cluster is, worst of all extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,6 +102,9 @@ pub(crate) struct ExtentStatus {
     pub(crate) served: bool,
     pub(crate) in_sync: Vec<String>,
     pub(crate) replicas: Vec<ReplicaStatus>,
+    /// Who has registered with it or reserved it; `None` for nobody.
+    #[serde(default)]
+    pub(crate) reservation: Option<ReservationStatus>,
 }
 
 /// A replica of an extent.

@@ -3,11 +3,15 @@
 mod access;
 mod derive;
 mod document;
+mod reservations;
 mod text;
 
 pub(crate) use access::{ChapStatus, chap_text, groups_text};
 pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{ExtentStatus, Health, NodeState, ReplicaState, SessionStatus, StatusDocument};
+#[cfg(test)]
+pub(crate) use reservations::RegistrationStatus;
+pub(crate) use reservations::ReservationStatus;
 #[cfg(test)]
 pub(crate) use text::sample;
 pub(crate) use text::{changes, extents_text, nodes_text, summary, targets_text, text};

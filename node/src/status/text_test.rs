@@ -50,6 +50,7 @@ pub(crate) fn sample() -> StatusDocument {
             primary: Some("a".into()),
             served: true,
             in_sync: vec!["a".into(), "b".into()],
+            reservation: None,
             replicas: vec![replica("a"), replica("b")],
         }],
         targets: vec![TargetStatus {

@@ -7,6 +7,9 @@ use holdfast_types::{
     LeaseGeneration, Lun, NODES_MAX, NodeId, Revision, SuspicionId, TpgId,
 };
 
+use holdfast_scsi::reservation::UnitState;
+
+use super::apply_unit::AnsweredCalls;
 use super::command::{Command, Init, NewExtent};
 use super::name::check_name;
 use super::reply::{Refusal, Reply};
@@ -47,7 +50,10 @@ impl ClusterState {
                 Ok(Reply::DONE)
             }
             Command::NodeStarted { node, incarnation } => {
-                self.member_mut(*node)?.incarnation = Some(*incarnation);
+                let known = &mut self.member_mut(*node)?.incarnation;
+                if known.replace(*incarnation) != Some(*incarnation) {
+                    self.nexuses_lost(*node);
+                }
                 Ok(Reply::DONE)
             }
             Command::CreateExtent(new) => self.create_extent(new),
@@ -68,6 +74,12 @@ impl ClusterState {
             Command::Access(command) => self.apply_access(command),
             Command::MapLun { target, lun, extent } => self.map_lun(target, *lun, *extent),
             Command::UnmapLun { target, lun } => self.unmap_lun(target, *lun),
+            Command::Unit {
+                call,
+                extent,
+                by,
+                change,
+            } => self.change_unit(*call, *extent, by, change),
             Command::Suspect { node, generation } => self.suspect(index, *node, *generation),
             Command::ClearSuspect { node, suspicion } => self.clear(*node, *suspicion),
             Command::NewEpoch {
@@ -152,6 +164,8 @@ impl ClusterState {
             secondary: new.secondary,
             alua_changes: 0,
             capacity_changes: 0,
+            unit: UnitState::default(),
+            answered: AnsweredCalls::new(),
         };
         if let Some(old) = self.extents.get(&new.id) {
             let again =
@@ -293,6 +307,8 @@ impl ClusterState {
         }
         let suspicion = SuspicionId(index.0);
         member.suspicion = Some(suspicion);
+        // L7: its connections belong to the lease generation that ends here.
+        self.nexuses_lost(node);
         Ok(Reply::Suspected { suspicion })
     }
 

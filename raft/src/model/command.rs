@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use holdfast_alua::SecondaryAccess;
+use holdfast_scsi::reservation::UnitChange;
 use holdfast_types::{
-    BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LeaseGeneration, Lun, NodeId,
+    BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LeaseGeneration, Lun, Nexus, NodeId,
     SuspicionId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::access::AccessCommand;
 use super::admin::AdminCommand;
+use super::apply_unit::UnitCall;
 use super::state::{ClusterId, NodeAddresses, Role};
 
 /// The state of an extent that a proposal starts from (E2). Anything else at apply refuses the item.
@@ -152,6 +154,17 @@ pub enum Command {
         target: IscsiName,
         /// Which.
         lun: Lun,
+    },
+    /// Changes a logical unit's state: reservations, mode parameters, resets (I9, I13).
+    Unit {
+        /// Its name, so that it is carried out once.
+        call: UnitCall,
+        /// Which unit.
+        extent: ExtentId,
+        /// The nexus that asks.
+        by: Nexus,
+        /// What for.
+        change: UnitChange,
     },
     /// First commit of L3: nobody promises `node` anything from here on.
     Suspect {

@@ -9,6 +9,7 @@ mod admin;
 mod apply;
 mod apply_access;
 mod apply_sets;
+mod apply_unit;
 mod command;
 mod members;
 mod name;
@@ -26,6 +27,7 @@ pub use access::{
     InitiatorGroup, NewGroup, TargetAccess, TargetChange,
 };
 pub use admin::AdminCommand;
+pub use apply_unit::{AnsweredCall, AnsweredCalls, UnitCall};
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
 pub use members::{Join, Token, Used};
 pub use name::{NAME_MAX, check_name};

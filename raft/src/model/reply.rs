@@ -1,6 +1,9 @@
 //! What became of a proposal.
 
-use holdfast_types::{Epoch, ExtentId, InSyncVersion, IscsiName, LeaseGeneration, Lun, NodeId, SuspicionId};
+use holdfast_scsi::reservation::UnitOutcome;
+use holdfast_types::{
+    Epoch, ExtentId, InSyncVersion, IscsiName, LeaseGeneration, Lun, NodeId, SuspicionId, UnitVersion,
+};
 use serde::{Deserialize, Serialize};
 
 /// The answer to a command, given when it is applied.
@@ -27,6 +30,13 @@ pub enum Reply {
     Joined {
         /// Its id.
         node: NodeId,
+    },
+    /// What became of a change of a unit's state.
+    Unit {
+        /// What to answer.
+        outcome: UnitOutcome,
+        /// The unit's version behind it: what its primary must have applied before GOOD (P2).
+        version: UnitVersion,
     },
     /// A command over many extents; each item stands for itself.
     Items {
@@ -155,6 +165,9 @@ pub enum Refusal {
         /// Which number.
         lun: Lun,
     },
+    /// Its node has proposed a newer change of the same unit.
+    #[error("a newer change of the unit by the same node came first")]
+    Superseded,
     /// Something refers to it.
     #[error("{what} is in use: {by}")]
     InUse {

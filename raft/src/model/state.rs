@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use holdfast_alua::SecondaryAccess;
+use holdfast_scsi::reservation::UnitState;
 use holdfast_types::{
     BlockSize, Epoch, ExtentId, InSyncVersion, Incarnation, IscsiName, LeaseGeneration, Lun, NodeId,
     Revision, SuspicionId, TpgId,
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Access;
 use super::members::Token;
 use super::settings::Settings;
+use super::apply_unit::AnsweredCalls;
 
 /// Format of a stored [`ClusterState`]. A reader refuses a newer one.
 pub const STATE_FORMAT: u32 = 1;
@@ -179,6 +181,12 @@ pub struct Extent {
     /// Raised whenever the size changes (P3).
     #[serde(default)]
     pub capacity_changes: u64,
+    /// The unit beyond its blocks: reservations, mode parameters, resets (I9, I13).
+    #[serde(default)]
+    pub unit: UnitState,
+    /// The newest call of each node that changed, or was to change, the unit's state.
+    #[serde(default)]
+    pub answered: AnsweredCalls,
 }
 
 /// An iSCSI target and its LUN map.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_types::{
     BlockOp, BlockRange, BlockSize, CommandName, Epoch, InSyncVersion, Incarnation, LeaseGeneration, LogPos,
-    Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
+    Lsn, Mono, NodeId, OpOutcome, Origin, Revision, SessionInstance, UnitRule,
 };
 
 pub use super::config::{Config, Policy};
@@ -186,6 +186,8 @@ pub struct View {
     pub blocks: u64,
     /// Block size.
     pub block_size: BlockSize,
+    /// What reservations and resets of the unit mean for commands (P1, I13).
+    pub unit: Arc<UnitRule>,
     /// Liveness state of the nodes that matter here (at least `replicas` and who forwards).
     pub nodes: Vec<NodeState>,
     /// What was chosen for the extent, or for all of them.
@@ -237,6 +239,8 @@ pub struct Request {
     pub received: Mono,
     /// Lease generation of this node that its connection belongs to (L7).
     pub generation: LeaseGeneration,
+    /// Whose it is (P1).
+    pub origin: Origin,
     /// What it asks for. Checked against the extent's size already.
     pub op: BlockOp,
 }
@@ -696,6 +700,8 @@ pub enum Message {
         generation: LeaseGeneration,
         /// How long it has waited already (W1).
         waited: std::time::Duration,
+        /// Whose it is (P1).
+        origin: Origin,
         /// It may have been sent before, to this or another primary: look whether it was carried out.
         again: bool,
         /// What.
@@ -738,6 +744,8 @@ pub enum ForwardAnswer {
     /// The receiver is not the primary of that epoch, or stopped being it before the command got an lsn. It has not carried it out in that
     /// epoch unless its log says so (which the next primary looks up by name).
     NotPrimary,
+    /// A reset of the unit, or PREEMPT AND ABORT, has ended it: it never takes effect (I13).
+    Ended,
     /// It cannot be told whether it was carried out, or its generation or name is too old: never carried out from now on. Reset the
     /// connection.
     Refused,

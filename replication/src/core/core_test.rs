@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_types::{
     BlockOp, BlockRange, BlockSize, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba,
-    LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
+    LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Origin, Revision, SessionInstance,
 };
 
 use super::ExtentCore;
@@ -20,6 +20,8 @@ mod repair_test;
 mod room_test;
 #[path = "stuck_test.rs"]
 mod stuck_test;
+#[path = "unit_test.rs"]
+mod unit_test;
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -76,6 +78,8 @@ struct Rig {
     core: ExtentCore,
     ctx: Ctx,
     view: View,
+    /// Of commands that are submitted.
+    origin: Origin,
 }
 
 impl Rig {
@@ -100,11 +104,18 @@ impl Rig {
             replicas: vec![A, B],
             blocks: 64,
             block_size: BlockSize::B512,
+            unit: Arc::default(),
             nodes: vec![state(A), state(B)],
             policy: Policy::default(),
         };
         let core = ExtentCore::new(identity(me), ExtentId::from_u128(1), Config::default(), recovered);
-        Self { core, ctx, view }
+        let origin = Origin::default();
+        Self {
+            core,
+            ctx,
+            view,
+            origin,
+        }
     }
 
     fn on(&mut self, event: Event) -> Vec<Command> {
@@ -141,6 +152,7 @@ impl Rig {
             name: name(self.core.me.node, op),
             received: self.ctx.now,
             generation: self.ctx.generation,
+            origin: self.origin,
             op: request,
         };
         self.on(Event::Submit {
@@ -541,6 +553,7 @@ fn forward(rig: &mut Rig, op: u64, epoch: u64, again: bool) -> Vec<Command> {
         name: name(B, op),
         generation: LeaseGeneration(0),
         waited: Duration::ZERO,
+        origin: Origin::default(),
         again,
         request: write(3, 3),
     };
@@ -587,6 +600,7 @@ fn f1_a_command_asked_again_is_answered_never_carried_out_twice() {
         name: name(B, 2),
         generation: LeaseGeneration(0),
         waited: Duration::from_millis(2000),
+        origin: Origin::default(),
         again: true,
         request: write(3, 3),
     };

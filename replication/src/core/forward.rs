@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_types::{BlockOp, CommandName, Epoch, NodeId, OpOutcome};
+use holdfast_types::{BlockOp, CommandName, Epoch, NodeId, OpOutcome, Origin};
 
 use super::ExtentCore;
 use super::api::{Command, Ctx, Fate, ForwardAnswer, LinkId, Message, OpId};
@@ -45,6 +45,7 @@ impl ExtentCore {
             name: op.name,
             generation: op.generation,
             waited: ctx.now.since(op.received),
+            origin: op.origin,
             again: std::mem::replace(&mut op.again, true),
             request: op.request.clone(),
         };
@@ -92,6 +93,7 @@ impl ExtentCore {
             name,
             generation,
             waited,
+            origin,
             again,
             request,
         } = message
@@ -128,6 +130,7 @@ impl ExtentCore {
             received,
             deadline: received + self.config.hold_limit,
             generation,
+            origin,
             request,
             state: OpState::Held,
             issued: ctx.now,
@@ -161,6 +164,7 @@ impl ExtentCore {
                 self.refuse_op(key, out);
             }
             ForwardAnswer::NotPrimary => self.hold(key),
+            ForwardAnswer::Ended => self.finish(key, OpOutcome::Aborted, out),
             ForwardAnswer::Refused => self.refuse_op(key, out),
         }
     }
@@ -230,6 +234,7 @@ impl ExtentCore {
                         received: ctx.now,
                         deadline: ctx.now + self.config.hold_limit,
                         generation: holdfast_types::LeaseGeneration(u64::MAX),
+                        origin: Origin::default(),
                         request: BlockOp::Flush,
                         state: OpState::Logged { lsn },
                         issued: ctx.now,

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_types::{BlockOp, BlockRange, CommandName, LeaseGeneration, Lsn, Mono, NodeId, OpOutcome};
+use holdfast_types::{
+    BlockOp, BlockRange, CommandName, LeaseGeneration, Lsn, Mono, NodeId, OpOutcome, Origin,
+};
 
 use super::api::{
     AbortScope, Command, Ctx, ForwardAnswer, IoToken, LinkId, Message, OpId, RecordBody, Request, View,
@@ -49,6 +51,7 @@ pub(crate) struct Op {
     /// When it has waited long enough.
     pub(crate) deadline: Mono,
     pub(crate) generation: LeaseGeneration,
+    pub(crate) origin: Origin,
     pub(crate) request: BlockOp,
     pub(crate) state: OpState,
     /// When the local disk was asked for its blocks last.
@@ -75,6 +78,7 @@ impl ExtentCore {
             received: request.received,
             deadline,
             generation: request.generation,
+            origin: request.origin,
             request: request.op,
             state: OpState::Held,
             issued: ctx.now,
@@ -99,8 +103,12 @@ impl ExtentCore {
 
     /// Ends a command whose fate cannot be told, or that must never be carried out.
     pub(crate) fn refuse_op(&mut self, key: OpKey, out: &mut Vec<Command>) {
+        self.end_op(key, ForwardAnswer::Refused, out);
+    }
+
+    pub(crate) fn end_op(&mut self, key: OpKey, answer: ForwardAnswer, out: &mut Vec<Command>) {
         if self.ops.remove(&key).is_some() {
-            self.answer(key, ForwardAnswer::Refused, out);
+            self.answer(key, answer, out);
         }
     }
 
@@ -109,6 +117,7 @@ impl ExtentCore {
             OpKey::Local(op) => {
                 let outcome = match answer {
                     ForwardAnswer::Outcome(outcome) => outcome,
+                    ForwardAnswer::Ended => OpOutcome::Aborted,
                     ForwardAnswer::NotPrimary | ForwardAnswer::Refused => OpOutcome::Reset,
                 };
                 out.push(Command::Complete { op, outcome });
@@ -202,6 +211,10 @@ impl ExtentCore {
             return self.finish(key, OpOutcome::Aborted, out);
         }
         op.again = false;
+        if !self.judged(key, out) {
+            return;
+        }
+        let Some(op) = self.ops.get(&key) else { return };
         if let Some(outcome) = nothing_to_do(&op.request) {
             return self.finish(key, outcome, out);
         }
@@ -216,6 +229,7 @@ impl ExtentCore {
         let Some(op) = self.ops.get(&key) else { return };
         let (want, blocks) = match &op.request {
             BlockOp::Flush => return self.flush(key, out),
+            BlockOp::Fence { version } => return self.fence(key, *version, out),
             BlockOp::Read { range } | BlockOp::Verify { range, .. } => (Want::Read, Blocks::one(*range)),
             BlockOp::CompareAndWrite { range, .. } => (Want::Exclusive, Blocks::one(*range)),
             BlockOp::Write { range, .. } | BlockOp::WriteSame { range, .. } => {
@@ -254,7 +268,7 @@ impl ExtentCore {
     }
 
     /// WCE=0: what was answered is stable. What has an lsn is waited for as well, so that a host that does not wait gets what it means.
-    fn flush(&mut self, key: OpKey, out: &mut Vec<Command>) {
+    pub(crate) fn flush(&mut self, key: OpKey, out: &mut Vec<Command>) {
         let end = self.log.end().lsn;
         if self.log.committed >= end {
             return self.finish(key, OpOutcome::Done, out);
@@ -308,6 +322,12 @@ impl ExtentCore {
             return self.refuse_op(key, out);
         }
         let name = op.name;
+        // P1: the table may have changed since the command took its range.
+        if !self.judged(key, out) {
+            self.table.remove(lock);
+            return;
+        }
+        let Some(op) = self.ops.get(&key) else { return };
         let body = match &op.request {
             BlockOp::Write { range, data, .. } | BlockOp::CompareAndWrite { range, data, .. } => {
                 let (range, data) = (*range, data.clone());
@@ -321,7 +341,7 @@ impl ExtentCore {
                 let ranges = Arc::from(ranges.as_slice());
                 RecordBody::Zero { ranges }
             }
-            BlockOp::Read { .. } | BlockOp::Verify { .. } | BlockOp::Flush => return,
+            BlockOp::Read { .. } | BlockOp::Verify { .. } | BlockOp::Flush | BlockOp::Fence { .. } => return,
         };
         let lsn = self.append(ctx, body, Some(name), Some(key), lock, None, out);
         self.table.order(lock, lsn, Owner::Record(lsn));
@@ -365,10 +385,10 @@ impl ExtentCore {
         data: Bytes,
         out: &mut Vec<Command>,
     ) {
-        let Some(op) = self.ops.get(&key) else {
+        if !self.ops.contains_key(&key) {
             self.table.remove(lock);
             return;
-        };
+        }
         let leased = self.leased(ctx);
         let leased = leased || fault::on(Fault::ReadWithoutLease);
         if !leased {
@@ -376,6 +396,11 @@ impl ExtentCore {
             self.done_reading(lock);
             return self.hold(key);
         }
+        if !self.judged(key, out) {
+            self.done_reading(lock);
+            return;
+        }
+        let Some(op) = self.ops.get(&key) else { return };
         let outcome = match &op.request {
             BlockOp::CompareAndWrite { expect, .. } => match difference(expect, &data) {
                 None => {
@@ -608,7 +633,9 @@ impl ExtentCore {
 
 /// Outcome of a command that names no block.
 fn nothing_to_do(op: &BlockOp) -> Option<OpOutcome> {
-    if matches!(op, BlockOp::Flush) || op.ranges().iter().any(|range: &BlockRange| !range.is_empty()) {
+    if matches!(op, BlockOp::Flush | BlockOp::Fence { .. })
+        || op.ranges().iter().any(|range: &BlockRange| !range.is_empty())
+    {
         return None;
     }
     Some(match op {

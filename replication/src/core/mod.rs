@@ -16,6 +16,7 @@
 //! | `repair` | blocks that are bad here, out of an in-sync replica |
 //! | `report` | notes and status |
 //! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
+//! | `unit` | reservations and resets of the unit, judged where commands take effect |
 
 pub mod api;
 mod config;
@@ -37,6 +38,7 @@ mod resync;
 mod role;
 mod room;
 mod stuck;
+mod unit;
 
 #[cfg(test)]
 mod core_test;

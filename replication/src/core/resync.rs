@@ -679,6 +679,7 @@ mod tests {
             replicas: vec![],
             blocks,
             block_size: BlockSize::B512,
+            unit: std::sync::Arc::default(),
             nodes: vec![],
             policy: Policy::default(),
         }

@@ -155,6 +155,7 @@ fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>, count: u64) {
         replicas: vec![NodeId(1), NodeId(2)],
         blocks: 256,
         block_size: BlockSize::B4096,
+        unit: Arc::default(),
         nodes: vec![],
         policy: Policy::default(),
     };

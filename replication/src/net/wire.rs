@@ -8,7 +8,7 @@ use holdfast_proto::replication as pb;
 use holdfast_proto::replication::envelope::Message as Pb;
 use holdfast_types::{
     BlockOp, BlockRange, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba, LeaseGeneration,
-    LogPos, Lsn, NodeId, OpOutcome, SessionInstance,
+    LogPos, Lsn, NexusTag, NodeId, OpOutcome, Origin, SessionInstance, UnitVersion,
 };
 
 use crate::core::api::{
@@ -163,6 +163,7 @@ fn encode_forwarding(message: Message) -> Pb {
             name,
             generation,
             waited,
+            origin,
             again,
             request,
         } => Pb::Forward(pb::Forward {
@@ -172,6 +173,9 @@ fn encode_forwarding(message: Message) -> Pb {
             generation: generation.0,
             waited_ns: u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX),
             again,
+            nexus_high: halves(origin.nexus.0).0,
+            nexus_low: halves(origin.nexus.0).1,
+            admitted: origin.admitted.0,
             request: Some(op_out(request)),
         }),
         Message::Forwarded { op, epoch, answer } => Pb::Forwarded(pb::Forwarded {
@@ -180,6 +184,7 @@ fn encode_forwarding(message: Message) -> Pb {
             answer: Some(match answer {
                 ForwardAnswer::Outcome(outcome) => pb::forwarded::Answer::Outcome(outcome_out(outcome)),
                 ForwardAnswer::NotPrimary => pb::forwarded::Answer::NotPrimary(pb::Empty {}),
+                ForwardAnswer::Ended => pb::forwarded::Answer::Ended(pb::Empty {}),
                 ForwardAnswer::Refused => pb::forwarded::Answer::Refused(pb::Empty {}),
             }),
         }),
@@ -309,6 +314,10 @@ fn decode_forward(m: pb::Forward) -> Result<Message, WireError> {
         generation: LeaseGeneration(m.generation),
         waited: Duration::from_nanos(m.waited_ns),
         again: m.again,
+        origin: Origin {
+            nexus: NexusTag(u128::from(m.nexus_high) << 64 | u128::from(m.nexus_low)),
+            admitted: UnitVersion(m.admitted),
+        },
         request: op_in(m.request)?,
     })
 }
@@ -317,6 +326,7 @@ fn answer_in(answer: Option<pb::forwarded::Answer>) -> Result<ForwardAnswer, Wir
     Ok(match answer.ok_or(WireError("answer"))? {
         pb::forwarded::Answer::Outcome(outcome) => ForwardAnswer::Outcome(outcome_in(outcome)?),
         pb::forwarded::Answer::NotPrimary(_) => ForwardAnswer::NotPrimary,
+        pb::forwarded::Answer::Ended(_) => ForwardAnswer::Ended,
         pb::forwarded::Answer::Refused(_) => ForwardAnswer::Refused,
     })
 }
@@ -552,6 +562,7 @@ fn op_out(op: BlockOp) -> pb::BlockOp {
             expect,
         }),
         BlockOp::Flush => Op::Flush(pb::Empty {}),
+        BlockOp::Fence { version } => Op::Fence(version.0),
     };
     pb::BlockOp { op: Some(op) }
 }
@@ -585,6 +596,9 @@ fn op_in(op: Option<pb::BlockOp>) -> Result<BlockOp, WireError> {
             expect: verify.expect,
         },
         Op::Flush(_) => BlockOp::Flush,
+        Op::Fence(version) => BlockOp::Fence {
+            version: UnitVersion(version),
+        },
     })
 }
 
@@ -596,6 +610,7 @@ fn outcome_out(outcome: OpOutcome) -> pb::Outcome {
         OpOutcome::Miscompare { offset } => Outcome::Miscompare(offset),
         OpOutcome::Unreadable { lba } => Outcome::Unreadable(lba.0),
         OpOutcome::NoSpace => Outcome::NoSpace(pb::Empty {}),
+        OpOutcome::ReservationConflict => Outcome::ReservationConflict(pb::Empty {}),
         OpOutcome::Transitioning => Outcome::Transitioning(pb::Empty {}),
         OpOutcome::Reset => Outcome::Reset(pb::Empty {}),
         OpOutcome::Aborted => Outcome::Aborted(pb::Empty {}),
@@ -613,6 +628,7 @@ fn outcome_in(outcome: pb::Outcome) -> Result<OpOutcome, WireError> {
         Outcome::Miscompare(offset) => OpOutcome::Miscompare { offset },
         Outcome::Unreadable(lba) => OpOutcome::Unreadable { lba: Lba(lba) },
         Outcome::NoSpace(_) => OpOutcome::NoSpace,
+        Outcome::ReservationConflict(_) => OpOutcome::ReservationConflict,
         Outcome::Transitioning(_) => OpOutcome::Transitioning,
         Outcome::Reset(_) => OpOutcome::Reset,
         Outcome::Aborted(_) => OpOutcome::Aborted,

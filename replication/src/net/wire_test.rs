@@ -32,6 +32,9 @@ fn op() -> impl Strategy<Value = BlockOp> {
         }),
         (range(), proptest::option::of(data())).prop_map(|(range, expect)| BlockOp::Verify { range, expect }),
         Just(BlockOp::Flush),
+        any::<u64>().prop_map(|version| BlockOp::Fence {
+            version: UnitVersion(version)
+        }),
     ]
 }
 
@@ -110,10 +113,12 @@ fn forward_message() -> impl Strategy<Value = Message> {
     let forward = (
         (id(), epoch(), name(), any::<u64>()),
         (any::<u64>(), any::<bool>(), op()),
+        (any::<u128>(), any::<u64>()),
     );
     let answer = prop_oneof![
         outcome().prop_map(ForwardAnswer::Outcome),
         Just(ForwardAnswer::NotPrimary),
+        Just(ForwardAnswer::Ended),
         Just(ForwardAnswer::Refused),
     ];
     let fate = prop_oneof![
@@ -124,12 +129,16 @@ fn forward_message() -> impl Strategy<Value = Message> {
     ];
     prop_oneof![
         forward.prop_map(
-            |((op, epoch, name, generation), (ns, again, request))| Message::Forward {
+            |((op, epoch, name, generation), (ns, again, request), (nexus, admitted))| Message::Forward {
                 op,
                 epoch,
                 name,
                 generation: LeaseGeneration(generation),
                 waited: Duration::from_nanos(ns),
+                origin: Origin {
+                    nexus: NexusTag(nexus),
+                    admitted: UnitVersion(admitted)
+                },
                 again,
                 request
             }

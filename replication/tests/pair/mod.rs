@@ -112,6 +112,7 @@ impl Pair {
             replicas: vec![A, B],
             blocks: bytes / BLOCK,
             block_size: BlockSize::B4096,
+            unit: Default::default(),
             nodes: [A, B]
                 .map(|node| NodeState {
                     node,
@@ -289,6 +290,7 @@ impl Node {
             },
             received: now(),
             generation: LeaseGeneration(0),
+            origin: Default::default(),
             op,
         };
         self.node.submit(EXTENT, OpId(number), request).unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod inquiry;
 pub(crate) mod mode;
 pub(crate) mod provision;
 pub(crate) mod report;
+pub(crate) mod reserve;
 pub(crate) mod supported;
 pub(crate) mod vpd;
 
@@ -29,6 +30,8 @@ pub(crate) enum DataUse {
     Unmap,
     /// MODE SELECT's parameter list.
     ModeSelect { ten: bool },
+    /// PERSISTENT RESERVE OUT's parameter list.
+    PersistentOut { action: u8, scope_and_type: u8 },
 }
 
 impl DataUse {
@@ -38,7 +41,7 @@ impl DataUse {
             | Self::Verify { range, .. }
             | Self::WriteSame { range }
             | Self::CompareAndWrite { range } => Some(*range),
-            Self::Unmap | Self::ModeSelect { .. } => None,
+            Self::Unmap | Self::ModeSelect { .. } | Self::PersistentOut { .. } => None,
         }
     }
 }
@@ -56,6 +59,10 @@ pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Resu
         DataUse::CompareAndWrite { range } => Ok(block::compare_and_write_data(range, &data)),
         DataUse::Unmap => provision::unmap_data(view, &data),
         DataUse::ModeSelect { ten } => mode::select_data(view, ten, &data),
+        DataUse::PersistentOut {
+            action,
+            scope_and_type,
+        } => reserve::persistent_out_data(action, scope_and_type, &data),
     }
 }
 

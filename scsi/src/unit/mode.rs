@@ -1,15 +1,16 @@
 //! MODE SENSE and MODE SELECT (SPC-4 for commands, headers and the control page; SBC-3 for block descriptors and the caching page).
 //!
-//! No parameter can be changed yet: changeable masks are zero, nothing is saved, and MODE SELECT is accepted exactly where it
-//! changes nothing.
+//! What can be changed is SWP of the control page. It acts on the unit through every node (I13), by a commit, and outlives failovers and
+//! restarts; nothing is saved apart from that. Otherwise MODE SELECT is accepted exactly where it changes nothing.
 
 use bytes::Bytes;
 
 use super::DataUse;
 use crate::cdb::Cdb;
+use crate::reservation::{ModeValues, UnitChange};
 use crate::sense::{SenseKey, asc};
 use crate::table::Call;
-use crate::{LuView, NexusLu, Response, Sense, Step};
+use crate::{LuView, NexusLu, Response, Sense, Step, UnitRequest};
 
 /// Page codes in ascending order, as "all pages" gives them.
 const PAGES: [u8; 3] = [CACHING, CONTROL, INFORMATIONAL_EXCEPTIONS];
@@ -17,6 +18,9 @@ const CACHING: u8 = 0x08;
 const CONTROL: u8 = 0x0a;
 const INFORMATIONAL_EXCEPTIONS: u8 = 0x1c;
 const ALL_PAGES: u8 = 0x3f;
+/// Where SWP is in the control page.
+const SWP_BYTE: usize = 4;
+const SWP_BIT: u8 = 3;
 
 /// A page with its header, as it is now and by default; `None` where there is no such page.
 fn page(code: u8, view: &LuView<'_>) -> Option<Vec<u8>> {
@@ -30,8 +34,11 @@ fn page(code: u8, view: &LuView<'_>) -> Option<Vec<u8>> {
     match code {
         // WCE (I1).
         CACHING => page[2] = u8::from(view.write_back) << 2,
-        // TST=000b, one task set; D_SENSE=0. QUEUE ALGORITHM MODIFIER=1: commands may be reordered; QERR=00b. SWP=0, TAS=0.
-        CONTROL => page[3] = 0x10,
+        // TST=000b, one task set; D_SENSE=0. QUEUE ALGORITHM MODIFIER=1: commands may be reordered; QERR=00b. TAS=0.
+        CONTROL => {
+            page[3] = 0x10;
+            page[SWP_BYTE] = u8::from(view.unit.modes.software_write_protect) << SWP_BIT;
+        }
         // DEXCPT=1: no informational exceptions are reported.
         _ => page[2] = 0x08,
     }
@@ -97,8 +104,15 @@ fn sense(call: &Call<'_>, wanted: &Wanted) -> Result<Step, Sense> {
     let mut pages = Vec::with_capacity(64);
     for code in codes {
         let mut page = page(*code, call.view).ok_or(Sense::cdb_bit(2, 5))?;
-        if control == 1 {
-            page[2..].fill(0);
+        match control {
+            1 => {
+                page[2..].fill(0);
+                if *code == CONTROL {
+                    page[SWP_BYTE] = 1 << SWP_BIT;
+                }
+            }
+            2 if *code == CONTROL => page[SWP_BYTE] = 0,
+            _ => {}
         }
         pages.extend_from_slice(&page);
     }
@@ -171,7 +185,7 @@ fn select(call: &Call<'_>, length: u64, ten: bool) -> Result<Step, Sense> {
     Ok(call.need(length, DataUse::ModeSelect { ten }))
 }
 
-/// The parameter list: header, block descriptors, pages; each must say what is so already (I12).
+/// The parameter list: header, block descriptors, pages; each must say what is so already, but for SWP (I12).
 pub(crate) fn select_data(view: &LuView<'_>, ten: bool, data: &Bytes) -> Result<Step, Sense> {
     let fields = Cdb(data);
     let (header, descriptor, long) = if ten {
@@ -186,11 +200,15 @@ pub(crate) fn select_data(view: &LuView<'_>, ten: bool, data: &Bytes) -> Result<
     // MODE DATA LENGTH and the device-specific parameter are reserved or ignored here (SPC-4, SBC-3).
     let width = if long { LbaBytes::Eight } else { LbaBytes::Four };
     check_descriptor(view, width, &data[header..pages_at], header)?;
+    let mut modes = view.unit.modes;
     let mut at = pages_at;
     while at < data.len() {
-        at = check_page(view, data, at)?;
+        at = check_page(view, data, at, &mut modes)?;
     }
-    Ok(Step::Done(Response::good()))
+    if modes == view.unit.modes {
+        return Ok(Step::Done(Response::good()));
+    }
+    Ok(Step::Unit(UnitRequest::Change(UnitChange::Mode(modes))))
 }
 
 fn check_descriptor(view: &LuView<'_>, width: LbaBytes, found: &[u8], at: usize) -> Result<(), Sense> {
@@ -209,18 +227,24 @@ fn check_descriptor(view: &LuView<'_>, width: LbaBytes, found: &[u8], at: usize)
     same(&wanted, found, at)
 }
 
-/// Compares one page with what it is now; gives the offset behind it.
-fn check_page(view: &LuView<'_>, data: &[u8], at: usize) -> Result<usize, Sense> {
+/// Compares one page with what it is now, and takes what may be changed; gives the offset behind it.
+fn check_page(view: &LuView<'_>, data: &[u8], at: usize, modes: &mut ModeValues) -> Result<usize, Sense> {
     let rest = data.get(at..).unwrap_or(&[]);
     let [first, length, ..] = *rest else {
         return Err(Sense::PARAMETER_LIST_LENGTH);
     };
     // SPF=1: a subpage, of which there are none. PS is reserved in MODE SELECT.
-    let wanted = page(first & 0x7f, view).ok_or_else(|| pointer(at))?;
+    let code = first & 0x7f;
+    let mut wanted = page(code, view).ok_or_else(|| pointer(at))?;
     if usize::from(length) + 2 != wanted.len() {
         return Err(pointer(at + 1));
     }
     let found = rest.get(..wanted.len()).ok_or(Sense::PARAMETER_LIST_LENGTH)?;
+    if code == CONTROL {
+        let swp = found[SWP_BYTE] & 1 << SWP_BIT;
+        modes.software_write_protect = swp != 0;
+        wanted[SWP_BYTE] = wanted[SWP_BYTE] & !(1 << SWP_BIT) | swp;
+    }
     same(&wanted[2..], &found[2..], at + 2)?;
     Ok(at + wanted.len())
 }

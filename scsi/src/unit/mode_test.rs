@@ -1,7 +1,8 @@
 use bytes::Bytes;
 
-use crate::LuView;
 use crate::fixture::{Fixture, done, sense};
+use crate::reservation::UnitChange;
+use crate::{LuView, Step, UnitRequest};
 
 const CACHING: [u8; 20] = [0x08, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const CONTROL: [u8; 12] = [0x0a, 10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -69,12 +70,16 @@ fn write_protection_and_write_back_show() {
 }
 
 #[test]
-fn nothing_can_be_changed_or_saved() {
+fn swp_can_be_changed_and_nothing_else_and_nothing_saved() {
     let data = sense_6(true, 0x40 | 0x3f, |_| {});
     let mut rest = &data[4..];
-    while let [_, length, body @ ..] = rest {
+    while let [page, length, body @ ..] = rest {
         let length = usize::from(*length);
-        assert!(body[..length].iter().all(|byte| *byte == 0));
+        let mut wanted = vec![0; length];
+        if *page == 0x0a {
+            wanted[2] = 0x08;
+        }
+        assert_eq!(body[..length], wanted);
         rest = &body[length..];
     }
     assert_eq!(Fixture::new().sense(&[0x1a, 0, 0xff, 0, 255, 0]), "05/39/00");
@@ -147,4 +152,24 @@ fn i12_select_of_anything_else_is_refused() {
     assert_eq!(Fixture::new().sense(&[0x15, 0, 0, 0, 4, 0]), "05/24/00");
     assert_eq!(Fixture::new().sense(&[0x15, 0x11, 0, 0, 4, 0]), "05/24/00");
     assert_eq!(Fixture::new().sense(&[0x15, 0x10, 0, 0, 4, 0]), "05/0E/03");
+}
+
+#[test]
+fn i13_software_write_protection_is_asked_of_the_cluster() {
+    let mut fixture = Fixture::new();
+    let mut list = [&[0; 4][..], &CONTROL].concat();
+    list[4 + 4] = 0x08;
+    let cdb = [0x15, 0x10, 0, 0, 16, 0];
+    let Step::Unit(UnitRequest::Change(UnitChange::Mode(modes))) = fixture.run(&cdb, &list) else {
+        panic!("no change");
+    };
+    assert!(modes.software_write_protect);
+    fixture.unit.modes = modes;
+    assert_eq!(fixture.data(&[0x1a, 8, 0x0a, 0, 255, 0])[4 + 4], 0x08);
+    assert_eq!(fixture.data(&[0x1a, 8, 0x8a, 0, 255, 0])[4 + 4], 0, "by default");
+    assert_eq!(sense(fixture.run(&cdb, &list)), "", "it is so already");
+    list[4 + 4] = 0;
+    assert!(matches!(fixture.run(&cdb, &list), Step::Unit(_)), "and back");
+    list[4 + 4] = 0x18;
+    assert_eq!(sense(fixture.run(&cdb, &list)), "05/26/00", "its neighbour");
 }

@@ -15,9 +15,10 @@ use holdfast_iscsi::pdu::{Bhs, FINAL, LoginRequest, Numbers, Opcode, Stage, Task
 use holdfast_iscsi::serial::Sn;
 use holdfast_iscsi::session::Tsih;
 use holdfast_iscsi::target::{Answer, Connection, Event, Origin, PortalConfig};
+use holdfast_scsi::reservation::UnitState;
 use holdfast_scsi::{Counters, LuView, NexusLu, Response, Step, start, start_absent};
 use holdfast_types::{
-    BlockSize, ExtentId, IscsiName, Isid, Lun, Mono, NodeId, RelativePortId, Secret, TpgId,
+    BlockSize, ExtentId, IscsiName, Isid, Lun, Mono, Nexus, NodeId, RelativePortId, Secret, TpgId,
 };
 
 use super::Target;
@@ -365,6 +366,13 @@ fn command(input: &[u8]) -> u64 {
         group(1, AccessState::ActiveOptimized),
         group(2, states[usize::from(circumstances >> 4 & 3)]),
     ];
+    let who = Nexus {
+        initiator: name(TARGET),
+        isid: Isid([1; 6]),
+        target: name(TARGET),
+        tpg: TpgId(2),
+    };
+    let unit = UnitState::default();
     let view = LuView {
         extent: ExtentId::from_u128(0x1234),
         blocks: 1000,
@@ -378,6 +386,8 @@ fn command(input: &[u8]) -> u64 {
         thin: circumstances & 1 == 0,
         write_protected: circumstances & 2 != 0,
         write_back: false,
+        nexus: &who,
+        unit: &unit,
         counters: Counters::default(),
     };
     let mut nexus = NexusLu::new(Counters::default());

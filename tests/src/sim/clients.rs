@@ -320,6 +320,7 @@ impl World {
             OpOutcome::Miscompare { .. } => "miscompare",
             OpOutcome::Transitioning => "transitioning",
             OpOutcome::NoSpace => "no space",
+            OpOutcome::ReservationConflict => "conflict",
             OpOutcome::Unreadable { .. } => "unreadable",
             OpOutcome::Aborted => "aborted",
             OpOutcome::Reset => "reset",

@@ -186,6 +186,8 @@ impl World {
             },
             received: now,
             generation,
+            // Nothing is reserved here.
+            origin: holdfast_types::Origin::default(),
             op,
         };
         process.front.ops.insert(

@@ -25,6 +25,7 @@ pub(super) fn view(state: &ClusterState, extent: &Extent, policy: Policy) -> Vie
         replicas: extent.replicas.iter().copied().collect(),
         blocks: extent.size_bytes >> extent.block_size.shift(),
         block_size: extent.block_size,
+        unit: std::sync::Arc::new(extent.unit.rule()),
         nodes: state
             .nodes
             .iter()

@@ -59,7 +59,10 @@ impl History {
             OpOutcome::Done => Outcome::Done,
             OpOutcome::Data(data) => Outcome::Data(Contents::from_values(values(data))),
             OpOutcome::Miscompare { .. } => Outcome::Miscompare { block: None },
-            OpOutcome::NoSpace | OpOutcome::Transitioning | OpOutcome::Aborted => Outcome::Refused,
+            OpOutcome::NoSpace
+            | OpOutcome::ReservationConflict
+            | OpOutcome::Transitioning
+            | OpOutcome::Aborted => Outcome::Refused,
             OpOutcome::Reset | OpOutcome::Unreadable { .. } => Outcome::Unknown,
         };
         if matches!(outcome, Outcome::Done | Outcome::Data(_)) {

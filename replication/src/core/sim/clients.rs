@@ -44,6 +44,7 @@ impl World {
             name,
             received: Mono::from_nanos(self.now),
             generation: self.ctx(n).generation,
+            origin: Default::default(),
             op,
         };
         self.feed(
@@ -123,6 +124,7 @@ impl World {
             OpOutcome::Aborted => "aborted",
             OpOutcome::Unreadable { .. } => "unreadable",
             OpOutcome::NoSpace => "no space",
+            OpOutcome::ReservationConflict => return Err("a conflict without a reservation".into()),
         };
         *self.notes.entry(kind).or_default() += 1;
         self.history.end(op, self.now, &outcome, read);

@@ -271,6 +271,7 @@ fn first_view(ids: &[NodeId], replicas: usize) -> View {
         replicas: ids[..replicas].to_vec(),
         blocks: BLOCKS,
         block_size: BlockSize::B512,
+        unit: Default::default(),
         nodes: ids.iter().map(state).collect(),
         policy: Policy {
             stuck_after: Duration::from_millis(800),

@@ -1,0 +1,154 @@
+//! Commands about a unit's committed state: what a connection asks of the cluster, and the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_replication::core::api::OpId;
+use holdfast_scsi::UnitRequest;
+use holdfast_scsi::reservation::{PersistentIn, UnitChange, UnitOutcome};
+use holdfast_types::{ExtentId, HOLD_LIMIT, Lun, Mono, Nexus};
+
+use super::session::{MustReset, Session};
+use super::tasks::Stage;
+use holdfast_iscsi::target::TaskId;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UnitWant {
+    /// A change of the unit's state, GOOD only after its primary has applied it (P2).
+    Change(UnitChange),
+    /// A change that is GOOD only after every node that lives has applied it as well (I13).
+    ChangeEverywhere(UnitChange),
+    /// A state that holds all that was committed before.
+    Confirmed,
+}
+
+/// A question to the cluster about a unit.
+#[derive(Debug, Clone)]
+pub(crate) struct UnitJob {
+    /// To answer with, through [`super::Registry::unit_done`]; `None` where nobody waits.
+    pub(crate) op: Option<OpId>,
+    /// Which unit.
+    pub(crate) extent: ExtentId,
+    /// Who asks.
+    pub(crate) by: Nexus,
+    /// When it may wait no longer (I11).
+    pub(crate) deadline: Mono,
+    /// What for.
+    pub(crate) want: UnitWant,
+}
+
+/// The answer to a [`UnitJob`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnitAnswer {
+    /// What became of a change.
+    Outcome(UnitOutcome),
+    /// The state is there.
+    Confirmed,
+    /// No quorum or no primary in time: it cannot be told whether the change took effect. The connection is reset (I8).
+    Unknown,
+}
+
+/// Where questions about units go.
+pub(crate) trait Units: Send + Sync {
+    /// Answers in its own time, once.
+    fn ask(&self, job: UnitJob);
+}
+
+/// A command that waits for the cluster's word.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) lun: Lun,
+    /// PERSISTENT RESERVE IN: which report, and its allocation length.
+    pub(super) report: Option<(PersistentIn, usize)>,
+}
+
+/// How long the end of a nexus is told to the cluster.
+const END_TOLD_FOR: Duration = Duration::from_secs(10);
+
+impl Session {
+    /// Hands a command about the unit's state to the cluster.
+    pub(super) fn ask_cluster(
+        &mut self,
+        task: TaskId,
+        (lun, extent): (Lun, ExtentId),
+        received: Mono,
+        request: UnitRequest,
+    ) {
+        let Some(by) = self.nexus() else { return };
+        let (want, report) = match request {
+            UnitRequest::Change(change) => {
+                let everywhere = match &change {
+                    UnitChange::Persistent(out) => out.aborts_tasks(),
+                    UnitChange::Mode(_) => true,
+                    _ => false,
+                };
+                let want = if everywhere {
+                    UnitWant::ChangeEverywhere(change)
+                } else {
+                    UnitWant::Change(change)
+                };
+                (want, None)
+            }
+            UnitRequest::Report { action, allocation } => (UnitWant::Confirmed, Some((action, allocation))),
+        };
+        let op = self.new_op();
+        let waiting = Waiting { lun, report };
+        self.tasks.put(task, Stage::Unit { op, extent, waiting });
+        self.front.units.ask(UnitJob {
+            op: Some(op),
+            extent,
+            by,
+            deadline: received + HOLD_LIMIT,
+            want,
+        });
+    }
+
+    /// The cluster has answered.
+    pub(super) fn cluster_answered(
+        &mut self,
+        op: OpId,
+        answer: UnitAnswer,
+        now: Mono,
+    ) -> Result<(), MustReset> {
+        // While a reset of this session's own still waits: what came after it is held, and is not to go with it.
+        self.newest_state();
+        if answer == UnitAnswer::Unknown {
+            return Err(MustReset("the cluster could not be asked in time"));
+        }
+        if let Some((task, waiting)) = self.tasks.take_unit(op) {
+            let response = match (answer, waiting.report) {
+                (UnitAnswer::Outcome(outcome), _) => outcome.response(),
+                (_, Some((action, allocation))) => {
+                    let Some(by) = self.nexus() else { return Ok(()) };
+                    let state = Arc::clone(&self.front.state.borrow());
+                    match state.view(&by, self.group().as_ref(), waiting.lun) {
+                        Some(view) => action.answer(view.unit, allocation),
+                        // It was taken away meanwhile.
+                        None => return Err(MustReset("a unit is gone")),
+                    }
+                }
+                _ => return Err(MustReset("an answer that does not belong to the command")),
+            };
+            self.respond(task, response);
+        }
+        let over = self.tmfs.op_ended(op);
+        self.answer_functions(over);
+        self.start_held(now)
+    }
+
+    /// The session is over: what SPC-2 let its nexus hold ends with it.
+    pub(super) fn nexus_lost(&self) {
+        let Some(by) = self.nexus() else { return };
+        let state = Arc::clone(&self.front.state.borrow());
+        for extent in state.reserved_by(&by) {
+            self.front.units.ask(UnitJob {
+                op: None,
+                extent,
+                by: by.clone(),
+                deadline: self.front.now() + END_TOLD_FOR,
+                want: UnitWant::Change(UnitChange::NexusLost),
+            });
+        }
+    }
+}

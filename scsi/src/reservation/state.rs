@@ -1,0 +1,263 @@
+//! A logical unit's state beyond its blocks, and the changes of it.
+
+use holdfast_types::{Nexus, NodeId, TpgId, UnitVersion};
+use serde::{Deserialize, Serialize};
+
+use super::notices::{NexusNotices, Notices};
+use super::out::PersistentOut;
+use super::table::{Reservations, Scene};
+use crate::sense::{AdditionalSense, SenseKey, asc};
+use crate::{Response, Sense};
+
+/// Who holds the reservation of SPC-2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The nexus.
+    pub nexus: Nexus,
+    /// The node that it is logged in to: when that node is given up, the nexus is lost, and the reservation with it.
+    pub node: NodeId,
+}
+
+/// Mode parameters that initiators can change. They act on the unit, through every node (I13), and are saved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeValues {
+    /// SWP of the control mode page: the medium is write protected.
+    #[serde(default)]
+    pub software_write_protect: bool,
+}
+
+/// When mode parameters were changed, and by whom: who changed them need not hear of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct ModeChanges {
+    last: UnitVersion,
+    by: Option<Nexus>,
+    /// The newest change by anybody but `by`.
+    others: UnitVersion,
+}
+
+/// The state of a logical unit beyond its blocks, as committed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitState {
+    /// Raised by every change.
+    pub version: UnitVersion,
+    /// Persistent reservations.
+    #[serde(default)]
+    pub reservations: Reservations,
+    /// The reservation of SPC-2 (RESERVE, RELEASE).
+    #[serde(default)]
+    pub legacy: Option<Holder>,
+    /// Mode parameters.
+    #[serde(default)]
+    pub modes: ModeValues,
+    /// The version that the last reset of the unit, or CLEAR TASK SET, made: tasks admitted under an older one are gone.
+    #[serde(default)]
+    pub cleared: UnitVersion,
+    /// LOGICAL UNIT RESETs and target resets.
+    #[serde(default)]
+    pub resets: u64,
+    #[serde(default)]
+    mode_changes: ModeChanges,
+    #[serde(default)]
+    pub(super) notices: Notices,
+}
+
+/// A change of a unit's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnitChange {
+    /// PERSISTENT RESERVE OUT.
+    Persistent(PersistentOut),
+    /// RESERVE(6), RESERVE(10).
+    Reserve {
+        /// Where the nexus is logged in.
+        node: NodeId,
+    },
+    /// RELEASE(6), RELEASE(10).
+    Release,
+    /// The nexus is no more: its session has ended.
+    NexusLost,
+    /// LOGICAL UNIT RESET, and what a target reset does to each unit.
+    Reset,
+    /// CLEAR TASK SET.
+    ClearTasks,
+    /// MODE SELECT.
+    Mode(ModeValues),
+    /// An administrator clears all reservations.
+    ClearReservations,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnitOutcome {
+    /// GOOD.
+    Good,
+    /// RESERVATION CONFLICT.
+    Conflict,
+    /// 05/24/00 at a byte of the CDB.
+    InvalidCdb {
+        /// Which.
+        byte: u16,
+    },
+    /// 05/26/00 at a byte of the parameter list.
+    InvalidParameter {
+        /// Which.
+        byte: u16,
+    },
+    /// 05/26/04, INVALID RELEASE OF PERSISTENT RESERVATION.
+    InvalidRelease,
+    /// 05/55/04, INSUFFICIENT REGISTRATION RESOURCES.
+    NoRegistrationResources,
+}
+
+impl UnitOutcome {
+    /// The answer to the command that asked for the change.
+    pub const fn response(self) -> Response {
+        const fn illegal(code: AdditionalSense) -> Response {
+            Response::check(Sense::new(SenseKey::IllegalRequest, code))
+        }
+        match self {
+            Self::Good => Response::good(),
+            Self::Conflict => Response::reservation_conflict(),
+            Self::InvalidCdb { byte } => Response::check(Sense::cdb_byte(byte)),
+            Self::InvalidParameter { byte } => Response::check(Sense::parameter_byte(byte)),
+            Self::InvalidRelease => illegal(asc::INVALID_RELEASE),
+            Self::NoRegistrationResources => illegal(asc::NO_REGISTRATION_RESOURCES),
+        }
+    }
+}
+
+impl UnitState {
+    /// Carries a change out. `by` asks for it (not looked at where an administrator does), `ports` are all target ports of the unit.
+    /// Anything but [`UnitOutcome::Good`] has changed nothing (I12).
+    pub fn apply(&mut self, by: &Nexus, change: &UnitChange, ports: &[TpgId]) -> UnitOutcome {
+        let mut next = self.clone();
+        let outcome = next.change(by, change, ports);
+        if outcome == UnitOutcome::Good && next != *self {
+            next.version = next.version.next();
+            *self = next;
+        }
+        outcome
+    }
+
+    fn change(&mut self, by: &Nexus, change: &UnitChange, ports: &[TpgId]) -> UnitOutcome {
+        let version = self.version.next();
+        match change {
+            UnitChange::Persistent(_) if self.legacy.is_some() => UnitOutcome::Conflict,
+            UnitChange::Persistent(out) => {
+                let mut scene = Scene {
+                    by,
+                    version,
+                    ports,
+                    notices: &mut self.notices,
+                };
+                self.reservations.apply(out, &mut scene)
+            }
+            UnitChange::Reserve { node } => self.reserve(by, *node),
+            UnitChange::Release => self.release(by),
+            UnitChange::NexusLost => {
+                self.release_legacy(by);
+                UnitOutcome::Good
+            }
+            UnitChange::Reset => {
+                // Persistent reservations outlive a reset (SPC-4, 5.12.5), RESERVE does not (SPC-2, 5.5.1).
+                self.cleared = version;
+                self.resets += 1;
+                self.legacy = None;
+                UnitOutcome::Good
+            }
+            UnitChange::ClearTasks => {
+                self.cleared = version;
+                UnitOutcome::Good
+            }
+            UnitChange::Mode(_) if self.refuses(super::Conflict::Write, by) => UnitOutcome::Conflict,
+            UnitChange::Mode(values) => {
+                if *values != self.modes {
+                    self.modes = *values;
+                    self.mode_changes.note(by, version);
+                }
+                UnitOutcome::Good
+            }
+            UnitChange::ClearReservations => {
+                if !self.reservations.is_empty() {
+                    self.reservations.clear_all(version, &mut self.notices);
+                }
+                self.legacy = None;
+                UnitOutcome::Good
+            }
+        }
+    }
+
+    /// SPC-2, with the compatibility of SPC-4 (CRH=1): where a persistent reservation gives the nexus access anyway, GOOD and nothing
+    /// else.
+    fn reserve(&mut self, by: &Nexus, node: NodeId) -> UnitOutcome {
+        if !self.reservations.is_empty() {
+            return self.beside_persistent(by);
+        }
+        match &self.legacy {
+            Some(holder) if holder.nexus != *by => UnitOutcome::Conflict,
+            _ => {
+                let nexus = by.clone();
+                self.legacy = Some(Holder { nexus, node });
+                UnitOutcome::Good
+            }
+        }
+    }
+
+    /// RELEASE by another one than the holder is GOOD and does nothing.
+    fn release(&mut self, by: &Nexus) -> UnitOutcome {
+        if !self.reservations.is_empty() {
+            return self.beside_persistent(by);
+        }
+        self.release_legacy(by);
+        UnitOutcome::Good
+    }
+
+    fn beside_persistent(&self, by: &Nexus) -> UnitOutcome {
+        if self.reservations.held().is_some() && self.reservations.may_access(by) {
+            UnitOutcome::Good
+        } else {
+            UnitOutcome::Conflict
+        }
+    }
+
+    fn release_legacy(&mut self, by: &Nexus) {
+        if self.legacy.as_ref().is_some_and(|holder| holder.nexus == *by) {
+            self.legacy = None;
+        }
+    }
+
+    /// The nexuses of a node are lost with it. Whether that changed anything.
+    pub fn node_lost(&mut self, node: NodeId) -> bool {
+        let lost = self.legacy.as_ref().is_some_and(|holder| holder.node == node);
+        if lost {
+            self.legacy = None;
+            self.version = self.version.next();
+        }
+        lost
+    }
+
+    /// What `nexus` has to be told.
+    pub fn notices(&self, nexus: &Nexus) -> NexusNotices {
+        self.notices.of(nexus)
+    }
+
+    /// The newest change of mode parameters by anybody but `nexus`.
+    pub fn modes_changed_for(&self, nexus: &Nexus) -> UnitVersion {
+        if self.mode_changes.by.as_ref() == Some(nexus) {
+            self.mode_changes.others
+        } else {
+            self.mode_changes.last
+        }
+    }
+}
+
+impl ModeChanges {
+    fn note(&mut self, by: &Nexus, version: UnitVersion) {
+        if self.by.as_ref() != Some(by) {
+            self.others = self.last;
+            self.by = Some(by.clone());
+        }
+        self.last = version;
+    }
+}
