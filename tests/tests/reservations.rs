@@ -104,7 +104,11 @@ async fn one_type([x, y, z]: [&mut Host; 3], kind: u8, others_read: bool) -> Res
         "type {kind}: told {told:?}"
     );
     ensure!(z.access().await? == (true, true), "type {kind}: released");
-    // The other one takes it by force, and the first is cut off wherever it comes in.
+    by_force([x, y], kind, others_read).await
+}
+
+/// The other one takes the reservation by force, and the first is cut off wherever it comes in.
+async fn by_force([x, y]: [&mut Host; 2], kind: u8, others_read: bool) -> Result<()> {
     good(x.out(1, kind, x.key, 0).await, "RESERVE").await?;
     let victim = if kind >= 7 { 0 } else { x.key };
     good(y.out(5, kind, y.key, victim).await, "PREEMPT AND ABORT").await?;

@@ -1,7 +1,7 @@
 //! What a logical unit is beyond its blocks: persistent reservations (SPC-4, 5.12), the reservation of SPC-2, mode parameters, resets.
 //!
-//! All of it is cluster state (I9, I13): [`UnitState`] lies in the replicated state machine, and [`UnitState::apply`] is a pure function, so
-//! every node holds the same table. A refused change changes nothing (I12).
+//! All of it is cluster state (I9, I13): [`UnitState`] lies in the replicated state machine, and [`UnitState::apply`] is a pure function,
+//! so every node holds the same table. A refused change changes nothing (I12).
 //!
 //! | file | what it holds |
 //! |---|---|
