@@ -5,11 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest,
-    CreateExtentRequest,
-    CreateTargetRequest, Done, IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest,
-    SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply, TokenRequest,
-    change_request::Change,
+    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest,
+    CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity,
+    InitializeRequest, JoinRequest, MapLunRequest, SetConfirmedReadsRequest, SettingsRequest, StatusRequest,
+    SwitchoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest,
-    CreateExtentRequest,
-    CreateTargetRequest, Document, Done, IdentifyRequest, Identity, InitializeRequest, JoinRequest,
-    MapLunRequest, SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply,
-    TokenRequest,
+    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest,
+    CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, IdentifyRequest, Identity,
+    InitializeRequest, JoinRequest, MapLunRequest, SetConfirmedReadsRequest, SettingsRequest, StatusRequest,
+    SwitchoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,

@@ -1,7 +1,6 @@
 //! Commands about a unit's committed state: what a connection asks of the cluster, and the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdfast_replication::core::api::OpId;
 use holdfast_scsi::UnitRequest;
@@ -26,13 +25,13 @@ pub(crate) enum UnitWant {
 /// A question to the cluster about a unit.
 #[derive(Debug, Clone)]
 pub(crate) struct UnitJob {
-    /// To answer with, through [`super::Registry::unit_done`]; `None` where nobody waits.
+    /// To answer with, through [`super::Registry::unit_done`]; `None` where nobody waits, and it is tried until the cluster has decided.
     pub(crate) op: Option<OpId>,
     /// Which unit.
     pub(crate) extent: ExtentId,
     /// Who asks.
     pub(crate) by: Nexus,
-    /// When it may wait no longer (I11).
+    /// When whoever waits may wait no longer (I11).
     pub(crate) deadline: Mono,
     /// What for.
     pub(crate) want: UnitWant,
@@ -62,9 +61,6 @@ pub(super) struct Waiting {
     /// PERSISTENT RESERVE IN: which report, and its allocation length.
     pub(super) report: Option<(PersistentIn, usize)>,
 }
-
-/// How long the end of a nexus is told to the cluster.
-const END_TOLD_FOR: Duration = Duration::from_secs(10);
 
 impl Session {
     /// Hands a command about the unit's state to the cluster.
@@ -146,7 +142,7 @@ impl Session {
                 op: None,
                 extent,
                 by: by.clone(),
-                deadline: self.front.now() + END_TOLD_FOR,
+                deadline: self.front.now(),
                 want: UnitWant::Change(UnitChange::NexusLost),
             });
         }

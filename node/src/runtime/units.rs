@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use holdfast_raft::consensus::ProposeError;
 use holdfast_raft::model::{Command, Reply, Role, UnitCall};
 use holdfast_replication::core::api::{OpId, Request};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
@@ -35,7 +37,8 @@ struct Inner {
     state: watch::Receiver<Arc<FrontState>>,
     runtime: tokio::runtime::Handle,
     serial: AtomicU64,
-    /// One change of a unit at a time: a proposal that is made again is told from a new one by that (see `UnitCall`).
+    /// One change of a unit at a time, in the order in which they are asked for: a proposal that is made again is told from a new one by
+    /// that (see `UnitCall`), and the end of a nexus comes before what the next session of that nexus wants.
     turns: Mutex<HashMap<ExtentId, Arc<tokio::sync::Mutex<()>>>>,
     me: ConnectionId,
     fences: Mutex<BTreeMap<OpId, oneshot::Sender<OpOutcome>>>,
@@ -110,28 +113,41 @@ impl Units for UnitService {
             let UnitJob {
                 op, extent, by, want, ..
             } = job;
+            let Some(op) = op else {
+                return inner.carry_out_for_sure(extent, by, want, turn).await;
+            };
             let answer = tokio::time::timeout(limit, inner.answer(extent, by, want, turn)).await;
             let answer = answer.ok().flatten().unwrap_or(UnitAnswer::Unknown);
-            if let Some(op) = op {
-                inner.registry.unit_done(op, answer);
-            }
+            inner.registry.unit_done(op, answer);
         });
     }
 }
 
+/// A place in the queue of a unit's changes; the guard when its turn has come.
+type Turn = futures::future::BoxFuture<'static, tokio::sync::OwnedMutexGuard<()>>;
+
+/// Why a proposal has no outcome.
+enum NoOutcome {
+    /// Asking again would not help.
+    Refused,
+    /// It may take effect yet.
+    Unknown,
+}
+
 impl Inner {
-    fn turn(&self, extent: ExtentId) -> Arc<tokio::sync::Mutex<()>> {
+    /// The place is taken here, not when the future is polled: whoever asks later waits behind it.
+    fn turn(&self, extent: ExtentId) -> Turn {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(extent).or_default())
+        let unit = Arc::clone(turns.entry(extent).or_default());
+        // A lock queues when it is polled first, unless the task that polls it has used its budget up.
+        let mut place = tokio::task::unconstrained(unit.lock_owned()).boxed();
+        match (&mut place).now_or_never() {
+            Some(guard) => futures::future::ready(guard).boxed(),
+            None => place,
+        }
     }
 
-    async fn answer(
-        &self,
-        extent: ExtentId,
-        by: Nexus,
-        want: UnitWant,
-        turn: Arc<tokio::sync::Mutex<()>>,
-    ) -> Option<UnitAnswer> {
+    async fn answer(&self, extent: ExtentId, by: Nexus, want: UnitWant, turn: Turn) -> Option<UnitAnswer> {
         let (change, everywhere) = match want {
             UnitWant::Confirmed => {
                 let index = self.parts.control.read_index().await.ok()?;
@@ -163,11 +179,11 @@ impl Inner {
         by: Nexus,
         change: UnitChange,
         everywhere: bool,
-        turn: Arc<tokio::sync::Mutex<()>>,
+        turn: Turn,
     ) -> Option<UnitOutcome> {
         let (outcome, version) = {
-            let _turn = turn.lock().await;
-            self.propose(extent, by, change).await?
+            let _turn = turn.await;
+            self.propose(extent, by, change).await.ok()?
         };
         if outcome != UnitOutcome::Good {
             return Some(outcome);
@@ -183,12 +199,23 @@ impl Inner {
         Some(outcome)
     }
 
+    /// A change that nobody waits for, and that must not get lost: the end of a nexus. It keeps its turn until the cluster has decided.
+    async fn carry_out_for_sure(&self, extent: ExtentId, by: Nexus, want: UnitWant, turn: Turn) {
+        let (UnitWant::Change(change) | UnitWant::ChangeEverywhere(change)) = want else {
+            return;
+        };
+        let _turn = turn.await;
+        while let Err(NoOutcome::Unknown) = self.propose(extent, by.clone(), change.clone()).await {
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
     async fn propose(
         &self,
         extent: ExtentId,
         by: Nexus,
         change: UnitChange,
-    ) -> Option<(UnitOutcome, UnitVersion)> {
+    ) -> Result<(UnitOutcome, UnitVersion), NoOutcome> {
         let command = Command::Unit {
             call: UnitCall {
                 node: self.parts.me,
@@ -200,14 +227,17 @@ impl Inner {
             change,
         };
         match self.parts.control.propose(command).await {
-            Ok(Reply::Unit { outcome, version }) => Some((outcome, version)),
+            Ok(Reply::Unit { outcome, version }) => Ok((outcome, version)),
             Ok(reply) => {
                 tracing::info!(?reply, "a change of a unit was refused");
-                None
+                Err(NoOutcome::Refused)
             }
             Err(error) => {
-                tracing::info!(%error, "a change of a unit is lost");
-                None
+                tracing::info!(%error, "it cannot be told what became of a change of a unit");
+                Err(match error {
+                    ProposeError::Timeout | ProposeError::NoLeader => NoOutcome::Unknown,
+                    ProposeError::Refused(_) | ProposeError::Stopped(_) => NoOutcome::Refused,
+                })
             }
         }
     }

@@ -13,9 +13,9 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use super::access::Access;
+use super::apply_unit::AnsweredCalls;
 use super::members::Token;
 use super::settings::Settings;
-use super::apply_unit::AnsweredCalls;
 
 /// Format of a stored [`ClusterState`]. A reader refuses a newer one.
 pub const STATE_FORMAT: u32 = 1;

@@ -257,10 +257,7 @@ fn j3_a_tail_too_long_to_be_copied_leaves_room_for_the_checkpoint_that_frees_it(
         .drive(&extent, [Event::Message { from, link, message }]);
     let mut jobs = Vec::new();
     assert!(rig.shared.applies.take(&mut jobs));
-    let said = |job| match crate::driver::io::run(job) {
-        crate::driver::io::Done::Say(event) => Some(event),
-        _ => None,
-    };
+    let said = |job| crate::driver::io::run(job).unwrap();
     let done: Vec<Event> = jobs.iter().filter_map(said).collect();
     rig.shared.drive(&extent, done);
     assert_eq!(extent.lock().core.applied().lsn, commit);

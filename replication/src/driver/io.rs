@@ -41,30 +41,23 @@ pub(super) enum What {
     Barrier,
 }
 
-/// What became of a job.
-pub(super) enum Done {
-    /// Its core is to hear this.
-    Say(Event),
-    /// A barrier is reached.
-    Barrier,
-    /// There is no space for it now: nothing is lost, it is tried again.
-    NoSpace,
-}
+/// There is no space for a job now: nothing is lost, it is tried again.
+#[derive(Debug)]
+pub(super) struct NoSpace;
 
-/// Carries it out and says so in the core's terms.
-pub(super) fn run(job: &Job) -> Done {
+/// Carries it out and says so in the core's terms; `None` where a barrier is reached, of which the core hears nothing.
+pub(super) fn run(job: &Job) -> Result<Option<Event>, NoSpace> {
     let done = match job.extent.file.get() {
         Some(file) => run_on(file, job),
         None => Err(StoreError::Failed(job.extent.id)),
     };
     match done {
-        Ok(Some(event)) => Done::Say(event),
-        Ok(None) => Done::Barrier,
+        Ok(event) => Ok(event),
         // The journal has the record, and nobody was told that it is in the extent; nor that a barrier is reached.
         Err(error) if error.is_no_space() && matches!(job.what, What::Apply(_) | What::Barrier) => {
-            Done::NoSpace
+            Err(NoSpace)
         }
-        Err(error) => Done::Say(failed(job, &error)),
+        Err(error) => Ok(Some(failed(job, &error))),
     }
 }
 
@@ -187,13 +180,13 @@ pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>) {
         for job in jobs.drain(..) {
             // Nothing of an extent overtakes what waits for space, as far as order matters: a barrier is behind all of it.
             let starved = matches!(job.what, What::Barrier) && shared.is_starved(&job.extent);
-            let event = match if starved { Done::NoSpace } else { run(&job) } {
-                Done::Say(event) => event,
-                Done::Barrier => {
+            let event = match if starved { Err(NoSpace) } else { run(&job) } {
+                Ok(Some(event)) => event,
+                Ok(None) => {
                     shared.open_gate(&job.extent);
                     continue;
                 }
-                Done::NoSpace => {
+                Err(NoSpace) => {
                     shared.starve(job);
                     continue;
                 }
