@@ -286,6 +286,7 @@ impl ClusterState {
             });
         }
         self.last_node = self.last_node();
+        self.nexuses_lost(node);
         self.nodes.remove(&node);
         Ok(Reply::DONE)
     }
