@@ -140,6 +140,20 @@ impl Host {
         }
     }
 
+    /// Unit attentions as [`Host::attentions`], once `wanted` is among them; those so far after a second.
+    ///
+    /// # Errors
+    /// As [`Host::command`].
+    pub async fn hears(&mut self, wanted: SenseCode) -> Result<Vec<SenseCode>> {
+        let until = Instant::now() + Duration::from_secs(1);
+        let mut told = self.attentions().await?;
+        while !told.contains(&wanted) && Instant::now() < until {
+            sleep(Duration::from_millis(5)).await;
+            told.extend(self.attentions().await?);
+        }
+        Ok(told)
+    }
+
     /// PERSISTENT RESERVE OUT with a basic parameter list.
     ///
     /// # Errors

@@ -98,7 +98,11 @@ async fn one_type([x, y, z]: [&mut Host; 3], kind: u8, others_read: bool) -> Res
     }
     good(x.out(2, kind, x.key, 0).await, "RELEASE").await?;
     ensure!(y.held().await?.is_none());
-    let told = y.attentions().await?;
+    let told = if registered {
+        y.hears(RESERVATIONS_RELEASED).await?
+    } else {
+        y.attentions().await?
+    };
     ensure!(
         told.contains(&RESERVATIONS_RELEASED) == registered,
         "type {kind}: told {told:?}"
@@ -117,7 +121,7 @@ async fn by_force([x, y]: [&mut Host; 2], kind: u8, others_read: bool) -> Result
         found == (others_read, false),
         "type {kind}: the preempted holder {found:?}"
     );
-    let told = x.attentions().await?;
+    let told = x.hears(REGISTRATIONS_PREEMPTED).await?;
     ensure!(
         told.contains(&REGISTRATIONS_PREEMPTED),
         "type {kind}: told {told:?}"
@@ -125,7 +129,7 @@ async fn by_force([x, y]: [&mut Host; 2], kind: u8, others_read: bool) -> Result
     ensure!(y.access().await? == (true, true) && y.keys().await?.1 == [y.key]);
     x.register().await?;
     good(y.out(3, 0, y.key, 0).await, "CLEAR").await?;
-    let told = x.attentions().await?;
+    let told = x.hears(RESERVATIONS_PREEMPTED).await?;
     ensure!(
         told.contains(&RESERVATIONS_PREEMPTED),
         "type {kind}: told {told:?}"
@@ -328,7 +332,7 @@ async fn i13_reserve_and_resets_act_through_every_node() -> Result<()> {
         ensure!(answer == TaskResult::COMPLETE, "{function:?} came to {answer:?}");
         for host in [&mut x, &mut y, &mut z] {
             ensure!(host.access().await? == (true, true), "{function:?} ends RESERVE");
-            let told = host.attentions().await?;
+            let told = host.hears(RESET).await?;
             ensure!(told.contains(&RESET), "{function:?}: told {told:?}");
         }
     }

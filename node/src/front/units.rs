@@ -74,11 +74,8 @@ impl Session {
         let Some(by) = self.nexus() else { return };
         let (want, report) = match request {
             UnitRequest::Change(change) => {
-                let everywhere = match &change {
-                    UnitChange::Persistent(out) => out.aborts_tasks(),
-                    UnitChange::Mode(_) => true,
-                    _ => false,
-                };
+                // What others hear of it, they hear before it is answered, whatever node they are at.
+                let everywhere = matches!(change, UnitChange::Persistent(_) | UnitChange::Mode(_));
                 let want = if everywhere {
                     UnitWant::ChangeEverywhere(change)
                 } else {

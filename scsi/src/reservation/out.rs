@@ -43,13 +43,6 @@ pub struct PersistentOut {
     pub unregister: bool,
 }
 
-impl PersistentOut {
-    /// Whether it ends tasks of other nexuses: PREEMPT AND ABORT.
-    pub fn aborts_tasks(&self) -> bool {
-        self.action == ServiceAction::PreemptAndAbort
-    }
-}
-
 impl ServiceAction {
     fn from_code(code: u8) -> Option<Self> {
         Some(match code {
