@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_drill::initiator::Dial;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::MutexGuard;
@@ -19,7 +20,8 @@ use crate::tools;
 
 /// The machines: data nodes and witness.
 pub const MACHINES: [&str; 3] = ["a", "b", "w"];
-const TARGET: &str = "iqn.2026-11.io.holdfast.tests:lan";
+/// The cluster's only target.
+pub const TARGET: &str = "iqn.2026-11.io.holdfast.tests:lan";
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 static NEXT_SESSION: AtomicU16 = AtomicU16::new(1);
@@ -39,10 +41,18 @@ impl Lan {
     /// # Errors
     /// The cluster does not come up.
     pub async fn start(size: &str) -> Result<Option<Self>> {
+        match Network::make(&MACHINES)? {
+            Some(network) => Self::start_in(network, size).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same in a network that was made of [`MACHINES`] and may hold more.
+    ///
+    /// # Errors
+    /// The cluster does not come up.
+    pub async fn start_in(network: Network, size: &str) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().await;
-        let Some(network) = Network::make(&MACHINES)? else {
-            return Ok(None);
-        };
         let dir = tempfile::Builder::new().prefix("holdfast-lan-").tempdir()?;
         let mut lan = Self {
             nodes: Vec::new(),
@@ -63,7 +73,7 @@ impl Lan {
         lan.until_done(&["lun", "create", TARGET, "disk"]).await?;
         lan.wait_for("every replica in sync", START_LIMIT, Status::is_whole)
             .await?;
-        Ok(Some(lan))
+        Ok(lan)
     }
 
     /// The network that its links can be cut in.
@@ -83,6 +93,16 @@ impl Lan {
     pub async fn kill(&mut self, machine: &str) -> Result<()> {
         let at = index(machine)?;
         Ok(self.nodes[at].kill().await?)
+    }
+
+    /// Sends a signal to a node's process.
+    ///
+    /// # Errors
+    /// There is no such machine, or it does not run.
+    pub fn signal(&self, machine: &str, signal: Signal) -> Result<()> {
+        let id = self.nodes[index(machine)?].id().context("it has ended")?;
+        let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("no process id")?, signal)?)
     }
 
     /// Starts a node that was killed.
@@ -146,7 +166,10 @@ impl Lan {
     }
 
     /// Runs a command through a's admin socket until it is done: a cluster that forms refuses for a while.
-    async fn until_done(&self, arguments: &[&str]) -> Result<()> {
+    ///
+    /// # Errors
+    /// It is refused for a long time.
+    pub async fn until_done(&self, arguments: &[&str]) -> Result<()> {
         let start = Instant::now();
         let admin = self.admin("a");
         let all = [arguments, &["--admin", &admin]].concat();

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod fuzz;
+pub mod guest;
 pub mod hosts;
 pub mod identity;
 pub mod image;

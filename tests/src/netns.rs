@@ -166,6 +166,25 @@ impl Network {
         (self.programs.ip.clone(), arguments.to_vec())
     }
 
+    /// Adds a machine that is no namespace: what it sends comes out of a tap device in the switch, as a virtual machine's does. Returns
+    /// the device's name, and the address that the machine is to give itself.
+    ///
+    /// # Errors
+    /// The device cannot be made.
+    pub fn add_tap(&mut self, machine: &str) -> Result<(String, Ipv4Addr)> {
+        let port = format!("p-{machine}");
+        self.ip_in(&self.switch(), &["tuntap", "add", "dev", &port, "mode", "tap"])?;
+        self.plug(&port)?;
+        self.machines.push(machine.to_owned());
+        Ok((port, self.address(machine)?))
+    }
+
+    /// As [`Self::on`], for a program that opens a tap device: it runs in the switch.
+    pub fn on_switch(&self) -> (PathBuf, Vec<String>) {
+        let arguments = ["netns", "exec", &self.switch()].map(str::to_owned);
+        (self.programs.ip.clone(), arguments.to_vec())
+    }
+
     /// From now on nothing that `from` sends reaches `to`.
     ///
     /// # Errors
