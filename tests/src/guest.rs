@@ -38,7 +38,9 @@ pub struct Guest {
 fn image_dir() -> Result<PathBuf> {
     let scripts = tree::root().join("tests/multipath");
     let mut hasher = DefaultHasher::new();
+    let shipped = ["iscsid.conf", "multipath.conf"].map(|name| tree::root().join("deploy").join(name));
     let mut files = vec![scripts.join("build")];
+    files.extend(shipped);
     for entry in std::fs::read_dir(scripts.join("guest"))? {
         files.push(entry?.path());
     }

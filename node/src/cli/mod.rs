@@ -1,6 +1,7 @@
 //! What a user types. Every command takes `--admin` and `--json`; exit status 0 done, 1 it failed, 2 wrong usage.
 
 mod access;
+mod advise;
 mod bench;
 mod cluster;
 mod drill;
@@ -72,6 +73,8 @@ enum Command {
     Portal(access::PortalCommand),
     /// Move an extent, or all of them, to another node: planned, without a pause for clients.
     Switchover(objects::SwitchoverArgs),
+    /// Say what to set on the hosts that use the cluster: multipath, timers, claim rules.
+    Advise,
     /// Rehearse failures under checked load, and say whether they held their budget.
     Drill(drill::DrillArgs),
     /// List, show and clear reservations.
@@ -142,6 +145,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Session(command) => access::session(command, &cli.admin, out),
         Command::Portal(command) => access::portal(&command, &cli.admin, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
+        Command::Advise => advise::run(&cli.admin, out),
         Command::Drill(args) => drill::run(&args, out),
         Command::Reservation(command) => reservation::run(command, &cli.admin, out),
         Command::Bench(args) => bench::run(args, out),
