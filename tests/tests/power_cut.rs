@@ -2,6 +2,8 @@
 //!
 //! The writer appends to log and vote, applies to the state's store, and prints each number once it is acknowledged. A copy is taken
 //! with the writer stopped and without any flush, so whatever was acknowledged must be in it by the writer's own flushes.
+//!
+//! And what a failed write-back leaves: a page cache that holds, as clean pages, what the disk never got.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -11,8 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_replication::store::{ExtentFile, ExtentMeta, StoreError};
 use holdfast_tests::image::{Image, Tools, call};
 use holdfast_tests::{say, seed, tools};
+use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Revision};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -128,5 +132,57 @@ fn power_cuts_of_log_vote_and_applied_state_lose_nothing_acknowledged() -> Resul
     say(&format!(
         "{cuts} power cuts, {last} numbers acknowledged in the end"
     ));
+    Ok(())
+}
+
+/// Puts `new` where `old` is in the image, behind the back of the file system that is mounted on it.
+fn swap_on_disk(image: &Path, old: &[u8], new: &[u8]) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let contents = std::fs::read(image)?;
+    let pages = (0..contents.len()).step_by(512);
+    let found: Vec<usize> = pages.filter(|at| contents[*at..].starts_with(old)).collect();
+    ensure!(found.len() == 1, "the pattern is in {} places", found.len());
+    let file = std::fs::File::options().write(true).open(image)?;
+    file.write_all_at(new, found[0] as u64)?;
+    Ok(file.sync_all()?)
+}
+
+/// J2, I6: a start reads, compares and trusts what the disk holds, not what the page cache still holds of a write that never got there.
+#[test]
+fn j2_what_the_disk_never_got_is_not_read_after_a_start() -> Result<()> {
+    let Some(tools) = Tools::find("pages that no disk holds") else {
+        return Ok(());
+    };
+    let dir = tempfile::tempdir()?;
+    let image = Image::make(&tools, &dir.path().join("disk.img"), &dir.path().join("disk"), 64)?;
+    let range = BlockRange::new(Lba(64), 8)?;
+    for (number, sums) in [(1_u8, true), (2, false)] {
+        let (new, old) = ([0xa0 + number; 4096], [0x50 + number; 4096]);
+        let id = ExtentId::from_u128(number.into());
+        let meta = ExtentMeta {
+            id,
+            bytes: 1 << 20,
+            block_size: BlockSize::B512,
+            created: Revision(1),
+            damaged: None,
+            sums,
+        };
+        let file = ExtentFile::create(&image.at, meta)?;
+        file.write(range, &new)?;
+        file.sync()?;
+        drop(file);
+        swap_on_disk(&image.file, &new, &old)?;
+        let cached = std::fs::read(image.at.join(format!("{id}.img")))?;
+        ensure!(
+            cached[64 * 512..][..4096] == new,
+            "the page cache holds what was written"
+        );
+        let again = ExtentFile::open(&image.at, id)?;
+        match again.read(range) {
+            Err(StoreError::Rotten { range: bad, .. }) if sums => assert_eq!(bad, range),
+            Ok(data) if !sums => assert_eq!(data, old[..], "what the disk holds"),
+            other => bail!("checksums {sums}: {other:?}"),
+        }
+    }
     Ok(())
 }

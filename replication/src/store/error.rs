@@ -59,6 +59,11 @@ pub enum StoreError {
     /// There is one already.
     #[error("extent {0} exists already")]
     Exists(ExtentId),
+    /// The page cache keeps contents of a replica that is not to be trusted, which its disk may not have (J2).
+    #[error(
+        "{0} stays in the page cache, which may hold what the disk never got: end what has it mapped, then start the node again"
+    )]
+    Held(PathBuf),
     /// Not within the extent, or data of another length than the range.
     #[error("extent {id}: {range} is not within its {blocks} blocks, or its data has another length")]
     Range {

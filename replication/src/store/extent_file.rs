@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::extent_meta::sync_dir;
+use super::settle::{Settled, settle};
 use super::sums::{Checked, Sums};
 use super::versions::Versions;
 use super::{Damage, ExtentMeta, StoreError};
@@ -88,10 +89,12 @@ impl ExtentFile {
         Ok(Self::new(dir, path, (file, sums, versions), meta))
     }
 
-    /// Opens the files of an extent.
+    /// Opens the files of an extent. What an earlier run left of them in the page cache is put on disk and dropped, so that all that is
+    /// read from now on is what the disk holds (J2).
     ///
     /// # Errors
-    /// [`StoreError::Io`] (also where there are none), [`StoreError::Newer`], [`StoreError::Damaged`].
+    /// [`StoreError::Io`] (also where there are none, or where they cannot be put on disk: then the extent is marked as damaged),
+    /// [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Held`].
     pub fn open(dir: &Path, id: ExtentId) -> Result<Self, StoreError> {
         let mut meta = ExtentMeta::load(dir, id)?;
         let path = data_path(dir, id);
@@ -126,7 +129,36 @@ impl ExtentFile {
             sums = Some(found);
         }
         let versions = Versions::open(dir, id, meta.bytes)?;
-        Ok(Self::new(dir, path, (file, sums, versions), meta))
+        let opened = Self::new(dir, path, (file, sums, versions), meta);
+        opened.settle()?;
+        Ok(opened)
+    }
+
+    /// What is in the page cache may not be on disk: after a failed flush the system calls pages clean that the disk never got.
+    fn settle(&self) -> Result<(), StoreError> {
+        let sums = self.sums.as_ref().map(|sums| (sums.file(), sums.file_path()));
+        let versions = (self.versions.file(), self.versions.file_path());
+        for (file, path) in [Some((&self.file, self.path.as_path())), sums, Some(versions)]
+            .into_iter()
+            .flatten()
+        {
+            let settled = settle(file, path).inspect_err(|_| {
+                // The next start would find the pages clean.
+                if let Err(error) = self.mark(Some(Damage::Extent)) {
+                    tracing::error!(extent = %self.id, %error, "the extent's description cannot be written");
+                }
+            })?;
+            match settled {
+                Settled::Dropped => {}
+                Settled::Kept if self.damaged().is_none() => tracing::warn!(
+                    extent = %self.id,
+                    path = %path.display(),
+                    "the page cache does not let go of the file: another program reads it or has mapped it"
+                ),
+                Settled::Kept => return Err(StoreError::Held(path.to_owned())),
+            }
+        }
+        Ok(())
     }
 
     /// The extents that have files in `dir`.

@@ -9,6 +9,7 @@ mod extent_file;
 mod extent_meta;
 mod node_journal;
 mod replay;
+mod settle;
 mod sums;
 mod versions;
 

@@ -115,6 +115,10 @@ impl Sums {
         &self.path
     }
 
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
+
     fn sum(&self, block: &[u8]) -> [u8; SUM] {
         (crc32c::crc32c(block) ^ self.zero).to_le_bytes()
     }

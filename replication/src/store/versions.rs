@@ -155,6 +155,10 @@ impl Versions {
         &self.path
     }
 
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
+
     fn touched(&self) -> MutexGuard<'_, Vec<u64>> {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
