@@ -226,7 +226,8 @@ impl ExtentCore {
             return Fate::NotPrimary;
         }
         match self.names.look_up(&name, ctx.now - self.config.hold_limit * 2) {
-            Known::Logged(lsn) => match self.log.get_mut(lsn).filter(|entry| !entry.applied) {
+            // A committed one is done, applied or not.
+            Known::Logged(lsn) => match self.log.uncommitted(lsn) {
                 Some(entry) => {
                     entry.op = Some(key);
                     let op = Op {

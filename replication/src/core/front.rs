@@ -253,17 +253,17 @@ impl ExtentCore {
         self.names.look_up(&op.name, op.received)
     }
 
-    /// A command that has a record already is done when that is applied.
+    /// A command that has a record already is done when that is committed.
     pub(crate) fn attach(&mut self, key: OpKey, lsn: Lsn, out: &mut Vec<Command>) {
-        let applied = lsn <= self.log.applied;
-        match (self.log.get_mut(lsn), self.ops.get_mut(&key)) {
-            (Some(entry), Some(op)) if !entry.applied => {
+        if lsn <= self.log.handed {
+            return self.finish(key, OpOutcome::Done, out);
+        }
+        match (self.log.uncommitted(lsn), self.ops.get_mut(&key)) {
+            (Some(entry), Some(op)) => {
                 entry.op = Some(key);
                 op.state = OpState::Logged { lsn };
             }
-            (Some(_), _) => self.finish(key, OpOutcome::Done, out),
-            (None, _) if applied => self.finish(key, OpOutcome::Done, out),
-            (None, _) => self.refuse_op(key, out),
+            _ => self.refuse_op(key, out),
         }
     }
 

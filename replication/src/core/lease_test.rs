@@ -1,4 +1,4 @@
-//! Reads and the lease, step by step.
+//! Reads and the lease, writes and the newcomer, step by step.
 
 use super::*;
 
@@ -54,4 +54,41 @@ fn w3_reads_need_the_lease_before_and_after() {
     };
     let event = Event::ReadDone { io, data: data(3) };
     assert_eq!(rig.on(event), [complete(1, OpOutcome::Data(data(3)))]);
+}
+
+#[test]
+fn e3_nothing_is_acknowledged_without_the_newcomer_until_the_outcome_is_applied() {
+    let mut rig = Rig::serving();
+    rig.set_view(|view| {
+        view.in_sync = vec![A];
+        view.version = InSyncVersion(2);
+    });
+    let log = LogSummary {
+        history: EpochHistory::from_lasts(vec![pos(0, 0), pos(1, 1)]).unwrap(),
+        committed: pos(1, 1),
+        applied: pos(1, 1),
+        unapplied: vec![],
+        base: None,
+        damaged: false,
+        fenced: false,
+        stuck: false,
+    };
+    // Nothing was missed: straight to the barrier.
+    rig.hear(B, Message::Summary { epoch: Epoch(1), log });
+    let out = rig.hear(B, ack(1, 1));
+    assert_eq!(propose(&out), Some(Change::Grow { node: B }));
+    rig.submit(1, write(4, 1));
+    assert_eq!(
+        rig.on(Event::Appended { seq: JournalSeq(2) }),
+        [],
+        "the newcomer lacks it"
+    );
+    let out = rig.on(Event::PeerDown { node: B, link: LINK });
+    assert_eq!(propose(&out), Some(Change::GrowVoid));
+    assert!(!out.iter().any(|command| matches!(command, Command::Apply { .. })));
+    let out = rig.set_view(|view| view.version = InSyncVersion(3));
+    assert!(
+        matches!(out[..], [Command::Apply { .. }, Command::Complete { .. }]),
+        "{out:?}"
+    );
 }

@@ -98,7 +98,7 @@ impl EpochHistory {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) record: Record,
-    /// The open command that it carries out, if this node has to answer it.
+    /// The open command that it carries out, if this node has to answer it; until it is committed.
     pub(crate) op: Option<OpKey>,
     /// Its place in the range table; 0 for one that has none (yet).
     pub(crate) lock: u64,
@@ -225,15 +225,22 @@ impl Log {
         Some(entry)
     }
 
-    /// Marks an entry as applied and moves the gapless position; gives the entry's command.
-    pub(crate) fn applied(&mut self, lsn: Lsn) -> Option<OpKey> {
-        let entry = self.get_mut(lsn)?;
+    /// The entry, if its command is not done yet.
+    pub(crate) fn uncommitted(&mut self, lsn: Lsn) -> Option<&mut Entry> {
+        if lsn <= self.handed {
+            None
+        } else {
+            self.get_mut(lsn)
+        }
+    }
+
+    /// Marks an entry as applied and moves the gapless position.
+    pub(crate) fn applied(&mut self, lsn: Lsn) {
+        let Some(entry) = self.get_mut(lsn) else { return };
         entry.applied = true;
-        let op = entry.op.take();
         while self.get(self.applied.next()).is_some_and(|entry| entry.applied) {
             self.applied = self.applied.next();
         }
-        op
     }
 
     /// Frees applied records up to `stored` (what every streaming replica holds), oldest first, as long as more than `keep` bytes, or

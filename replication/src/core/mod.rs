@@ -497,20 +497,14 @@ impl ExtentCore {
 
     fn on_applied(&mut self, io: IoToken, out: &mut Vec<Command>) {
         if let Some(Owner::Record(lsn)) = self.table.remove(io.0) {
-            self.entry_applied(lsn, out);
+            self.log.applied(lsn);
             self.trim();
         }
         self.hash_waiting(out);
     }
 
-    /// A record is applied: its command is done.
-    pub(crate) fn entry_applied(&mut self, lsn: Lsn, out: &mut Vec<Command>) {
-        if let Some(key) = self.log.applied(lsn) {
-            self.finish(key, holdfast_types::OpOutcome::Done, out);
-        }
-    }
-
-    /// Gives newly committed records to the range table, and those that may be applied to the extent. Records that came from elsewhere
+    /// Gives newly committed records to the range table, and those that may be applied to the extent. From here on reads wait until that is
+    /// done, so the command is done now: an answer need not wait for the extent. Records that came from elsewhere
     /// enter the table only now, and only so many at a time: a log's tail may be long, and the table is scanned. Nothing else
     /// looks for them there before: a primary serves only once its tail is applied (E5), and handing out is in lsn order.
     pub(crate) fn hand_committed(&mut self, out: &mut Vec<Command>) {
@@ -528,9 +522,12 @@ impl ExtentCore {
             }
             self.log.handed = lsn;
             if lock == 0 {
-                self.entry_applied(lsn, out);
+                self.log.applied(lsn);
             } else if self.table.ready(lock) {
                 self.emit_apply(lock, lsn, out);
+            }
+            if let Some(key) = self.log.get_mut(lsn).and_then(|entry| entry.op.take()) {
+                self.finish(key, holdfast_types::OpOutcome::Done, out);
             }
         }
         self.finish_flushes(out);
