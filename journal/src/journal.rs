@@ -161,15 +161,9 @@ impl<T> Journal<T> {
     /// # Errors
     /// [`AppendError`]; nothing was queued.
     pub fn append(&self, kind: u16, header: Bytes, payload: Bytes, tag: T) -> Result<Position, AppendError> {
-        self.inner.shared.append(
-            Incoming {
-                kind,
-                header,
-                payload,
-                reclaim: false,
-            },
-            tag,
-        )
+        let appended = self.append_quietly(kind, header, payload, false, tag);
+        self.wake();
+        appended
     }
 
     /// As [`append`](Journal::append), for records that are copied forward so that their segment can be released (J3): may use the last
@@ -184,15 +178,36 @@ impl<T> Journal<T> {
         payload: Bytes,
         tag: T,
     ) -> Result<Position, AppendError> {
-        self.inner.shared.append(
-            Incoming {
-                kind,
-                header,
-                payload,
-                reclaim: true,
-            },
-            tag,
-        )
+        let appended = self.append_quietly(kind, header, payload, true, tag);
+        self.wake();
+        appended
+    }
+
+    /// As [`append`](Journal::append), or as [`append_reclaim`](Journal::append_reclaim) with `reclaim`, but leaves a writer asleep that
+    /// sleeps: [`wake`](Journal::wake) must follow. For who appends several records at once, which then are one group.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was queued.
+    pub fn append_quietly(
+        &self,
+        kind: u16,
+        header: Bytes,
+        payload: Bytes,
+        reclaim: bool,
+        tag: T,
+    ) -> Result<Position, AppendError> {
+        let incoming = Incoming {
+            kind,
+            header,
+            payload,
+            reclaim,
+        };
+        self.inner.shared.append(incoming, tag)
+    }
+
+    /// Has the writer begin with what was appended quietly.
+    pub fn wake(&self) {
+        self.inner.shared.wake_for_work();
     }
 
     /// Reads the record at `position`, queued or on disk, and checks it. Blocks on the disk for the latter.

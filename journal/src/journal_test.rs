@@ -3,6 +3,8 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::harness_test::*;
 use crate::*;
 
@@ -222,6 +224,23 @@ fn a_queued_record_can_be_read_and_waiting_ones_are_one_group() {
     assert!(matches!(rig.journal.read(beyond), Err(ReadError::NotARecord(_))));
     let inside = Position::new(positions[2].get() + 8);
     assert!(matches!(rig.journal.read(inside), Err(ReadError::NotARecord(_))));
+}
+
+#[test]
+fn quiet_records_are_written_once_the_writer_is_woken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _, _, heard) = threaded(FileDevice::open(dir.path()).unwrap(), small());
+    for round in 0..20 {
+        for i in 0..5 {
+            let payload = Bytes::from(vec![1; 100]);
+            journal
+                .append_quietly(1, Bytes::new(), payload, false, round * 5 + i)
+                .unwrap();
+        }
+        journal.wake();
+        wait_for(&heard, round * 5, 5);
+    }
+    journal.close();
 }
 
 #[test]

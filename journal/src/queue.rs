@@ -220,7 +220,7 @@ impl<T> Shared<T> {
         usize::try_from(room).unwrap_or(usize::MAX) - GROUP_HEADER_LEN - RECORD_HEADER_LEN
     }
 
-    /// Takes a record and gives it its position.
+    /// Takes a record and gives it its position, without waking the writer.
     pub(crate) fn append(&self, record: Incoming, tag: T) -> Result<Position, AppendError> {
         let bytes = record.header.len().saturating_add(record.payload.len());
         let max = self.max_record();
@@ -240,8 +240,15 @@ impl<T> Shared<T> {
         }
         let address = self.place(&mut queue, record, len as u64, tag)?;
         queue.queued_bytes += len;
-        self.wake(queue);
         Ok(Position::new(address))
+    }
+
+    /// Wakes the writer if it sleeps although there is work.
+    pub(crate) fn wake_for_work(&self) {
+        let queue = self.lock();
+        if queue.has_work() {
+            self.wake(queue);
+        }
     }
 
     /// Puts a record into the last group that waits, or behind it into a new one.

@@ -46,6 +46,11 @@ impl Model {
     fn write(&mut self, node: &Arc<Node>, rng: &mut StdRng, count: usize, depth: usize) {
         for batch in 0..count.div_ceil(depth) {
             let lane = BLOCKS / depth as u64;
+            // Every other batch leaves the node together.
+            let together = batch % 2 == 1;
+            if together {
+                node.hold();
+            }
             let open: Vec<_> = (0..depth as u64)
                 .map(|i| {
                     let blocks = rng.random_range(1..=4);
@@ -55,6 +60,9 @@ impl Model {
                     (op, lba, data)
                 })
                 .collect();
+            if together {
+                node.release();
+            }
             for (op, lba, data) in open {
                 assert_eq!(node.wait(op), OpOutcome::Done);
                 let at = usize::try_from(lba * BLOCK).unwrap();

@@ -12,9 +12,9 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::Front;
 use super::registry::Inbound;
 use super::session::{MustReset, Session};
+use super::{Front, Held};
 
 /// Read buffers grow by this much.
 const READ_BYTES: usize = 256 << 10;
@@ -202,11 +202,16 @@ fn step(
         // L7: before anything that was received is looked at. A pause shows in the lease until the reset is in the queue, so in this
         // order it cannot be missed.
         session.stands(front.now())?;
-        while let Ok(message) = inbound.try_recv() {
-            session.inbound(message, front.now())?;
-        }
-        let received = session.iscsi.receive(buffer, *arrived);
-        session.act(front.now())?;
+        let received = {
+            // All commands that came in one read go on together.
+            let _held = Held::new(&*front.backend);
+            while let Ok(message) = inbound.try_recv() {
+                session.inbound(message, front.now())?;
+            }
+            let received = session.iscsi.receive(buffer, *arrived);
+            session.act(front.now())?;
+            received
+        };
         if let Err(fatal) = received {
             return Ok(Next::Close(fatal.to_string()));
         }

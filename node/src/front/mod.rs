@@ -44,6 +44,26 @@ pub(crate) trait Backend: Send + Sync {
     fn submit(&self, extent: ExtentId, op: OpId, request: Request) -> Option<OpOutcome>;
     /// Task management. Each command concerned is still answered once.
     fn abort(&self, extent: ExtentId, scope: AbortScope);
+    /// What this thread submits until [`Backend::release`] may leave together then. Nothing is waited for meanwhile.
+    fn hold(&self) {}
+    /// The end of [`Backend::hold`].
+    fn release(&self) {}
+}
+
+/// Holds a backend as long as it lives.
+struct Held<'a>(&'a dyn Backend);
+
+impl<'a> Held<'a> {
+    fn new(backend: &'a dyn Backend) -> Self {
+        backend.hold();
+        Self(backend)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 /// What all connections of a node share.

@@ -232,6 +232,14 @@ impl Backend for Storage {
         // Nothing is open on an extent that is not known.
         let _ = self.0.abort(extent, scope);
     }
+
+    fn hold(&self) {
+        self.0.hold();
+    }
+
+    fn release(&self) {
+        self.0.release();
+    }
 }
 
 /// An extent's committed state as its core sees it.

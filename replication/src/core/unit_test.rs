@@ -138,14 +138,15 @@ fn p1_a_command_that_waited_for_its_range_is_judged_again() {
     rig.set_rule(reserved(1));
     rig.hear(B, ack(1, 2));
     let out = rig.on(Event::Appended { seq: JournalSeq(2) });
-    let [Command::Apply { io, .. }] = out[..] else {
-        panic!("{out:?}");
-    };
-    let out = rig.on(Event::Applied { io });
-    let [done, Command::Read { io, .. }] = &out[..] else {
+    let [Command::Apply { io, .. }, done] = &out[..] else {
         panic!("{out:?}");
     };
     assert_eq!(*done, complete(1, OpOutcome::Done));
+    let io = *io;
+    let out = rig.on(Event::Applied { io });
+    let [Command::Read { io, .. }] = &out[..] else {
+        panic!("{out:?}");
+    };
     let (io, data) = (*io, data(1));
     assert_eq!(rig.on(Event::ReadDone { io, data }), [complete(2, CONFLICT)]);
 }

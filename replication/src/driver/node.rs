@@ -183,6 +183,17 @@ impl DataNode {
         Ok(())
     }
 
+    /// From now until [`DataNode::release`], what this thread submits is only queued; then it leaves for peers and the journal at once. For
+    /// who has several commands at hand. The thread must wait for nothing meanwhile.
+    pub fn hold(&self) {
+        self.shared.hold_together();
+    }
+
+    /// The end of [`DataNode::hold`].
+    pub fn release(&self) {
+        self.shared.release_together();
+    }
+
     /// Aborts commands of this node; each still gets its one answer.
     ///
     /// # Errors

@@ -64,13 +64,35 @@ pub(super) struct Shared {
 /// Messages with their sender and link.
 type Early = Vec<(NodeId, LinkId, Message)>;
 
+thread_local! {
+    /// This thread is about to give events to cores again at once: what they cause leaves together (see [`Shared::together`]).
+    static TOGETHER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// While it lives, what cores have to send and to store is only queued by this thread; then it leaves, in one message for each peer and
+/// one group for the journal. Must not be held while the thread waits for anything.
+pub(super) struct Together<'a> {
+    shared: &'a Shared,
+    /// Another one on this thread outlives it.
+    inner: bool,
+}
+
+impl Drop for Together<'_> {
+    fn drop(&mut self) {
+        if !self.inner {
+            TOGETHER.set(false);
+            self.shared.let_go();
+        }
+    }
+}
+
 /// What is done after the extent's lock is given back.
 #[derive(Default)]
 struct After {
     completes: Vec<(OpId, OpOutcome)>,
     reads: Vec<Job>,
-    /// Messages wait to be sent.
-    sends: bool,
+    /// Messages wait to be sent, or entries to be written.
+    leaves: bool,
 }
 
 pub(super) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,11 +169,8 @@ impl Shared {
         let mut after = After::default();
         self.step(extent, events, &mut after);
         loop {
-            // A peer's part takes longer than what is left to do here.
-            if std::mem::take(&mut after.sends)
-                && let Some(links) = self.links()
-            {
-                links.flush();
+            if std::mem::take(&mut after.leaves) && !TOGETHER.get() {
+                self.let_go();
             }
             for (op, outcome) in after.completes.drain(..) {
                 self.front.complete(extent.id, op, outcome);
@@ -169,6 +188,33 @@ impl Shared {
             }
             self.step(extent, events, &mut after);
         }
+    }
+
+    /// Sends and writes what is queued. First what goes to peers, whose part takes longer.
+    fn let_go(&self) {
+        if let Some(links) = self.links() {
+            links.flush();
+        }
+        if let Some(journal) = self.journal.get() {
+            journal.wake();
+        }
+    }
+
+    /// For who gives several events to cores in a row, on this thread.
+    pub(super) fn together(&self) -> Together<'_> {
+        let inner = TOGETHER.replace(true);
+        Together { shared: self, inner }
+    }
+
+    /// As [`Shared::together`] without a guard.
+    pub(super) fn hold_together(&self) {
+        TOGETHER.set(true);
+    }
+
+    /// The end of [`Shared::hold_together`].
+    pub(super) fn release_together(&self) {
+        TOGETHER.set(false);
+        self.let_go();
     }
 
     fn step(
@@ -213,6 +259,7 @@ impl Shared {
             mut sends,
             mut applies,
         } = std::mem::take(&mut slot.scratch);
+        after.leaves |= !commands.is_empty();
         for command in commands.drain(..) {
             match command {
                 Command::Append { seq, record } => self.append(extent, slot, seq, Entry::Record(record)),
@@ -262,7 +309,6 @@ impl Shared {
                 Command::Note(note) => tell(extent.id, &note),
             }
         }
-        after.sends |= !sends.is_empty();
         self.send(extent.id, &mut sends);
         if !applies.is_empty() {
             self.applies.push(applies.drain(..));
@@ -289,11 +335,13 @@ impl Shared {
             seq,
             heals,
         };
-        journal.append(&extent.place, entry, false, tag);
+        journal.append_quietly(&extent.place, entry, false, tag);
     }
 
     /// The extent was flushed: the restart of its log may be written, and what follows it up to the next one.
     pub(super) fn open_gate(&self, extent: &Arc<Extent>) {
+        // Its end comes after that of the lock.
+        let _together = self.together();
         let mut slot = extent.lock();
         let Some(mut gate) = slot.gate.take() else { return };
         if let Some((seq, entry)) = gate.pop_front() {
@@ -364,9 +412,11 @@ impl Shared {
                         Tag::Told(tell) => drop(tell.send(())),
                     }
                 }
+                let together = self.together();
                 for (extent, seq) in stable {
                     self.drive(&extent, [Event::Appended { seq }]);
                 }
+                drop(together);
                 if let Some(journal) = self.journal.get() {
                     journal.pump();
                 }
@@ -580,6 +630,7 @@ impl LinkEvents for Ears {
 
     fn receive(&self, from: NodeId, link: LinkId, messages: Vec<(ExtentId, Message)>) {
         let Some(shared) = self.0.upgrade() else { return };
+        let together = shared.together();
         let mut messages = messages.into_iter().peekable();
         while let Some((id, first)) = messages.next() {
             let Some(extent) = shared.extent(id) else {
@@ -596,6 +647,7 @@ impl LinkEvents for Ears {
             }
             shared.drive(&extent, events);
         }
+        drop(together);
         shared.bound_waiting(from, link);
         // Peers hear at once when they have to slow down (J3); that they need not any more, they hear from the checkpointer.
         if shared.journal_is_tight() && !guard(&shared.room).0.crowded {

@@ -255,6 +255,17 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
 
     /// Appends an entry, in the order of the calls. The tag comes back once it is stable, or with the journal's failure.
     pub fn append(&self, place: &Arc<Place>, entry: Entry, reclaim: bool, tag: T) {
+        self.append_quietly(place, entry, reclaim, tag);
+        self.wake();
+    }
+
+    /// Has what was appended quietly written.
+    pub fn wake(&self) {
+        self.journal.wake();
+    }
+
+    /// As [`NodeJournal::append`], but it may be written only once [`NodeJournal::wake`] is called: for several entries at once.
+    pub fn append_quietly(&self, place: &Arc<Place>, entry: Entry, reclaim: bool, tag: T) {
         let waiting = Waiting {
             place: Arc::clone(place),
             header: Bytes::from(entry.header(place.extent)),
@@ -305,25 +316,28 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
     /// Tries what waits again: after completions and releases.
     pub fn pump(&self) {
         let mut queue = self.queue();
+        if queue.waiting.is_empty() {
+            return;
+        }
         while let Some(waiting) = queue.waiting.pop_front() {
             let len = waiting.len();
             if let Some(waiting) = self.put(&mut queue.replaces, waiting) {
                 queue.waiting.push_front(waiting);
-                return;
+                break;
             }
             queue.bytes -= len;
         }
+        drop(queue);
+        self.wake();
     }
 
     /// Gives it back if the journal has no room now.
     fn put(&self, replaces: &mut Position, waiting: Waiting<T>) -> Option<Waiting<T>> {
         let (header, payload) = (waiting.header.clone(), waiting.payload.clone());
         let tag = waiting.tag.clone();
-        let appended = if waiting.reclaim {
-            self.journal.append_reclaim(KIND, header, payload, tag)
-        } else {
-            self.journal.append(KIND, header, payload, tag)
-        };
+        let appended = self
+            .journal
+            .append_quietly(KIND, header, payload, waiting.reclaim, tag);
         match appended {
             Ok(at) => {
                 if waiting.reclaim || waiting.effect.replaces() {

@@ -297,6 +297,14 @@ impl Node {
         OpId(number)
     }
 
+    pub fn hold(&self) {
+        self.node.hold();
+    }
+
+    pub fn release(&self) {
+        self.node.release();
+    }
+
     pub fn wait(&self, op: OpId) -> OpOutcome {
         let answers = self.answers.lock().unwrap();
         if let Some(outcome) = self.early.lock().unwrap().remove(&op) {
