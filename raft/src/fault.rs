@@ -17,6 +17,10 @@ holdfast_types::fault_switches! {
     NewEpochWithoutSuspicion,
     /// I5: the new primary need not be in sync.
     NoInSyncCheck,
+    /// L3: who has announced that its replica cannot serve is promoted, and the suspect taken out for it at once.
+    UnfitPromoted,
+    /// L3: the new epoch takes the suspect out of the in-sync sets, before the next primary has shown that it can serve.
+    SuspectTakenOut,
     /// E2: proposals need not name the present epoch and version.
     NoPrecondition,
     /// L1: generations are not compared.

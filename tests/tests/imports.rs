@@ -15,6 +15,7 @@ const ALL: &[&str] = &[
     "iscsi",
     "replication",
     "raft",
+    "planes",
     "drill",
 ];
 
@@ -36,6 +37,7 @@ const ALLOWED: &[Row] = &[
         "raft",
         &["types", "journal", "proto", "scsi", "alua"],
     ),
+    ("holdfast-planes", "planes", &["types", "raft", "replication"]),
     ("holdfast-drill", "drill", &["types", "iscsi", "scsi"]),
     ("holdfast", "node", ALL),
     ("holdfast-tests", "tests", ALL),
@@ -54,7 +56,7 @@ const WITH_IO: &[&str] = &[
     "tempfile",
     "futures",
 ];
-const PURE_CRATES: &[&str] = &["types", "alua", "scsi", "iscsi"];
+const PURE_CRATES: &[&str] = &["types", "alua", "scsi", "iscsi", "planes"];
 
 /// Sans-IO code: events and the time come in, commands go out.
 const CORES: &[&str] = &[
@@ -62,6 +64,7 @@ const CORES: &[&str] = &[
     "scsi/src",
     "iscsi/src",
     "types/src",
+    "planes/src",
     "replication/src/core",
     "raft/src/model",
     "raft/src/lease",

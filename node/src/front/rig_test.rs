@@ -1,5 +1,6 @@
 //! A front with portals on loopback, over memory instead of the data plane, and a peer that speaks iSCSI to it byte by byte.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,6 +79,15 @@ fn node(id: NodeId, name: &str, role: Role, portals: Vec<SocketAddr>) -> NewNode
     }
 }
 
+fn announce(node: NodeId) -> Command {
+    Command::Announce {
+        node,
+        incarnation: RUN,
+        number: 1,
+        unfit: BTreeSet::new(),
+    }
+}
+
 /// a and b, one extent of `bytes` on both, one target with it as LUN 0. Nobody is primary yet.
 fn commands(portal: SocketAddr, bytes: u64) -> Vec<Command> {
     let other = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -90,14 +100,8 @@ fn commands(portal: SocketAddr, bytes: u64) -> Vec<Command> {
                 node(B, "b", Role::Data, vec![other]),
             ],
         }),
-        Command::NodeStarted {
-            node: A,
-            incarnation: RUN,
-        },
-        Command::NodeStarted {
-            node: B,
-            incarnation: RUN,
-        },
+        announce(A),
+        announce(B),
         Command::CreateExtent(NewExtent {
             id: EXTENT,
             name: "e".to_owned(),

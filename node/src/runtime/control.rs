@@ -1,16 +1,19 @@
 //! The loops that keep the control plane going: the governor's proposals, this run's announcement, catching up after the start.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_planes::Announcer;
 use holdfast_raft::consensus::Control;
 use holdfast_raft::governor::{
     Governor, GovernorInput, MemberStep, Placement, PlacementInput, Proposal, RaftView,
 };
 use holdfast_raft::lease::driver::{Clock, Lease};
-use holdfast_raft::model::{Command, Reply};
+use holdfast_raft::model::{ClusterState, Reply};
+use holdfast_replication::core::api::Identity;
 use holdfast_replication::driver::DataNode;
-use holdfast_types::{HEARTBEAT_EVERY, Incarnation, NodeId};
+use holdfast_types::{ExtentId, HEARTBEAT_EVERY, Incarnation, NodeId, Revision};
 use tokio::sync::watch;
 
 /// Between two tries of something that needs a leader.
@@ -30,41 +33,56 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Once after the start: everything that a leader confirmed as committed since then is applied here (L5).
-    pub(super) async fn catch_up(self) {
+    /// Who this process is.
+    pub(super) const fn run(&self) -> Identity {
+        Identity {
+            node: self.me,
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// Once after the start: everything that a leader confirmed as committed since then is applied here (L5). Up to where that is.
+    pub(super) async fn catch_up(&self) -> Revision {
         loop {
             if let Ok(index) = self.control.read_index().await
                 && self.control.wait_applied(index, Duration::from_secs(10)).await
             {
                 self.lease.caught_up();
                 tracing::info!(%index, "caught up with the cluster");
-                return;
+                return index;
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
 
-    /// Tells the cluster of this run, whenever the committed state names another one (E1): at the start, and should a proposal of an
-    /// earlier run come late.
-    pub(super) async fn announce(self) {
-        let mut state = self.control.watch();
+    /// Tells the cluster of this run, which has no replicas, whenever the committed state names another one (E1): at the start, and should
+    /// a proposal of an earlier run come late.
+    pub(super) async fn announce_alone(self) {
+        self.catch_up().await;
+        let mut announcer = Announcer::new(self.run());
+        let mut watch = self.control.watch();
         loop {
-            let told = state
-                .borrow_and_update()
-                .node(self.me)
-                .map(|node| node.incarnation);
-            if told.is_some_and(|known| known != Some(self.incarnation)) {
-                let command = Command::NodeStarted {
-                    node: self.me,
-                    incarnation: self.incarnation,
-                };
-                // Lost proposals are made again.
-                let _ = self.control.propose(command).await;
-                tokio::time::sleep(AGAIN_AFTER).await;
-            } else if state.changed().await.is_err() {
+            let state = Arc::clone(&watch.borrow_and_update());
+            let made = self.announce(&mut announcer, &state, &BTreeSet::new()).await;
+            if !made && watch.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Proposes what `announcer` wants said, if anything; whether it did. Lost proposals are made again.
+    pub(super) async fn announce(
+        &self,
+        announcer: &mut Announcer,
+        state: &ClusterState,
+        unfit: &BTreeSet<ExtentId>,
+    ) -> bool {
+        let Some(command) = announcer.propose(state, unfit) else {
+            return false;
+        };
+        let _ = self.control.propose(command).await;
+        tokio::time::sleep(AGAIN_AFTER).await;
+        true
     }
 
     /// Looks at leases and liveness all the time, and proposes what the governor wants.

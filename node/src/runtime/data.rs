@@ -1,20 +1,20 @@
 //! The data plane of a data node, tied to committed state, lease and front.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::FutureExt;
+use holdfast_planes::{Announcer, openings, unfit, view};
 use holdfast_raft::consensus::Control;
 use holdfast_raft::lease::driver::Clock;
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
-use holdfast_raft::model::{ClusterState, Command, Extent, Role};
-use holdfast_replication::core::api::{
-    AbortScope, Ctx, Identity as Run, NodeState, OpId, Policy, Request, RoleName, View,
-};
+use holdfast_raft::model::{ClusterState, Extent, Role};
+use holdfast_replication::core::api::{AbortScope, Ctx, OpId, Policy, Request, View};
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
 use holdfast_replication::net::{NetConfig, PeerAddress};
-use holdfast_types::{ExtentId, Incarnation, NodeId, OpOutcome, Revision};
+use holdfast_types::{ExtentId, NodeId, OpOutcome, Revision};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -62,10 +62,7 @@ impl Data {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} (listen.replication)"))?;
-        let me = Run {
-            node: parts.me,
-            incarnation: parts.incarnation,
-        };
+        let me = parts.run();
         let lease = Lease {
             cell: parts.lease.cell(),
             clock: Arc::clone(&parts.clock),
@@ -90,6 +87,8 @@ impl Data {
         tasks.spawn(essential("confirming reads", confirm.boxed(), fatal.clone()));
         let look = look(parts.clone(), Arc::clone(&node));
         tasks.spawn(essential("the look at the lease", look.boxed(), fatal.clone()));
+        let announce = announce(parts.clone(), Arc::clone(&node));
+        tasks.spawn(essential("the announcement", announce.boxed(), fatal.clone()));
         let (stopping, told) = watch::channel(false);
         let place = place(parts.clone(), Arc::clone(&node), told);
         tasks.spawn(essential("the placement", place.boxed(), fatal));
@@ -242,39 +241,6 @@ impl Backend for Storage {
     }
 }
 
-/// An extent's committed state as its core sees it.
-fn view(state: &ClusterState, extent: &Extent) -> View {
-    let run = |node| Run {
-        node,
-        incarnation: extent.primary_incarnation.unwrap_or(Incarnation(0)),
-    };
-    View {
-        revision: state.revision,
-        epoch: extent.epoch,
-        primary: extent.primary.map(run),
-        version: extent.version,
-        in_sync: extent.in_sync.iter().copied().collect(),
-        replicas: extent.replicas.iter().copied().collect(),
-        blocks: extent.size_bytes >> extent.block_size.shift(),
-        block_size: extent.block_size,
-        unit: Arc::new(extent.unit.rule()),
-        nodes: state
-            .nodes
-            .iter()
-            .map(|(node, member)| NodeState {
-                node: *node,
-                suspect: member.is_suspect(),
-                generation: member.lease_generation,
-            })
-            .collect(),
-        policy: Policy {
-            thin: extent.thin,
-            confirmed_reads: extent.confirmed_reads,
-            ..Policy::default()
-        },
-    }
-}
-
 /// Gives every newer committed state to the data plane.
 async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::Sender<anyhow::Error>) {
     let mut watch = control.watch();
@@ -297,7 +263,7 @@ async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::
             let views: Vec<(ExtentId, Arc<View>)> = state
                 .extents
                 .iter()
-                .map(|(id, extent)| (*id, Arc::new(view(&state, extent))))
+                .map(|(id, extent)| (*id, Arc::new(view(&state, extent, Policy::default()))))
                 .collect();
             data.apply_state(state.revision, &views);
         });
@@ -334,6 +300,29 @@ async fn given(control: &Control, node: &DataNode) -> anyhow::Result<Revision> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(index)
+}
+
+/// Tells the cluster of this run, and of replicas here that cannot serve (J1, J2): once all that was committed before the start has
+/// reached the extents, and whenever it changes.
+async fn announce(parts: Parts, node: Arc<DataNode>) {
+    let caught_up = parts.catch_up().await;
+    while node.revision() < caught_up {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let mut announcer = Announcer::new(parts.run());
+    let mut looked = None;
+    let mut cannot = BTreeSet::new();
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (fitness, given, state) = (node.fitness(), node.revision(), parts.control.state());
+        if looked != Some((fitness, given, state.revision)) {
+            cannot = unfit(&state, parts.me, &node.fit(), given >= state.revision);
+            looked = Some((fitness, given, state.revision));
+        }
+        parts.announce(&mut announcer, &state, &cannot).await;
+    }
 }
 
 /// What people should know of this node's disk.
@@ -376,43 +365,12 @@ async fn look(parts: Parts, node: Arc<DataNode>) {
         }
         let since = *unopened_since.get_or_insert(now);
         let late = now.since(since) >= OPEN_LATE_AFTER;
-        let command = if late {
-            state.reopening_late(parts.me, parts.incarnation)
-        } else {
-            state.reopening(parts.me, parts.incarnation)
-        };
-        if let Some(command) = command.and_then(|command| only_able(command, &state, &node)) {
+        let status = |extent| node.status(extent).map(|status| status.core);
+        if let Some(command) = openings(&state, parts.run(), late, status) {
             // Made again while it is wanted.
             let _ = parts.control.propose(command).await;
         }
     }
-}
-
-/// Leaves to open only extents without primary whose replica here can serve; those with one are their core's own business.
-fn only_able(command: Command, state: &ClusterState, node: &DataNode) -> Option<Command> {
-    let Command::Reopen {
-        mut items,
-        node: me,
-        incarnation,
-    } = command
-    else {
-        return None;
-    };
-    items.retain(|item| {
-        let unowned = state
-            .extents
-            .get(&item.extent)
-            .is_some_and(|extent| extent.primary.is_none());
-        let able = node.status(item.extent).is_some_and(|status| {
-            status.core.role == RoleName::Replica && status.core.base.is_none() && status.damaged.is_none()
-        });
-        unowned && able
-    });
-    (!items.is_empty()).then_some(Command::Reopen {
-        items,
-        node: me,
-        incarnation,
-    })
 }
 
 /// What bad blocks came to in this run (I10).

@@ -86,13 +86,17 @@ impl Running {
         };
         let mut tasks = JoinSet::new();
         let essential = |what, work| essential(what, work, fatal.clone());
-        tasks.spawn(essential("catching up", parts.clone().catch_up().boxed()));
-        tasks.spawn(essential("the announcement", parts.clone().announce().boxed()));
         tasks.spawn(essential("the governor", parts.clone().govern().boxed()));
         tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
         tasks.spawn(watch_for_the_end(parts.clone(), fatal.clone()));
         let data = match config.role {
-            Role::Witness => None,
+            Role::Witness => {
+                tasks.spawn(essential(
+                    "the announcement",
+                    parts.clone().announce_alone().boxed(),
+                ));
+                None
+            }
             Role::Data => Some(
                 Data::start(
                     config,

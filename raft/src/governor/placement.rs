@@ -71,8 +71,9 @@ impl Placement {
                 continue;
             }
             let wanted = asked(extent)
-                .or_else(|| away(input, extent))
-                .or_else(|| back(now, input, extent, watched));
+                .or_else(|| away(input, *id, extent))
+                .or_else(|| back(now, input, extent, watched))
+                .filter(|to| input.state.may_reign(*to, *id));
             let due = watched.asked.is_none_or(|at| now.since(at) >= AGAIN_AFTER);
             if let Some(to) = wanted.filter(|_| due) {
                 watched.asked = Some(now);
@@ -137,7 +138,7 @@ fn asked(extent: &Extent) -> Option<NodeId> {
 }
 
 /// This node is to serve it no longer: whoever is in sync, up and staying gets it; the preferred node first, then who serves least.
-fn away(input: &PlacementInput<'_>, extent: &Extent) -> Option<NodeId> {
+fn away(input: &PlacementInput<'_>, id: ExtentId, extent: &Extent) -> Option<NodeId> {
     let state = input.state;
     let leaves = state
         .node(input.me)
@@ -154,7 +155,8 @@ fn away(input: &PlacementInput<'_>, extent: &Extent) -> Option<NodeId> {
     };
     let others = extent.in_sync.iter().copied().filter(|node| {
         let heard = input.view.peers.get(node).is_some_and(|peer| peer.is_heard());
-        *node != input.me && heard && state.may_take(*node) && !extent.retiring.contains(node)
+        let fit = state.may_take(*node) && state.may_reign(*node, id);
+        *node != input.me && heard && fit && !extent.retiring.contains(node)
     });
     others.min_by_key(|node| (Some(*node) != extent.preferred, load(*node), *node))
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use holdfast_types::{Incarnation, Mono, NodeId, SILENT_AFTER, SuspicionId};
+use holdfast_types::{ExtentId, Incarnation, Mono, NodeId, SILENT_AFTER, SuspicionId};
 
 use super::chores::{Chore, chores};
 use super::members::MemberStep;
@@ -219,10 +219,11 @@ impl Governor {
         let mut out = Vec::new();
         for (suspect, node) in &state.nodes {
             let Some(suspicion) = node.suspicion else { continue };
-            let lost: Vec<&Extent> = state
+            let lost: Vec<(ExtentId, &Extent)> = state
                 .extents
-                .values()
-                .filter(|e| e.primary == Some(*suspect))
+                .iter()
+                .filter(|(_, e)| e.primary == Some(*suspect))
+                .map(|(id, e)| (*id, e))
                 .collect();
             if lost.is_empty()
                 || !is_reported(
@@ -237,7 +238,7 @@ impl Governor {
             }
             let candidates = candidates(input, suspicion, &lost);
             let since = *self.ready_since.entry(suspicion).or_insert(now);
-            if now.since(since) < HOLD_BACK_MAX && lost.iter().any(|e| is_undecided(input, e, &candidates)) {
+            if now.since(since) < HOLD_BACK_MAX && lost.iter().any(|e| is_undecided(input, *e, &candidates)) {
                 continue;
             }
             let command = Command::NewEpoch {
@@ -306,9 +307,14 @@ fn is_majority(input: &GovernorInput<'_>, counts: impl Fn(&PeerView) -> bool) ->
     voters.is_majority(|node| node == input.me || peers.get(&node).is_some_and(&counts))
 }
 
-/// Who may be promoted: heard both ways, not suspect, in sync with something that was lost. First who has applied the suspicion (it will
-/// not have to catch up before it serves), then who is in sync for most, then by id.
-fn candidates(input: &GovernorInput<'_>, suspicion: SuspicionId, lost: &[&Extent]) -> Vec<Candidate> {
+/// Who may be promoted: heard both ways, in the run that it has announced, not suspect, in sync with something that was lost, and able to
+/// serve it as far as it has said (J1, J2). First who has applied the suspicion (it will not have to catch up before it serves), then who
+/// is in sync for most, then by id.
+fn candidates(
+    input: &GovernorInput<'_>,
+    suspicion: SuspicionId,
+    lost: &[(ExtentId, &Extent)],
+) -> Vec<Candidate> {
     let mut ranked: Vec<_> = input
         .state
         .nodes
@@ -324,9 +330,13 @@ fn candidates(input: &GovernorInput<'_>, suspicion: SuspicionId, lost: &[&Extent
                     peer.told.as_ref().map_or(0, |told| told.revision.0),
                 )
             };
-            let shares = lost.iter().filter(|e| e.in_sync.contains(node)).count();
+            let shares = lost
+                .iter()
+                .filter(|(id, _)| input.state.may_reign(*node, *id))
+                .count();
+            let announced = input.state.node(*node)?.incarnation == Some(incarnation);
             let rank = (revision < suspicion.0, std::cmp::Reverse(shares), *node);
-            (shares > 0).then_some((
+            (announced && shares > 0).then_some((
                 rank,
                 Candidate {
                     node: *node,
@@ -339,10 +349,16 @@ fn candidates(input: &GovernorInput<'_>, suspicion: SuspicionId, lost: &[&Extent
     ranked.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
-/// Nobody to promote yet, but a member of the in-sync set is neither heard nor suspect: that will be told apart in a moment.
-fn is_undecided(input: &GovernorInput<'_>, extent: &Extent, candidates: &[Candidate]) -> bool {
-    let served = candidates.iter().any(|c| extent.in_sync.contains(&c.node));
-    !served && extent.in_sync.iter().any(|node| !input.state.is_suspect(*node))
+/// Nobody to promote yet, but a member of the in-sync set that could serve is not suspect, and not heard or not announced: that will be
+/// told apart in a moment.
+fn is_undecided(
+    input: &GovernorInput<'_>,
+    (id, extent): (ExtentId, &Extent),
+    candidates: &[Candidate],
+) -> bool {
+    let fit = |node: NodeId| input.state.may_reign(node, id);
+    let served = candidates.iter().any(|c| fit(c.node));
+    !served && extent.in_sync.iter().any(|node| fit(*node))
 }
 
 /// L6: voters that the leader misses. One that a better-placed voter hears is that voter's to lead; nobody is suspected then.

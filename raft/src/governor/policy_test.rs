@@ -226,6 +226,7 @@ fn with(more: Vec<crate::model::NewNode>) -> ClusterState {
     fixture::must(&fixture::init(nodes), &mut state);
     fixture::must(&fixture::new_extent(1, &[A, B, C]), &mut state);
     fixture::must(&fixture::new_extent(2, &[A, C]), &mut state);
+    fixture::all_announce(&mut state);
     fixture::reopen(&mut state, A, 10);
     state
 }

@@ -222,6 +222,12 @@ impl Sim {
             return;
         }
         let bench = &self.rig.nodes[&node];
+        if bench.state.node(node).and_then(|member| member.incarnation) != Some(bench.run) {
+            if !self.behind.contains_key(&node) {
+                self.propose(node, fixture::announce(node, bench.run.0, 0, &[]));
+            }
+            return;
+        }
         if let Some(command) = bench.state.reopening(node, bench.run) {
             if !self.behind.contains_key(&node) {
                 self.propose(node, command);

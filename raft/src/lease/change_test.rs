@@ -46,6 +46,9 @@ fn four(lease_ms: u64) -> ClusterState {
 fn standing(lease_ms: u64) -> Rig {
     let mut rig = Rig::fresh(&four(lease_ms), [1_000_000; 4]);
     rig.go(VARIATION.get() % 40);
+    for node in [A, B, W, C] {
+        rig.announce(node);
+    }
     let run = rig.nodes[&A].run;
     let open = rig.head.reopening(A, run).unwrap();
     rig.commit(&open);

@@ -99,6 +99,9 @@ impl Rig {
                 rig.nodes.get_mut(&node).unwrap().paused = false;
             }
         }
+        for node in [A, B, W] {
+            rig.announce(node);
+        }
         let run = rig.nodes[&A].run;
         let open = rig.head.reopening(A, run).unwrap();
         rig.commit(&open);
@@ -159,6 +162,12 @@ impl Rig {
         let state = self.replay(revision);
         self.flying.retain(|(_, _, to, _)| *to != node);
         self.start(node, state, rate, offset);
+    }
+
+    /// `node` tells of its run.
+    pub(crate) fn announce(&mut self, node: NodeId) {
+        let command = fixture::announce(node, self.nodes[&node].run.0, 0, &[]);
+        self.commit(&command);
     }
 
     /// The state after entry `revision`.

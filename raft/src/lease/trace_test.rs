@@ -226,6 +226,7 @@ fn restarted_voter_reports() -> bool {
     rig.suspect(A);
     rig.apply_all(W);
     rig.restart(B, 0);
+    rig.announce(B);
     rig.apply_all(B);
     rig.caught_up(B);
     rig.cut_both(A, B);

@@ -49,13 +49,12 @@ impl ClusterState {
                 self.member_mut(*node)?.addresses = addresses.clone();
                 Ok(Reply::DONE)
             }
-            Command::NodeStarted { node, incarnation } => {
-                let known = &mut self.member_mut(*node)?.incarnation;
-                if known.replace(*incarnation) != Some(*incarnation) {
-                    self.nexuses_lost(*node);
-                }
-                Ok(Reply::DONE)
-            }
+            Command::Announce {
+                node,
+                incarnation,
+                number,
+                unfit,
+            } => self.announce((*node, *incarnation), *number, unfit),
             Command::CreateExtent(new) => self.create_extent(new),
             Command::ResizeExtent { extent, size_bytes } => self.resize_extent(*extent, *size_bytes),
             Command::SetConfirmedReads { extent, on } => {

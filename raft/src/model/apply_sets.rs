@@ -3,6 +3,8 @@
 //! Every item goes through one gate ([`stamped`]), which holds E2's precondition, and one exit ([`Extent::moved`]), which raises the
 //! version. No path here can empty an in-sync set or take the primary out of it.
 
+use std::collections::BTreeSet;
+
 use holdfast_types::{ExtentId, Incarnation, NodeId, SuspicionId};
 
 use crate::fault::{self, Fault};
@@ -91,7 +93,7 @@ impl ClusterState {
     pub(super) fn each(
         &mut self,
         items: &[ExtentStamp],
-        change: impl Fn(&mut Extent) -> Result<(), Refusal>,
+        change: impl Fn(ExtentId, &mut Extent) -> Result<(), Refusal>,
     ) -> Vec<ItemResult> {
         let one = |stamp: &ExtentStamp| {
             let extent = self.extents.get_mut(&stamp.extent);
@@ -99,7 +101,7 @@ impl ClusterState {
                 .ok_or(Refusal::NoSuchExtent { extent: stamp.extent })
                 .and_then(|extent| {
                     stamped(extent, *stamp)?;
-                    change(extent)?;
+                    change(stamp.extent, extent)?;
                     Ok(extent.outcome())
                 });
             ItemResult {
@@ -108,6 +110,34 @@ impl ClusterState {
             }
         };
         items.iter().map(one).collect()
+    }
+
+    /// J1, J2: what a node says of its replicas. What an earlier run said is over with the first word of the next one; should that word
+    /// come late, the present run makes its own anew.
+    pub(super) fn announce(
+        &mut self,
+        (node, run): (NodeId, Incarnation),
+        number: u64,
+        unfit: &BTreeSet<ExtentId>,
+    ) -> Applied {
+        let member = self.member_mut(node)?;
+        if member.incarnation == Some(run) && number < member.announced {
+            return Err(Refusal::AnnouncedSince { node });
+        }
+        let before = member.incarnation.replace(run);
+        member.announced = number;
+        member.unfit.clone_from(unfit);
+        if before != Some(run) {
+            self.nexuses_lost(node);
+        }
+        Ok(Reply::DONE)
+    }
+
+    /// What `node` has announced as unable to serve.
+    fn unfit_of(&self, node: NodeId) -> BTreeSet<ExtentId> {
+        self.node(node)
+            .map(|member| member.unfit.clone())
+            .unwrap_or_default()
     }
 
     /// A suspect is given nothing, and may change nothing (E2).
@@ -120,10 +150,15 @@ impl ClusterState {
     }
 
     /// L3, second commit. Everything it relies on is looked at here, when it is applied: the same suspicion stands, the old epoch is
-    /// the suspect's (an extent that moved on has another primary), the new primary is in sync and no suspect itself.
+    /// the suspect's (an extent that moved on has another primary), the new primary is in sync and no suspect itself, the run that is
+    /// named has announced itself, and not that its replica cannot serve (J1, J2).
     ///
     /// Where no candidate fits, the extent is left without primary, under a new epoch: nobody serves it (the suspect's promises have run
-    /// out), its in-sync set stays as it is, and the first member of that set to come back opens it.
+    /// out), and the first fit member of that set to come back opens it.
+    ///
+    /// The in-sync set stays as it is. Announcements cannot tell of a disk that was lost a moment ago; so the next primary takes the
+    /// suspect out by itself (a shrink), once its own journal has stored the beginning of the new epoch. Until then the suspect's
+    /// replica counts, and may take over when it is back.
     pub(super) fn new_epoch(
         &mut self,
         (suspect, suspicion): (NodeId, SuspicionId),
@@ -138,10 +173,12 @@ impl ClusterState {
         if !stands && !fault::on(Fault::NewEpochWithoutSuspicion) {
             return Err(Refusal::NoSuchSuspicion { node: suspect });
         }
-        let fit: Vec<Candidate> = candidates
+        let any = fault::on(Fault::UnfitPromoted);
+        let fit: Vec<(Candidate, BTreeSet<ExtentId>)> = candidates
             .iter()
             .filter(|c| self.trusted(c.node).is_ok())
-            .copied()
+            .filter(|c| any || self.newest_run(c.node) == Some(c.incarnation))
+            .map(|c| (*c, self.unfit_of(c.node)))
             .collect();
         let lost = self
             .extents
@@ -149,11 +186,12 @@ impl ClusterState {
             .filter(|(_, e)| e.primary == Some(suspect));
         let items = lost
             .map(|(id, extent): (&ExtentId, &mut Extent)| {
-                let next = fit
-                    .iter()
-                    .find(|c| extent.in_sync.contains(&c.node) || fault::on(Fault::NoInSyncCheck));
-                if next.is_some() {
-                    // The next primary stays in the set, so the set is not emptied.
+                let serves = |unfit: &BTreeSet<ExtentId>| any || !unfit.contains(id);
+                let member = |node| extent.in_sync.contains(&node) || fault::on(Fault::NoInSyncCheck);
+                let mut fit = fit.iter();
+                let next = fit.find(|(c, unfit)| member(c.node) && serves(unfit));
+                let next = next.map(|(candidate, _)| candidate);
+                if next.is_some() && (any || fault::on(Fault::SuspectTakenOut)) {
                     extent.in_sync.remove(&suspect);
                 }
                 extent.reign(next.map(|c| (c.node, c.incarnation)));
@@ -169,7 +207,11 @@ impl ClusterState {
     /// E1, E6: a new epoch for the named primary, or for an in-sync member where there is no primary; proposed by that node only.
     pub(super) fn reopen(&mut self, items: &[ExtentStamp], node: NodeId, run: Incarnation) -> Applied {
         self.trusted(node)?;
-        let items = self.each(items, |extent| {
+        let unfit = self.unfit_of(node);
+        let items = self.each(items, |id, extent| {
+            if unfit.contains(&id) {
+                return Err(Refusal::Unfit { node });
+            }
             if extent.primary.is_some_and(|primary| primary != node) {
                 return Err(Refusal::NotPrimary { node });
             }
@@ -192,7 +234,7 @@ impl ClusterState {
             return Err(Refusal::RemovesPrimary { node: remove });
         }
         let newest = self.newest_run(proposer);
-        let items = self.each(items, |extent| {
+        let items = self.each(items, |_, extent| {
             led_by_newest_run(extent, proposer, newest)?;
             if !extent.in_sync.remove(&remove) {
                 return Err(Refusal::NotInSync { node: remove });
@@ -203,15 +245,19 @@ impl ClusterState {
         Ok(Reply::Items { items })
     }
 
-    /// R3, E3. Neither a suspect primary nor a suspect newcomer (E2).
+    /// R3, E3. Neither a suspect primary nor a suspect newcomer (E2), nor one whose replica cannot serve (J1, J2).
     pub(super) fn grow(&mut self, items: &[ExtentStamp], proposer: NodeId, add: NodeId) -> Applied {
         self.trusted(proposer)?;
         self.trusted(add)?;
         let newest = self.newest_run(proposer);
-        let items = self.each(items, |extent| {
+        let unfit = self.unfit_of(add);
+        let items = self.each(items, |id, extent| {
             led_by_newest_run(extent, proposer, newest)?;
             if !extent.replicas.contains(&add) {
                 return Err(Refusal::NotReplica { node: add });
+            }
+            if unfit.contains(&id) {
+                return Err(Refusal::Unfit { node: add });
             }
             if !extent.in_sync.insert(add) {
                 return Err(Refusal::AlreadyInSync { node: add });
@@ -226,7 +272,7 @@ impl ClusterState {
     pub(super) fn grow_void(&mut self, items: &[ExtentStamp], proposer: NodeId) -> Applied {
         self.trusted(proposer)?;
         let newest = self.newest_run(proposer);
-        let items = self.each(items, |extent| {
+        let items = self.each(items, |_, extent| {
             led_by_newest_run(extent, proposer, newest)?;
             extent.moved();
             Ok(())
@@ -234,7 +280,7 @@ impl ClusterState {
         Ok(Reply::Items { items })
     }
 
-    /// E6: from the very run that handed back, to a member that is in sync.
+    /// E6: from the very run that handed back, to a member that is in sync and can serve, in the run that it has announced.
     pub(super) fn switchover(
         &mut self,
         items: &[ExtentStamp],
@@ -246,13 +292,20 @@ impl ClusterState {
         if from.0 == to.0 {
             return Err(Refusal::Invalid("a switchover goes to another node".into()));
         }
-        let items = self.each(items, |extent| {
+        if self.newest_run(to.0) != Some(to.1) {
+            return Err(Refusal::OtherIncarnation);
+        }
+        let unfit = self.unfit_of(to.0);
+        let items = self.each(items, |id, extent| {
             led_by(extent, from.0)?;
             if extent.primary_incarnation != Some(from.1) {
                 return Err(Refusal::OtherIncarnation);
             }
             if !extent.in_sync.contains(&to.0) {
                 return Err(Refusal::NotInSync { node: to.0 });
+            }
+            if unfit.contains(&id) {
+                return Err(Refusal::Unfit { node: to.0 });
             }
             extent.reign(Some(to));
             Ok(())

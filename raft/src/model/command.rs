@@ -99,12 +99,17 @@ pub enum Command {
         /// Where.
         addresses: NodeAddresses,
     },
-    /// A node's process has started.
-    NodeStarted {
+    /// A node tells of the run that it is in, and of its replicas that cannot serve. Made when its process has started, and whenever that
+    /// changes.
+    Announce {
         /// Who.
         node: NodeId,
-        /// Its new run.
+        /// Its run.
         incarnation: Incarnation,
+        /// Raised with each announcement of a run: of two, the later counts, in whatever order they come.
+        number: u64,
+        /// Extents whose replica there is damaged or fenced (J1, J2).
+        unfit: BTreeSet<ExtentId>,
     },
     /// Makes an extent.
     CreateExtent(NewExtent),

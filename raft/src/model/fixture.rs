@@ -105,7 +105,25 @@ pub(crate) fn trio(extents: u128) -> ClusterState {
     for number in 1..=extents {
         must(&new_extent(number, &[A, B]), &mut state);
     }
+    all_announce(&mut state);
     state
+}
+
+/// Node n announces run 10 n, and that all its replicas can serve.
+pub(crate) fn all_announce(state: &mut ClusterState) {
+    let nodes: Vec<NodeId> = state.nodes.keys().copied().collect();
+    for node in nodes {
+        must(&announce(node, node.0 * 10, 0, &[]), state);
+    }
+}
+
+pub(crate) fn announce(node: NodeId, incarnation: u64, number: u64, unfit: &[u128]) -> Command {
+    Command::Announce {
+        node,
+        incarnation: run(incarnation),
+        number,
+        unfit: unfit.iter().map(|number| extent_id(*number)).collect(),
+    }
 }
 
 /// As [`trio`], with a (run 10) primary of everything.

@@ -303,6 +303,8 @@ impl Node {
             lease_generation: LeaseGeneration(0),
             suspicion: None,
             incarnation: None,
+            announced: 0,
+            unfit: BTreeSet::new(),
             draining: false,
             leaving: false,
         }

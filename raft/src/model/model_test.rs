@@ -257,22 +257,10 @@ fn nodes_move_and_restart() {
         },
         &mut state,
     );
-    must(
-        &Command::NodeStarted {
-            node: B,
-            incarnation: run(5),
-        },
-        &mut state,
-    );
+    must(&announce(B, 5, 0, &[]), &mut state);
     assert_eq!(state.nodes[&B].addresses, addresses(C));
     assert_eq!(state.nodes[&B].incarnation, Some(run(5)));
-    let reply = go(
-        &Command::NodeStarted {
-            node: C,
-            incarnation: run(5),
-        },
-        &mut state,
-    );
+    let reply = go(&announce(C, 5, 0, &[]), &mut state);
     assert_eq!(reply.refusal(), Some(&Refusal::NoSuchNode { node: C }));
 }
 

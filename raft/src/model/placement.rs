@@ -97,6 +97,12 @@ impl ClusterState {
                         extent.name
                     )));
                 }
+                if self.is_unfit(node, *id) {
+                    return Err(Refusal::Invalid(format!(
+                        "extent {} cannot move: the disk of its replica there has failed, or lost something",
+                        extent.name
+                    )));
+                }
             }
         }
         for id in extents {
@@ -147,7 +153,7 @@ impl ClusterState {
 
     /// Replicas that were to go, go: each item for itself, if nobody needs them when this is applied.
     pub(super) fn retire(&mut self, items: &[ExtentStamp]) -> Applied {
-        let items = self.each(items, |extent| {
+        let items = self.each(items, |_, extent| {
             if !extent.may_retire() {
                 return Err(Refusal::Invalid("its other replicas are not in sync yet".into()));
             }

@@ -31,6 +31,7 @@ fn with_c() -> ClusterState {
     nodes.push(fixture::new_node(W, "w", Role::Witness));
     must(&fixture::init(nodes), &mut state);
     must(&fixture::new_extent(1, &[A, B]), &mut state);
+    fixture::all_announce(&mut state);
     fixture::reopen(&mut state, A, 10);
     state
 }

@@ -39,6 +39,12 @@ fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
             .map_or(SuspicionId(1), |s| SuspicionId(s.0 - back))
     };
     let (who, incarnation) = (node(x), run(u64::from(y)));
+    let announced = |node| {
+        state
+            .node(node)
+            .and_then(|member| member.incarnation)
+            .unwrap_or(run(7))
+    };
     let items = stamps(state, z, back);
     let first = items.first().map(|s| &state.extents[&s.extent]);
     let proposer = first.and_then(|e| e.primary).unwrap_or(node(y));
@@ -58,7 +64,11 @@ fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
             node: who,
             suspicion: suspicion(who),
         },
-        2 => new_epoch(who, suspicion(who), &[y, z].map(|n| (node(n), u64::from(n)))),
+        2 => new_epoch(
+            who,
+            suspicion(who),
+            &[y, z].map(|n| (node(n), announced(node(n)).0 + back)),
+        ),
         3 => Command::Reopen {
             items,
             node: if stale { who } else { proposer },
@@ -75,16 +85,21 @@ fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
             add: who,
         },
         6 => Command::GrowVoid { items, proposer },
-        7 => Command::NodeStarted {
+        7 => Command::Announce {
             node: who,
             incarnation,
+            number: u64::from(z),
+            unfit: (1..=3)
+                .filter(|number| z >> number & 1 == 1)
+                .map(extent_id)
+                .collect(),
         },
         _ => Command::Switchover {
             from_incarnation: first.and_then(|e| e.primary_incarnation).unwrap_or(run(0)),
             items,
             from: proposer,
             to: who,
-            to_incarnation: incarnation,
+            to_incarnation: announced(who),
         },
     }
 }
@@ -101,10 +116,11 @@ fn four() -> ClusterState {
     must(&new_extent(1, &[A, B]), &mut state);
     must(&new_extent(2, &[A, B, C]), &mut state);
     must(&new_extent(3, &[C]), &mut state);
+    all_announce(&mut state);
     state
 }
 
-fn check(before: &Extent, after: &Extent) -> Result<(), TestCaseError> {
+fn check(before: &Extent, after: &Extent, unfit: impl Fn(NodeId) -> bool) -> Result<(), TestCaseError> {
     prop_assert!(!after.in_sync.is_empty());
     prop_assert!(after.in_sync.is_subset(&after.replicas));
     if let Some(primary) = after.primary {
@@ -120,9 +136,10 @@ fn check(before: &Extent, after: &Extent) -> Result<(), TestCaseError> {
     if before.epoch != after.epoch || before.in_sync != after.in_sync {
         prop_assert_eq!(after.version, InSyncVersion(before.version.0 + 1));
     }
-    // I5: who becomes primary was in sync before.
+    // I5: who becomes primary was in sync before, and had not announced that its replica cannot serve.
     if let Some(primary) = after.primary {
         prop_assert!(before.in_sync.contains(&primary));
+        prop_assert!(after.epoch == before.epoch || !unfit(primary));
     }
     Ok(())
 }
@@ -145,7 +162,7 @@ proptest! {
             }
             for (id, after) in &state.extents {
                 let old = &before.extents[id];
-                check(old, after)?;
+                check(old, after, |node| before.is_unfit(node, *id))?;
                 // P3: by difference, whatever the command was; and never every group gone.
                 let (was, is) = (before.lu(*id).unwrap().groups, state.lu(*id).unwrap().groups);
                 prop_assert_eq!(after.alua_changes - old.alua_changes, u64::from(was != is));

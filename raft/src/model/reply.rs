@@ -222,6 +222,18 @@ pub enum Refusal {
         /// Who.
         node: NodeId,
     },
+    /// Its replica is damaged or fenced, as the node has announced.
+    #[error("the replica on node {node} cannot serve")]
+    Unfit {
+        /// Who.
+        node: NodeId,
+    },
+    /// The node has announced something newer.
+    #[error("node {node} has announced something newer since")]
+    AnnouncedSince {
+        /// Who.
+        node: NodeId,
+    },
     /// A suspicion stands against the node.
     #[error("node {node} is suspect")]
     Suspect {

@@ -51,7 +51,11 @@ fn l3_one_new_epoch_moves_every_extent_of_the_suspect() {
         let e = extent(&state, number);
         assert_eq!((e.primary, e.primary_incarnation), (Some(B), Some(run(20))));
         assert_eq!((e.epoch, e.version), (Epoch(2), InSyncVersion(3)));
-        assert_eq!(e.in_sync, set(&[B]));
+        assert_eq!(
+            e.in_sync,
+            set(&[A, B]),
+            "b takes a out once it has shown that it can serve"
+        );
     }
     let again = must(&new_epoch(A, suspicion, &[(B, 20)]), &mut state);
     assert_eq!(
@@ -94,6 +98,99 @@ fn l3_a_new_epoch_needs_its_own_suspicion_to_stand() {
         Some(Fault::NewEpochWithoutSuspicion),
         late_new_epoch_takes_the_extent
     ));
+}
+
+/// a, whole, is suspect; b has said that its replica cannot serve.
+fn damaged_member_is_promoted() -> bool {
+    let mut state = led_by_a(2);
+    must(&announce(B, 20, 1, &[1]), &mut state);
+    let suspicion = suspect(&mut state, A);
+    must(&new_epoch(A, suspicion, &[(B, 20)]), &mut state);
+    assert_eq!(
+        extent(&state, 2).primary,
+        Some(B),
+        "the other extent is none the worse"
+    );
+    extent(&state, 1).primary == Some(B)
+}
+
+#[test]
+fn i5_j1_a_member_that_cannot_serve_is_not_promoted() {
+    assert!(!damaged_member_is_promoted());
+    assert!(fault::with(
+        Some(Fault::UnfitPromoted),
+        damaged_member_is_promoted
+    ));
+}
+
+#[test]
+fn i5_j1_a_run_that_has_not_announced_itself_is_not_promoted() {
+    let mut state = led_by_a(1);
+    let suspicion = suspect(&mut state, A);
+    must(&new_epoch(A, suspicion, &[(B, 21)]), &mut state);
+    assert_eq!(
+        extent(&state, 1).primary,
+        None,
+        "nobody knows what run 21 found on its disk"
+    );
+    assert_eq!(state.reopening(A, run(10)), None, "a is suspect");
+    must(&announce(B, 21, 0, &[1]), &mut state);
+    assert_eq!(state.reopening(B, run(21)), None);
+    must(&clear(A, suspicion), &mut state);
+    reopen(&mut state, A, 10);
+    assert_eq!(
+        extent(&state, 1).primary,
+        Some(A),
+        "the whole one opens it when it is back"
+    );
+}
+
+#[test]
+fn i5_j1_of_three_members_the_fit_one_is_promoted() {
+    let mut state = ClusterState::default();
+    let nodes = [(A, "a"), (B, "b"), (C, "c")].map(|(id, name)| new_node(id, name, Role::Data));
+    must(&init(nodes.to_vec()), &mut state);
+    must(&new_extent(1, &[A, B, C]), &mut state);
+    all_announce(&mut state);
+    reopen(&mut state, A, 10);
+    must(&announce(B, 20, 1, &[1]), &mut state);
+    let suspicion = suspect(&mut state, A);
+    must(&new_epoch(A, suspicion, &[(B, 20), (C, 40)]), &mut state);
+    assert_eq!(extent(&state, 1).primary, Some(C));
+    assert_eq!(extent(&state, 1).in_sync, set(&[A, B, C]));
+}
+
+#[test]
+fn j1_j2_nothing_is_given_to_a_replica_that_cannot_serve() {
+    let mut state = led_by_a(1);
+    must(&announce(B, 20, 1, &[1]), &mut state);
+    assert_eq!(
+        refusals(&go(&switchover(&state, (A, 10), (B, 20)), &mut state)),
+        [Refusal::Unfit { node: B }]
+    );
+    let asked = AdminCommand::RequestSwitchover {
+        extents: vec![extent_id(1)],
+        to: Some(B),
+    };
+    assert!(go(&asked.into(), &mut state).refusal().is_some());
+    must(&shrink(&state, A, B), &mut state);
+    assert_eq!(
+        refusals(&go(&grow(&state, A, B), &mut state)),
+        [Refusal::Unfit { node: B }]
+    );
+    // What it said first comes late; then it is healed.
+    let late = announce(B, 20, 0, &[]);
+    assert_eq!(
+        go(&late, &mut state).refusal(),
+        Some(&Refusal::AnnouncedSince { node: B })
+    );
+    must(&announce(B, 20, 2, &[]), &mut state);
+    must(&grow(&state, A, B), &mut state);
+    assert_eq!(
+        refusals(&go(&switchover(&state, (A, 10), (B, 19)), &mut state)),
+        [Refusal::OtherIncarnation]
+    );
+    must(&switchover(&state, (A, 10), (B, 20)), &mut state);
 }
 
 /// A7 (ii): the shrink is committed before the new epoch.
@@ -407,11 +504,12 @@ fn p3_the_counter_is_raised_when_and_only_when_a_group_changes() {
     assert_eq!(counter, 1, "opening it changed both groups at once");
     let suspicion = suspect(&mut state, A);
     must(&new_epoch(A, suspicion, &[(B, 20)]), &mut state);
+    must(&shrink(&state, B, A), &mut state);
     assert_eq!(
         states(&state),
         [AccessState::Unavailable, AccessState::ActiveOptimized]
     );
-    assert_eq!(extent(&state, 1).alua_changes, 2);
+    assert_eq!(extent(&state, 1).alua_changes, 3);
     must(&clear(A, suspicion), &mut state);
     assert_eq!(
         states(&state),
@@ -424,7 +522,7 @@ fn p3_the_counter_is_raised_when_and_only_when_a_group_changes() {
         },
         &mut state,
     );
-    assert_eq!(extent(&state, 1).alua_changes, 3);
+    assert_eq!(extent(&state, 1).alua_changes, 4);
     must(&grow(&state, B, A), &mut state);
     assert_eq!(
         states(&state),
@@ -440,7 +538,7 @@ fn p3_the_counter_is_raised_when_and_only_when_a_group_changes() {
     reopen(&mut state, A, 11);
     assert_eq!(
         extent(&state, 1).alua_changes,
-        5,
+        6,
         "a new epoch of the same primary shows nothing"
     );
 }
@@ -449,11 +547,7 @@ fn p3_the_counter_is_raised_when_and_only_when_a_group_changes() {
 fn e1_what_an_earlier_run_of_the_primary_proposed_changes_no_set() {
     let mut state = led_by_a(1);
     let late = shrink(&state, A, B);
-    let again = Command::NodeStarted {
-        node: A,
-        incarnation: run(11),
-    };
-    must(&again, &mut state);
+    must(&announce(A, 11, 0, &[]), &mut state);
     assert_eq!(refusals(&go(&late, &mut state)), [Refusal::OtherIncarnation]);
     assert_eq!(extent(&state, 1).in_sync, set(&[A, B]));
     reopen(&mut state, A, 11);

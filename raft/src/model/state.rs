@@ -121,6 +121,12 @@ pub struct Node {
     /// The run that the node told of last.
     #[serde(default)]
     pub incarnation: Option<Incarnation>,
+    /// The number of what that run announced last.
+    #[serde(default)]
+    pub announced: u64,
+    /// Extents whose replica there cannot serve: damaged (J1) or fenced (J2), by the word of that run. None of them is given to it.
+    #[serde(default)]
+    pub unfit: BTreeSet<ExtentId>,
     /// Its extents move away, and none comes back to it.
     #[serde(default)]
     pub draining: bool,

@@ -27,12 +27,7 @@ fn unit(node: NodeId, run_of: u64, serial: u64, by: u8, change: UnitChange) -> C
 }
 
 fn started() -> ClusterState {
-    let mut state = led_by_a(1);
-    for (node, number) in [(A, 10), (B, 20)] {
-        let incarnation = run(number);
-        must(&Command::NodeStarted { node, incarnation }, &mut state);
-    }
-    state
+    led_by_a(1)
 }
 
 fn of(state: &ClusterState) -> &Extent {
@@ -76,8 +71,7 @@ fn p2_a_call_that_comes_again_is_answered_and_not_carried_out() {
 #[test]
 fn p2_a_call_of_an_earlier_run_is_refused() {
     let mut state = started();
-    let incarnation = run(11);
-    must(&Command::NodeStarted { node: A, incarnation }, &mut state);
+    must(&announce(A, 11, 0, &[]), &mut state);
     let late = go(&unit(A, 10, 1, 1, RESET), &mut state);
     assert_eq!(refusals(&late), [Refusal::OtherIncarnation]);
     assert_eq!(
@@ -113,10 +107,7 @@ fn i13_a_lost_node_takes_its_reserve_with_it() {
             node: B,
             generation: holdfast_types::LeaseGeneration(0),
         },
-        Command::NodeStarted {
-            node: B,
-            incarnation: run(21),
-        },
+        announce(B, 21, 0, &[]),
     ] {
         let mut state = started();
         let reserve = UnitChange::Reserve { node: B };
@@ -124,11 +115,7 @@ fn i13_a_lost_node_takes_its_reserve_with_it() {
             go(&unit(B, 20, 1, 1, reserve), &mut state),
             reply(UnitOutcome::Good, 1)
         );
-        let same = Command::NodeStarted {
-            node: B,
-            incarnation: run(20),
-        };
-        must(&same, &mut state);
+        must(&announce(B, 20, 1, &[]), &mut state);
         assert!(of(&state).unit.legacy.is_some());
         must(&lost, &mut state);
         assert!(of(&state).unit.legacy.is_none());

@@ -146,29 +146,33 @@ impl ClusterState {
     ///
     /// Extents that the node itself has handed back (E6) are its own to add.
     pub fn reopening(&self, node: NodeId, incarnation: Incarnation) -> Option<Command> {
-        self.reopening_where(node, incarnation, |extent| self.opener(extent) == Some(node))
+        self.reopening_where(node, incarnation, |id, extent| {
+            self.opener(id, extent) == Some(node)
+        })
     }
 
     /// As [`Self::reopening`], but with every extent without primary that `node` is in sync with, whoever should be first. For when nobody
     /// opened them for a while: the first one may be up and unable to serve (its replica is fenced).
     pub fn reopening_late(&self, node: NodeId, incarnation: Incarnation) -> Option<Command> {
-        self.reopening_where(node, incarnation, |_| true)
+        self.reopening_where(node, incarnation, |_, _| true)
     }
 
     fn reopening_where(
         &self,
         node: NodeId,
         incarnation: Incarnation,
-        unclaimed: impl Fn(&Extent) -> bool,
+        unclaimed: impl Fn(ExtentId, &Extent) -> bool,
     ) -> Option<Command> {
         if self.is_suspect(node) {
             return None;
         }
         let items: Vec<ExtentStamp> = self
             .shares(node, incarnation)
-            .filter(|(_, extent, share)| match share {
-                Share::PrimaryBefore => true,
-                Share::InSync => extent.primary.is_none() && unclaimed(extent),
+            .filter(|(id, extent, share)| match share {
+                Share::PrimaryBefore => !self.is_unfit(node, *id),
+                Share::InSync => {
+                    extent.primary.is_none() && !self.is_unfit(node, *id) && unclaimed(*id, extent)
+                }
                 _ => false,
             })
             .map(|(id, extent, _)| extent.stamp(id))
@@ -180,8 +184,24 @@ impl ClusterState {
         })
     }
 
-    fn opener(&self, extent: &Extent) -> Option<NodeId> {
-        let fit = |node: &NodeId| extent.in_sync.contains(node) && !self.is_suspect(*node);
+    /// Whether `node` has announced that its replica of `extent` cannot serve (J1, J2).
+    pub fn is_unfit(&self, node: NodeId, extent: ExtentId) -> bool {
+        self.node(node)
+            .is_some_and(|member| member.unfit.contains(&extent))
+    }
+
+    /// Whether `extent` may be given to `node`: it is in sync, not suspect, and has not announced that its replica cannot serve. A hint
+    /// for who proposes it; it is looked at again when that is applied.
+    pub fn may_reign(&self, node: NodeId, extent: ExtentId) -> bool {
+        let member = self
+            .extents
+            .get(&extent)
+            .is_some_and(|extent| extent.in_sync.contains(&node));
+        member && !self.is_suspect(node) && !self.is_unfit(node, extent)
+    }
+
+    fn opener(&self, id: ExtentId, extent: &Extent) -> Option<NodeId> {
+        let fit = |node: &NodeId| self.may_reign(*node, id);
         extent
             .preferred
             .filter(fit)

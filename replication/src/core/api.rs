@@ -194,6 +194,13 @@ pub struct View {
     pub policy: Policy,
 }
 
+impl View {
+    /// Whether a suspicion stands against `node` (L3).
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.nodes.iter().any(|state| state.node == node && state.suspect)
+    }
+}
+
 /// A node's liveness state, as committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeState {

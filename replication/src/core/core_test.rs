@@ -14,6 +14,8 @@ use super::api::*;
 
 #[path = "lease_test.rs"]
 mod lease_test;
+#[path = "promote_test.rs"]
+mod promote_test;
 #[path = "repair_test.rs"]
 mod repair_test;
 #[path = "room_test.rs"]

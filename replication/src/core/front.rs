@@ -521,12 +521,11 @@ impl ExtentCore {
         let Some(view) = self.view.as_ref() else {
             return false;
         };
-        let suspect = |node: NodeId| view.nodes.iter().any(|state| state.node == node && state.suspect);
         let serving = matches!(self.role, Role::Serving(_));
         ctx.quorum
             && !serving
             && (view.epoch < self.seen
-                || view.primary.is_none_or(|primary| suspect(primary.node))
+                || view.primary.is_none_or(|primary| view.is_suspect(primary.node))
                 || self.role.primary().is_some()
                 || matches!(self.role, Role::Closed | Role::Fenced))
     }

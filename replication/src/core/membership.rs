@@ -122,12 +122,17 @@ impl ExtentCore {
                 })
             }
             Role::Settling(primary) | Role::Serving(primary) | Role::Draining { primary, .. } => {
+                let settling = matches!(self.role, Role::Settling(_));
                 let gone = |follower: &&Follower| {
                     let stuck_after = self.patience(view);
+                    // A suspect that does not answer at once is not waited for: its extents are what this epoch took.
+                    let lost = settling && view.is_suspect(follower.node) && follower.streaming().is_none();
                     view.in_sync.contains(&follower.node)
-                        && follower.gone(ctx.now, self.config.absent_after, stuck_after)
+                        && (lost || follower.gone(ctx.now, self.config.absent_after, stuck_after))
                 };
-                if let Some(follower) = primary.followers.iter().find(gone) {
+                // L3: who has not shown that its own disk takes the new epoch takes nobody out: the other one may be whole.
+                let shown = self.log.durable >= primary.start;
+                if let Some(follower) = primary.followers.iter().filter(|_| shown).find(gone) {
                     return Some(Change::Shrink { node: follower.node });
                 }
                 let node = primary.growth?.node;

@@ -334,6 +334,11 @@ impl ExtentCore {
         self.log.behind(self.log.applied)
     }
 
+    /// Whether this replica can serve: its disk has neither lost anything (J1) nor failed (J2).
+    pub const fn is_fit(&self) -> bool {
+        self.fenced.is_none() && !self.damaged
+    }
+
     /// The core at a glance.
     pub fn status(&self) -> Status {
         let replicas = match (self.role.primary(), &self.view) {
@@ -363,6 +368,7 @@ impl ExtentCore {
             applied: self.log.applied,
             open: self.ops.len(),
             base: self.base,
+            fit: self.is_fit(),
             stuck: self.watch.stuck(),
             checks: self.checks,
             replicas,

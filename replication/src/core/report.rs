@@ -213,6 +213,8 @@ pub struct Status {
     pub open: usize,
     /// A resync of this replica is unfinished (R1).
     pub base: Option<Base>,
+    /// Whether this replica can serve: its disk has neither lost anything (J1) nor failed (J2).
+    pub fit: bool,
     /// The disk here makes no progress although work waits (I10).
     pub stuck: Option<StuckPart>,
     /// Bad blocks.

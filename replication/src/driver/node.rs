@@ -1,5 +1,6 @@
 //! The data node: all extents, their threads, their links.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak, mpsc};
@@ -238,6 +239,18 @@ impl DataNode {
     pub fn status(&self, extent: ExtentId) -> Option<ExtentStatus> {
         let extent = self.shared.extent(extent)?;
         Some(self.shared.status(&extent))
+    }
+
+    /// Raised whenever what [`DataNode::fit`] says may have changed, but for extents that come and go.
+    pub fn fitness(&self) -> u64 {
+        self.shared.fitness.load(Ordering::Acquire)
+    }
+
+    /// Which extents are known here, and whether the replica of each can serve (J1, J2).
+    pub fn fit(&self) -> BTreeMap<ExtentId, bool> {
+        let extents = self.shared.all();
+        let fit = |extent: &Arc<Extent>| (extent.id, extent.lock().core.is_fit());
+        extents.iter().map(fit).collect()
     }
 
     /// How all extents stand here.

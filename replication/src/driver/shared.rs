@@ -57,6 +57,8 @@ pub(super) struct Shared {
     pub(super) starved: Mutex<Vec<Job>>,
     /// Of the newest committed state that all extents were given.
     pub(super) revision: AtomicU64,
+    /// Raised when a replica may have become fit or unfit to serve.
+    pub(super) fitness: AtomicU64,
     stopped: AtomicBool,
     next_reader: AtomicUsize,
 }
@@ -130,6 +132,7 @@ impl Shared {
             room: Mutex::default(),
             starved: Mutex::default(),
             revision: AtomicU64::new(0),
+            fitness: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             next_reader: AtomicUsize::new(0),
             config,
@@ -306,7 +309,12 @@ impl Shared {
                 }
                 Command::Propose(proposal) => self.timer.propose(extent.id, proposal, self.lease.ctx().now),
                 Command::Complete { op, outcome } => after.completes.push((op, outcome)),
-                Command::Note(note) => tell(extent.id, &note),
+                Command::Note(note) => {
+                    if matches!(note, Note::Fenced { .. } | Note::Restarted { .. }) {
+                        self.fitness.fetch_add(1, Ordering::Release);
+                    }
+                    tell(extent.id, &note);
+                }
             }
         }
         self.send(extent.id, &mut sends);

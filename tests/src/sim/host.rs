@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use holdfast_planes::Announcer;
 use holdfast_raft::governor::{Governor, GovernorInput, Proposal, RaftView};
 use holdfast_raft::lease::{Action, Datagram, Keeper, LeaseCell, LeaseReading};
 use holdfast_raft::model::{ClusterState, Command};
 use holdfast_replication::core::ExtentCore;
-use holdfast_replication::core::api::{Ctx, Event, Identity, RoleName};
+use holdfast_replication::core::api::{Ctx, Event, Identity};
 use holdfast_types::{Incarnation, Mono};
 
 use super::disk::{Disk, Replica};
@@ -61,6 +62,7 @@ pub(super) struct Process {
     views_due: bool,
     leased: bool,
     unopened_since: Option<Mono>,
+    announcer: Announcer,
     pub(super) front: Front,
 }
 
@@ -97,12 +99,16 @@ pub(super) struct Host {
     /// The process is stopped until then.
     pub(super) paused: u64,
     pub(super) backlog: Vec<Ev>,
+    /// What comes for its extents meanwhile waits until then: the backlog comes first.
+    pub(super) data_from: u64,
     /// Entries applied, as the disk has it.
     pub(super) applied: u64,
     /// Applies nothing before this.
     pub(super) apply_after: u64,
     /// Views reach the data plane no sooner.
     pub(super) views_after: u64,
+    /// A shrink that it asked for as primary may come to be until then: with that it counts on itself.
+    pub(super) shrinks_until: u64,
     /// How many entries the next start finds its applied state behind.
     pub(super) back: u64,
 }
@@ -131,9 +137,11 @@ impl Host {
             run: 0,
             paused: 0,
             backlog: Vec::new(),
+            data_from: 0,
             applied: log.len() as u64,
             apply_after: 0,
             views_after: 0,
+            shrinks_until: 0,
             back: 0,
         }
     }
@@ -208,6 +216,7 @@ impl World {
             views_due: false,
             leased: false,
             unopened_since: None,
+            announcer: Announcer::new(me),
             front: Front::default(),
         };
         process.publish(now);
@@ -295,6 +304,7 @@ impl World {
         }
         self.say(|| format!("n{node} goes on"));
         let [heartbeats, control, data, front] = [(); 4].map(|()| self.rng.below(2 * MS));
+        self.hosts[node].data_from = self.now + data;
         for ev in std::mem::take(&mut self.hosts[node].backlog) {
             let delay = match &ev {
                 Ev::Datagram { .. } | Ev::Part(_, _, Part::Keeper) => heartbeats,
@@ -509,6 +519,9 @@ impl World {
         self.say(|| format!("n{node} proposes {command:?}"));
         let command = Arc::new(command);
         let held = self.script_holds(&command);
+        if matches!(*command, Command::Shrink { .. }) {
+            self.hosts[node].shrinks_until = self.now + held + 2 * SECOND;
+        }
         let twice = trouble && self.rng.one_in(24);
         for again in 0..=u64::from(twice) {
             let mut delay = self
@@ -631,7 +644,8 @@ impl World {
         let views: Vec<_> = (0..process.cores.len())
             .filter_map(|extent| {
                 let found = process.state.extents.get(&glue::extent_id(extent))?;
-                Some((extent, Arc::new(glue::view(&process.state, found, policy))))
+                let view = holdfast_planes::view(&process.state, found, policy);
+                Some((extent, Arc::new(view)))
             })
             .collect();
         for (extent, view) in views {
@@ -696,19 +710,19 @@ impl World {
         };
         let held = process.cell.holds(now);
         let changed = std::mem::replace(&mut process.leased, held) != held;
-        let me = node_id(node);
-        let run = process.incarnation;
-        let announced = process.state.nodes.get(&me).and_then(|member| member.incarnation);
-        let mut wanted = Vec::new();
-        if announced != Some(run) && self.rng.one_in(3) {
-            wanted.push(Command::NodeStarted {
-                node: me,
-                incarnation: run,
-            });
-        }
-        let Some(process) = self.hosts[node].process.as_mut() else {
-            return Ok(());
+        let me = Identity {
+            node: node_id(node),
+            incarnation: process.incarnation,
         };
+        let mut wanted = Vec::new();
+        if process.caught_up && self.rng.one_in(3) {
+            let cores = process.cores.iter().enumerate();
+            let fit: BTreeMap<_, _> = cores
+                .map(|(extent, core)| (glue::extent_id(extent), core.is_fit()))
+                .collect();
+            let unfit = holdfast_planes::unfit(&process.state, me.node, &fit, true);
+            wanted.extend(process.announcer.propose(&process.state, &unfit));
+        }
         if held
             && process
                 .state
@@ -719,12 +733,13 @@ impl World {
             let since = *process.unopened_since.get_or_insert(now);
             let late = now.since(since).as_secs() >= 2;
             let cores = &process.cores;
-            let can = |id| {
-                cores.iter().map(ExtentCore::status).any(|status| {
-                    status.extent == id && status.role == RoleName::Replica && status.base.is_none()
-                })
+            let status = |id| {
+                cores
+                    .iter()
+                    .map(ExtentCore::status)
+                    .find(|status| status.extent == id)
             };
-            wanted.extend(glue::reopening(&process.state, node, run, late, can));
+            wanted.extend(holdfast_planes::openings(&process.state, me, late, status));
         } else {
             process.unopened_since = None;
         }

@@ -62,6 +62,7 @@ impl Broken {
                 C::NoGeneration => Scenario::ClearedLaggard,
                 C::NoWaitAfterStart => Scenario::ForgetfulVoter,
                 C::PromiseBeforeCaughtUp => Scenario::RolledBackVoter,
+                C::UnfitPromoted | C::SuspectTakenOut => Scenario::DamagedOnePromoted,
                 C::SuspectsWhomOthersHear => Scenario::OneLinkCut,
                 _ => return None,
             },
@@ -80,7 +81,7 @@ impl Broken {
             },
             Self::FlushRetried => Scenario::FlushFails,
             Self::ClockBeyondBound => Scenario::Isolated,
-            Self::RecoveryOverDamage => return None,
+            Self::RecoveryOverDamage => Scenario::DamagedOnePromoted,
         })
     }
 }

@@ -208,8 +208,6 @@ struct World {
     /// What was put at each position of each extent's log.
     given: BTreeMap<(usize, holdfast_types::LogPos), u64>,
     script: scenario::Script,
-    /// A node whose replicas were lost to its disk, until that is over, or so long at most.
-    frail: Option<(Node, u64)>,
     /// No more trouble.
     calm: bool,
     /// No more commands.
@@ -242,7 +240,6 @@ impl World {
             histories: (0..plan.extents.len()).map(|_| History::new()).collect(),
             given: BTreeMap::new(),
             script: scenario::Script::new(plan.scenario, &mut rng),
-            frail: None,
             calm: false,
             quiet: false,
             notes: BTreeMap::new(),
@@ -378,6 +375,13 @@ impl World {
         {
             // A stopped process does nothing; what comes for it waits.
             self.hosts[node].backlog.push(ev);
+            return Ok(());
+        }
+        if let Ev::Core { node, .. } | Ev::All { node, .. } = &ev
+            && self.hosts[*node].data_from > self.now
+        {
+            let wait = self.hosts[*node].data_from - self.now;
+            self.after(wait, ev);
             return Ok(());
         }
         match ev {

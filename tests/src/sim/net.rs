@@ -49,12 +49,6 @@ impl Net {
         self.cut[from][to] > now
     }
 
-    /// Nothing is slow, and no heartbeats get lost.
-    pub(super) fn is_whole(&self) -> bool {
-        let zero = |table: &Vec<Vec<u64>>| table.iter().flatten().all(|value| *value == 0);
-        zero(&self.loss) && zero(&self.slow)
-    }
-
     pub(super) fn heal(&mut self) {
         let count = self.cut.len();
         let links = std::mem::take(&mut self.links);
@@ -132,10 +126,6 @@ impl World {
     pub(super) fn cut_both(&mut self, a: Node, b: Node, time: u64) {
         self.cut(a, b, time);
         self.cut(b, a, time);
-    }
-
-    pub(super) fn linked(&self, a: Node, b: Node) -> bool {
-        self.net.links.contains_key(&pair(a, b))
     }
 
     /// A link over which nothing came for so long is down.

@@ -283,6 +283,16 @@ fn disks(scenario: Scenario, rng: &mut Rng) -> Option<Vec<Step>> {
             CrashAll,
             Sleep((3000, 5000)),
         ],
+        Scenario::DamagedOnePromoted => vec![
+            if rng.chance(50) {
+                Pause(Primary, (1500, 3500))
+            } else {
+                Isolate(Primary, (1500, 3500))
+            },
+            Sleep((1, 900)),
+            Damage(Replica),
+            Sleep((4000, 6000)),
+        ],
         _ => return None,
     })
 }

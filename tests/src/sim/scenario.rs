@@ -64,6 +64,8 @@ pub enum Scenario {
     WritesInResync,
     /// A flush fails, later the power does (A18).
     FlushFails,
+    /// The primary is stopped, and the disk of the one who may take over from it is damaged.
+    DamagedOnePromoted,
 }
 
 impl Scenario {
@@ -94,6 +96,7 @@ impl Scenario {
         Self::IdleAfterWrite,
         Self::WritesInResync,
         Self::FlushFails,
+        Self::DamagedOnePromoted,
     ];
 
     /// By the name that it is printed with.
@@ -124,6 +127,7 @@ impl Scenario {
                 | Self::DriftAtBound
                 | Self::Isolated
                 | Self::OneLinkCut
+                | Self::DamagedOnePromoted
         )
     }
 
@@ -202,6 +206,8 @@ pub(super) enum Step {
     Lead(Who),
     BreakLinks(Who),
     FlushFails(Who),
+    /// It dies with power, and its disk has lost something that was stable.
+    Damage(Who),
     Quiet(Span),
     /// From here on ownership may move once, and everything is served after the failover bound.
     Expect,
@@ -396,6 +402,7 @@ impl World {
                 }
             }
             Step::FlushFails(who) => self.disk_fails(self.actor(who)),
+            Step::Damage(who) => self.damage(self.actor(who)),
             Step::Quiet(span) => {
                 let time = self.span(span);
                 self.script.quiet_until = self.now + time;

@@ -285,8 +285,9 @@ impl World {
                 let Some(process) = self.hosts[node].process.as_ref() else {
                     return Ok(());
                 };
-                if let Some(command) = glue::command(&process.state, extent, &wish) {
-                    return self.propose(node, command);
+                let batch = [(glue::extent_id(extent), wish)];
+                for command in holdfast_planes::commands(&process.state, batch) {
+                    self.propose(node, command)?;
                 }
             }
             Command::Complete { op, outcome } => return self.completed(node, op.0, outcome),

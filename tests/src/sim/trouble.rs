@@ -3,7 +3,7 @@
 use holdfast_replication::core::api::{Event, FenceReason};
 
 use super::storage::DiskEvent;
-use super::{Broken, Ev, MS, Node, Res, SECOND, Scenario, World, glue, node_id, place};
+use super::{Broken, Ev, MS, Node, Res, SECOND, World, glue, node_id, place};
 
 impl World {
     pub(super) fn trouble(&mut self, again: bool) -> Res {
@@ -13,9 +13,6 @@ impl World {
         if again {
             let next = self.rng.between(20 * MS, self.plan.trouble_every);
             self.after(next, Ev::Trouble { again: true });
-        }
-        if self.is_frail() {
-            return Ok(());
         }
         let count = self.hosts.len();
         let (n, m) = (self.rng.index(count), self.rng.index(count));
@@ -53,8 +50,6 @@ impl World {
             73..81 => return self.switch(n),
             81..84 => self.disk_fails(n),
             84..86 if self.all_may_be_lost(n) => {
-                // One that only this disk could answer fences it: another replica is whole.
-                self.frail = Some((n, self.now + 20 * SECOND));
                 self.hosts[n].disk.bad_reads = self.now + self.rng.between(20, 600) * MS;
             }
             84..88 => {
@@ -94,8 +89,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether the extent survives the loss of the node's replica: another member of the set is whole, and nothing is under way that
-    /// could end with a set of this node alone.
+    /// Whether the extent survives the loss of the node's replica: every other member of the set is whole. Whether those are up, heard or
+    /// suspect does not matter.
     fn may_lose(&self, extent: usize, node: Node) -> bool {
         let Some(found) = self.agreed.head.extents.get(&glue::extent_id(extent)) else {
             return false;
@@ -105,12 +100,7 @@ impl World {
             let kept = &disk.replicas[extent].found;
             !kept.damaged && kept.base.is_none() && !disk.failed[extent]
         };
-        let all = found.in_sync == found.replicas;
-        let linked = found
-            .replicas
-            .iter()
-            .all(|other| place(*other) == node || self.linked(node, place(*other)));
-        all && linked
+        found.in_sync == found.replicas
             && found
                 .replicas
                 .iter()
@@ -118,43 +108,9 @@ impl World {
                 .all(|other| whole(place(*other)))
     }
 
-    /// A replica was lost to its disk, and the set still counts on it: another fault now would be a second one.
-    fn is_frail(&mut self) -> bool {
-        let Some((node, until)) = self.frail else {
-            return false;
-        };
-        let counted = self
-            .agreed
-            .head
-            .extents
-            .values()
-            .any(|found| found.in_sync.contains(&node_id(node)));
-        let disk = &self.hosts[node].disk;
-        let bad = disk.failed.contains(&true) || disk.replicas.iter().any(|replica| replica.found.damaged);
-        if counted && bad && self.now < until {
-            return true;
-        }
-        self.frail = None;
-        false
-    }
-
-    /// No other fault is under way: a disk that is lost is one fault, together with a node that does not answer it is two.
-    fn all_is_quiet(&self) -> bool {
-        let all = 0..self.hosts.len();
-        let up = |node: Node| self.hosts[node].process.is_some() && !self.hosts[node].is_paused(self.now);
-        let trusted = self.agreed.head.nodes.values().all(|member| !member.is_suspect());
-        let open = |a: Node, b: Node| !self.net.is_cut(a, b, self.now);
-        let playing = !matches!(self.plan.scenario, Scenario::None | Scenario::FlushFails);
-        trusted
-            && !playing
-            && self.net.is_whole()
-            && all.clone().all(|a| up(a) && all.clone().all(|b| open(a, b)))
-    }
-
     fn all_may_be_lost(&self, node: Node) -> bool {
-        self.frail.is_none()
-            && self.all_is_quiet()
-            && self.hosts[node].data
+        self.hosts[node].data
+            && self.hosts[node].shrinks_until <= self.now
             && (0..self.plan.extents.len())
                 .filter(|extent| self.plan.extents[*extent].contains(&node))
                 .all(|extent| self.may_lose(extent, node))
@@ -165,7 +121,6 @@ impl World {
         if self.hosts[node].process.is_none() || !self.all_may_be_lost(node) {
             return;
         }
-        self.frail = Some((node, self.now + 20 * SECOND));
         let whole_node = self.rng.chance(50);
         let reason = if whole_node {
             FenceReason::Journal
@@ -192,7 +147,6 @@ impl World {
             return;
         }
         self.crash(node, true);
-        self.frail = Some((node, self.now + 20 * SECOND));
         self.say(|| format!("the disk of n{node} is damaged"));
         self.count("damaged");
         for extent in 0..self.plan.extents.len() {

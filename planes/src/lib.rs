@@ -1,0 +1,47 @@
+//! What lies between the control plane and the data plane, which do not know each other: committed state as extents' cores see it, and what
+//! cores want as commands of the cluster. Pure: `node` puts threads and sockets around it, the simulator a virtual clock.
+
+mod announce;
+mod proposals;
+
+pub use announce::{Announcer, unfit};
+pub use proposals::{commands, openings};
+
+use std::sync::Arc;
+
+use holdfast_raft::model::{ClusterState, Extent};
+use holdfast_replication::core::api::{Identity, NodeState, Policy, View};
+use holdfast_types::Incarnation;
+
+/// An extent's committed state as its core sees it. What the extent has no choice of its own for is taken from `usual`.
+pub fn view(state: &ClusterState, extent: &Extent, usual: Policy) -> View {
+    let run = |node| Identity {
+        node,
+        incarnation: extent.primary_incarnation.unwrap_or(Incarnation(0)),
+    };
+    View {
+        revision: state.revision,
+        epoch: extent.epoch,
+        primary: extent.primary.map(run),
+        version: extent.version,
+        in_sync: extent.in_sync.iter().copied().collect(),
+        replicas: extent.replicas.iter().copied().collect(),
+        blocks: extent.size_bytes >> extent.block_size.shift(),
+        block_size: extent.block_size,
+        unit: Arc::new(extent.unit.rule()),
+        nodes: state
+            .nodes
+            .iter()
+            .map(|(node, member)| NodeState {
+                node: *node,
+                suspect: member.is_suspect(),
+                generation: member.lease_generation,
+            })
+            .collect(),
+        policy: Policy {
+            thin: extent.thin,
+            confirmed_reads: extent.confirmed_reads,
+            ..usual
+        },
+    }
+}
