@@ -5,14 +5,29 @@ use holdfast_alua::{AccessState, PortGroup, SecondaryAccess};
 use holdfast_types::{BlockSize, ExtentId, IscsiName, Isid, Lun, Nexus, NodeId, RelativePortId, TpgId};
 
 use crate::reservation::UnitState;
-use crate::{Counters, LuView, NexusLu, Response, Step, Storage, start};
+use crate::{Counters, LuView, NexusLu, Response, Step, Storage, Unit, start};
 
 pub(crate) const BLOCKS: u64 = 1000;
+
+/// Extents behind the three units, the first of which takes the commands; the last has blocks of 4096 bytes.
+pub(crate) const EXTENT: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
+pub(crate) const OTHER: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6678;
+pub(crate) const LARGE: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6679;
+
+const fn unit(extent: u128, block_size: BlockSize) -> Unit {
+    Unit {
+        extent: ExtentId::from_u128(extent),
+        blocks: BLOCKS,
+        block_size,
+        write_protected: false,
+    }
+}
 
 /// What a view borrows.
 pub(crate) struct Fixture {
     pub(crate) target: IscsiName,
     pub(crate) luns: Vec<Lun>,
+    pub(crate) units: Vec<Unit>,
     pub(crate) groups: Vec<PortGroup>,
     pub(crate) nexus: NexusLu,
     pub(crate) who: Nexus,
@@ -34,6 +49,11 @@ impl Fixture {
         Self {
             target: "iqn.2026-11.example:disk".parse().unwrap(),
             luns: [0, 1, 300].map(|lun| Lun::try_from(lun).unwrap()).to_vec(),
+            units: vec![
+                unit(EXTENT, BlockSize::B512),
+                unit(OTHER, BlockSize::B512),
+                unit(LARGE, BlockSize::B4096),
+            ],
             groups: vec![
                 group(1, AccessState::ActiveOptimized, true),
                 group(2, AccessState::ActiveNonOptimized, false),
@@ -58,12 +78,13 @@ impl Fixture {
 
     pub(crate) fn view(&self) -> LuView<'_> {
         LuView {
-            extent: ExtentId::from_u128(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+            extent: ExtentId::from_u128(EXTENT),
             blocks: BLOCKS,
             block_size: BlockSize::B512,
             target: &self.target,
             lun: Lun::ZERO,
             luns: &self.luns,
+            units: &self.units,
             groups: &self.groups,
             secondary: SecondaryAccess::NonOptimized,
             port: TpgId(2),

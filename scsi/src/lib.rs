@@ -6,7 +6,7 @@
 //! ```text
 //! start(cdb, view, nexus) ──► Done(response)
 //!                        ──► Hold: the group is transitioning; start again, or answer Response::transitioning()
-//!                        ──► NeedData{bytes} ── with_data(view, data) ──► Done | Storage
+//!                        ──► NeedData{bytes} ── with_data(view, data) ──► Done | Storage | Unit | Copy
 //!                        ──► Unit(request): the cluster's state is changed or confirmed, then the answer is made
 //!                        ──► Storage{op, finish} ── outcome ── finish() ──► Response | ResetConnection | NoResponse
 //! ```
@@ -16,6 +16,7 @@
 
 mod absent;
 mod cdb;
+mod copy;
 #[cfg(test)]
 mod fixture;
 mod nexus;
@@ -32,9 +33,11 @@ mod unit;
 mod view;
 
 pub use absent::start_absent;
+pub use copy::{CopyId, CopyJob, CopyResult, CopySegment, CopyStep};
 pub use nexus::{Counters, NexusLu, UnitAttention};
 pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, asc};
 pub use start::start;
 pub use step::{Finish, Finished, Pending, Response, Status, Step, Storage, UnitRequest, finish};
 pub use table::{CommandInfo, command_of, commands};
-pub use view::LuView;
+pub use unit::vpd::vpd_pages;
+pub use view::{LuView, Unit};

@@ -2,9 +2,9 @@
 
 use holdfast_types::UnitVersion;
 
-use crate::Sense;
 use crate::reservation::NexusNotices;
 use crate::sense::{AdditionalSense, SenseKey, asc};
+use crate::{CopyId, CopyResult, Sense};
 
 /// A condition that an initiator must hear of once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +97,12 @@ pub struct Counters {
 pub struct NexusLu {
     told: Counters,
     pending: u16,
+    /// What became of the newest copies that the initiator may ask for.
+    copies: [Option<CopyResult>; COPIES],
 }
+
+/// Copies whose results are remembered.
+const COPIES: usize = 4;
 
 impl NexusLu {
     /// For a new session, or a unit that is new in one: starts from the present state with 06/29/00 alone (P3).
@@ -105,6 +110,7 @@ impl NexusLu {
         Self {
             told: present,
             pending: UnitAttention::PowerOn.bit(),
+            copies: [None; COPIES],
         }
     }
 
@@ -141,6 +147,19 @@ impl NexusLu {
             self.raise(UnitAttention::Reset);
         }
         self.told = present;
+    }
+
+    /// Remembers how far a copy is, in place of an older one of that name or of the oldest of all.
+    pub fn remember_copy(&mut self, result: CopyResult) {
+        let same = |known: &Option<CopyResult>| known.is_some_and(|known| known.id == result.id);
+        let place = self.copies.iter().position(same).unwrap_or(COPIES - 1);
+        self.copies[..=place].rotate_right(1);
+        self.copies[0] = Some(result);
+    }
+
+    /// What became of the copy of that name.
+    pub fn copy(&self, id: CopyId) -> Option<CopyResult> {
+        self.copies.iter().flatten().find(|known| known.id == id).copied()
     }
 
     /// Makes one pending. POWER ON covers every other one (SAM-5, 5.14), so nothing is added to it.
@@ -214,6 +233,25 @@ mod tests {
         assert_eq!(nexus.take(), Some(UnitAttention::CapacityChanged));
         assert_eq!(nexus.take(), Some(UnitAttention::AccessStateChanged));
         assert_eq!(nexus.take(), None);
+    }
+
+    #[test]
+    fn copies_are_remembered_newest_first() {
+        let mut nexus = started();
+        let result = |id, bytes| CopyResult {
+            id: CopyId(id),
+            status: None,
+            segments: 0,
+            bytes,
+        };
+        for id in 0..6 {
+            nexus.remember_copy(result(id, 1));
+        }
+        nexus.remember_copy(result(3, 2));
+        nexus.remember_copy(result(9, 1));
+        let known: Vec<u32> = (0..10).filter(|id| nexus.copy(CopyId(*id)).is_some()).collect();
+        assert_eq!(known, [3, 4, 5, 9]);
+        assert_eq!(nexus.copy(CopyId(3)).map(|copy| copy.bytes), Some(2));
     }
 
     #[test]

@@ -83,11 +83,11 @@ const fn port_groups(format: u8, allocation: u8) -> [u8; 12] {
 fn linux_scans_a_unit() {
     session(&[
         // VERSION SPC-4, TPGS implicit, MULTIP, CMDQUE.
-        ("short inquiry", &inquiry(None, 36), Data(36, &[(0, 0), (2, 6), (4, 69), (5, 0x10)])),
+        ("short inquiry", &inquiry(None, 36), Data(36, &[(0, 0), (2, 6), (4, 69), (5, 0x18)])),
         ("full inquiry", &inquiry(None, 74), Data(74, &[(6, 0x10), (7, 2)])),
         ("REPORT LUNS", &report_luns(0x10, 0), Data(32, &[(3, 24)])),
-        ("length of the list of pages", &inquiry(Some(0), 4), Data(4, &[(3, 7)])),
-        ("pages", &inquiry(Some(0), 255), Data(11, &[])),
+        ("length of the list of pages", &inquiry(Some(0), 4), Data(4, &[(3, 10)])),
+        ("pages", &inquiry(Some(0), 255), Data(14, &[])),
         ("serial number", &inquiry(Some(0x80), 255), Data(36, &[(1, 0x80)])),
         ("identification", &inquiry(Some(0x83), 255), Data(156, &[(1, 0x83)])),
         ("ATA information", &inquiry(Some(0x89), 255), NO_SUCH_FIELD),
@@ -157,7 +157,8 @@ fn linux_user_space_asks_on() {
         ("ATA IDENTIFY, 12", &ata_12, NO_SUCH_COMMAND),
         ("ATA IDENTIFY, 16", &ata_16, NO_SUCH_COMMAND),
         ("LOG SENSE", &log_sense, NO_SUCH_COMMAND),
-        ("defects", &[0x37, 0, 0x0d, 0, 0, 0, 0, 0, 8, 0], NO_SUCH_COMMAND),
+        ("defects", &[0x37, 0, 0x0d, 0, 0, 0, 0, 0, 8, 0], Data(4, &[(1, 0x0d), (3, 0)])),
+        ("defects, 12", &[0xb7, 0x1d, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], Data(8, &[(1, 0x1d), (7, 0)])),
         ("informational exceptions", &mode_sense(0, 0x1c, 0, 255), Data(24, &[(12, 0x1c)])),
         ("rigid geometry", &mode_sense(0, 0x04, 0, 252), NO_SUCH_FIELD),
         ("all commands", &supported(0, 0, 0), Data(4 + 8 * crate::table::COMMANDS.len(), &[])),
@@ -177,22 +178,17 @@ fn qemu_opens_and_uses_a_disk() {
         ("full inquiry", &inquiry(None, 74), Data(74, &[])),
         ("mode", &mode_sense(8, 0x3f, 0, 255), Data(48, &[(2, 0x10), (3, 0)])),
         ("capacity", &READ_CAPACITY_16, Data(32, &[(14, 0xc0)])),
-        ("pages", &inquiry(Some(0), 64), Data(11, &[])),
+        ("pages", &inquiry(Some(0), 64), Data(14, &[])),
         ("provisioning", &inquiry(Some(0xb2), 64), Data(8, &[(5, 0xe4)])),
         ("limits", &inquiry(Some(0xb0), 64), Data(64, &[])),
         ("identification", &inquiry(Some(0x83), 64), Data(64, &[(3, 152)])),
         ("full identification", &inquiry(Some(0x83), 156), Data(156, &[])),
-        // From block 16 on: mapped or unknown, to the end.
-        (
-            "block status",
-            &[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 24, 0, 0],
-            Data(24, &[(3, 20), (15, 16), (18, 3), (19, 0xd8), (20, 0)]),
-        ),
+        ("block status", &[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 24, 0, 0], Storage),
         ("read", &[0x28, 0, 0, 0, 0, 8, 0, 0, 8, 0], Storage),
         ("zeros without data", &[0x93, 0x09, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], Storage),
         ("flush", &SYNCHRONIZE_CACHE, Storage),
-        // copy_range falls back to reading and writing.
-        ("EXTENDED COPY", &[0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 92, 0, 0], NO_SUCH_COMMAND),
+        // It is there and wants its parameter list.
+        ("EXTENDED COPY", &[0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 92, 0, 0], Sense("05/0E/03")),
     ]);
 }
 
@@ -210,6 +206,6 @@ fn the_tools_of_libiscsi_look_at_a_disk() {
         ("capacity, 16", &READ_CAPACITY_16, Data(32, &[])),
         ("port groups", &[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0], Data(28, &[])),
         ("control page", &[0x5a, 0x08, 0x0a, 0, 0, 0, 0, 0, 255, 0], Data(20, &[(8, 0x0a), (12, 0)])),
-        ("copy results", &[0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0], NO_SUCH_COMMAND),
+        ("copy results", &[0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0], Data(46, &[(3, 42)])),
     ]);
 }

@@ -17,6 +17,8 @@ pub enum SenseKey {
     UnitAttention,
     /// 7h.
     DataProtect,
+    /// Ah.
+    CopyAborted,
     /// Eh.
     Miscompare,
 }
@@ -31,6 +33,7 @@ impl SenseKey {
             Self::IllegalRequest => 0x5,
             Self::UnitAttention => 0x6,
             Self::DataProtect => 0x7,
+            Self::CopyAborted => 0xa,
             Self::Miscompare => 0xe,
         }
     }
@@ -52,6 +55,8 @@ pub mod asc {
     pub const PORT_STANDBY: A = A(0x04, 0x0b);
     /// LOGICAL UNIT NOT ACCESSIBLE, TARGET PORT IN UNAVAILABLE STATE.
     pub const PORT_UNAVAILABLE: A = A(0x04, 0x0c);
+    /// UNREACHABLE COPY TARGET.
+    pub const UNREACHABLE_COPY_TARGET: A = A(0x08, 0x04);
     /// INVALID FIELD IN COMMAND INFORMATION UNIT: the transport announced another length than the CDB.
     pub const INVALID_FIELD_IN_INFORMATION_UNIT: A = A(0x0e, 0x03);
     /// UNRECOVERED READ ERROR.
@@ -72,6 +77,16 @@ pub mod asc {
     pub const INVALID_FIELD_IN_PARAMETER_LIST: A = A(0x26, 0x00);
     /// INVALID RELEASE OF PERSISTENT RESERVATION.
     pub const INVALID_RELEASE: A = A(0x26, 0x04);
+    /// TOO MANY TARGET DESCRIPTORS.
+    pub const TOO_MANY_TARGET_DESCRIPTORS: A = A(0x26, 0x06);
+    /// UNSUPPORTED TARGET DESCRIPTOR TYPE CODE.
+    pub const UNSUPPORTED_TARGET_DESCRIPTOR: A = A(0x26, 0x07);
+    /// TOO MANY SEGMENT DESCRIPTORS.
+    pub const TOO_MANY_SEGMENT_DESCRIPTORS: A = A(0x26, 0x08);
+    /// UNSUPPORTED SEGMENT DESCRIPTOR TYPE CODE.
+    pub const UNSUPPORTED_SEGMENT_DESCRIPTOR: A = A(0x26, 0x09);
+    /// INLINE DATA LENGTH EXCEEDED.
+    pub const INLINE_DATA_LENGTH: A = A(0x26, 0x0b);
     /// WRITE PROTECTED.
     pub const WRITE_PROTECTED: A = A(0x27, 0x00);
     /// SPACE ALLOCATION FAILED WRITE PROTECT.

@@ -151,7 +151,7 @@ fn i8_admission_of_every_command_in_every_state() {
 #[test]
 fn write_protection_refuses_every_command_that_may_change_blocks() {
     for command in COMMANDS {
-        let by_name = ["WRITE", "COMPARE AND WRITE", "UNMAP"]
+        let by_name = ["WRITE", "COMPARE AND WRITE", "ORWRITE", "UNMAP"]
             .iter()
             .any(|start| command.name.starts_with(start));
         assert_eq!(command.writes, by_name, "{}", command.name);
@@ -206,7 +206,7 @@ fn run_through(
                 assert!(matches!(sense.fixed().len(), 18) && sense.descriptor().len() <= 28);
             }
         }
-        Step::Hold | Step::NeedData { .. } | Step::Unit(_) => {}
+        Step::Hold | Step::NeedData { .. } | Step::Unit(_) | Step::Copy(_) => {}
     }
     fixture.nexus = nexus;
 }
@@ -289,7 +289,8 @@ proptest! {
         let at = match (command.opcode, command.opcode >> 5) {
             (0x03 | 0x12 | 0x1a, _) => 4,
             (0x5a, _) => 8,
-            (0x9e, _) => 13,
+            (0x9e, _) if command.action == Some(0x10) => 13,
+            (0x84, _) if command.action == Some(0x03) => 13,
             (0xa0 | 0xa3, _) => 9,
             _ => return Ok(()),
         };

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use holdfast_types::{BlockOp, OpOutcome};
 
 use crate::reservation::{PersistentIn, UnitChange};
+use crate::unit::provision::lba_status;
 use crate::unit::{DataUse, use_data};
-use crate::{LuView, Sense};
+use crate::{CopyJob, LuView, Sense};
 
 /// Status codes (SAM-5, 5.3): those that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,8 +49,8 @@ pub struct Response {
     /// Data for the initiator, cut to the allocation length of the CDB but not to what the transport expects: what is beyond that is the
     /// transport's residual (overflow).
     pub data: Bytes,
-    /// Bytes of data that the CDB wanted from the initiator; set where the command is refused because fewer were announced, so that the
-    /// transport can count the overflow. 0 otherwise: where data was taken, its length is the one that [`Step::NeedData`] named.
+    /// Bytes of data that the CDB wanted from the initiator; set where fewer were announced, so that the transport can count the
+    /// overflow. 0 otherwise: where data was taken, its length is the one that [`Step::NeedData`] named.
     pub data_out_wanted: u64,
 }
 
@@ -122,6 +123,8 @@ pub enum Step {
     Unit(UnitRequest),
     /// Have storage carry it out, then go on with [`finish`].
     Storage(Storage),
+    /// Many operations, one after the other ([`CopyJob::begin`]).
+    Copy(CopyJob),
 }
 
 impl Step {
@@ -183,8 +186,19 @@ impl Storage {
 pub enum Finish {
     /// Status alone.
     Status,
+    /// The same for a write of which the transport announced fewer blocks than the CDB names: GOOD for those that came, and the rest is
+    /// the transport's residual (overflow).
+    StatusOf {
+        /// Bytes that the CDB names.
+        wanted: u64,
+    },
     /// The blocks that were read.
     DataIn,
+    /// LBA status descriptors.
+    Map {
+        /// How many bytes of data the CDB allows for.
+        allocation: u32,
+    },
     /// Status alone, or a miscompare.
     Compare,
 }
@@ -205,6 +219,11 @@ pub enum Finished {
 pub fn finish(finish: Finish, outcome: OpOutcome) -> Finished {
     let response = match (finish, outcome) {
         (Finish::Status | Finish::Compare, OpOutcome::Done) => Response::good(),
+        (Finish::StatusOf { wanted }, OpOutcome::Done) => Response {
+            data_out_wanted: wanted,
+            ..Response::good()
+        },
+        (Finish::Map { allocation }, OpOutcome::Map(runs)) => lba_status(&runs, allocation),
         (Finish::DataIn, OpOutcome::Data(data)) => Response {
             data,
             ..Response::good()
@@ -217,9 +236,14 @@ pub fn finish(finish: Finish, outcome: OpOutcome) -> Finished {
         (_, OpOutcome::NoSpace) => Response::check(Sense::SPACE_ALLOCATION_FAILED),
         (_, OpOutcome::Transitioning) => Response::transitioning(),
         (_, OpOutcome::Aborted) => return Finished::NoResponse,
-        (_, OpOutcome::Reset | OpOutcome::Done | OpOutcome::Data(_) | OpOutcome::Miscompare { .. }) => {
-            return Finished::ResetConnection;
-        }
+        (
+            _,
+            OpOutcome::Reset
+            | OpOutcome::Done
+            | OpOutcome::Data(_)
+            | OpOutcome::Map(_)
+            | OpOutcome::Miscompare { .. },
+        ) => return Finished::ResetConnection,
     };
     Finished::Response(response)
 }

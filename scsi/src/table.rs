@@ -5,7 +5,7 @@ use holdfast_alua::CommandClass::{Identify, Manage, Medium};
 
 use crate::cdb::Cdb;
 use crate::reservation::Conflict;
-use crate::unit::{block, inquiry, mode, provision, report, reserve, supported};
+use crate::unit::{block, copy, inquiry, mode, provision, report, reserve, supported};
 use crate::{LuView, NexusLu, Sense, Step};
 
 /// A command on its way: CDB, unit, and how many bytes the initiator announced to send.
@@ -129,6 +129,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     command("VERIFY(10)", Medium, &[0x2f, 0xf6, FF, FF, FF, FF, 0, FF, FF, 4], block::verify).reserved(Conflict::Read),
     command("PRE-FETCH(10)", Medium, &[0x34, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::pre_fetch).reserved(Conflict::Read),
     command("SYNCHRONIZE CACHE(10)", Medium, &[0x35, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::synchronize_cache),
+    command("READ DEFECT DATA(10)", Medium, &[0x37, 0, 0x1f, 0, 0, 0, 0, FF, FF, 4], report::read_defect_data_10).quick().reserved(Conflict::Read),
     command("WRITE SAME(10)", Medium, &[0x41, 0xfe, FF, FF, FF, FF, 0, FF, FF, 4], provision::write_same).writing(),
     command("UNMAP", Medium, &[0x42, 0x01, 0, 0, 0, 0, 0, FF, FF, 4], provision::unmap).writing(),
     command("MODE SELECT(10)", Manage, &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 4], mode::select_10).quick().reserved(Conflict::Write),
@@ -159,14 +160,22 @@ pub(crate) const COMMANDS: &[Command] = &[
         .with_action().reserved(Conflict::Own).quick(),
     command("PERSISTENT RESERVE OUT, REGISTER AND MOVE", Manage, &persistent_out(7), reserve::persistent_out)
         .with_action().reserved(Conflict::Own).quick(),
+    command("EXTENDED COPY(LID1)", Medium, &third_party(0x83, 0x00, 0), copy::extended_copy_1).with_action(),
+    command("EXTENDED COPY(LID4)", Medium, &third_party(0x83, 0x01, 0), copy::extended_copy_4).with_action(),
+    command("RECEIVE COPY STATUS(LID1)", Medium, &COPY_STATUS_1, copy::copy_status_1).with_action().quick(),
+    command("RECEIVE COPY OPERATING PARAMETERS", Medium, &third_party(0x84, 0x03, 0), copy::operating_parameters)
+        .with_action().quick(),
+    command("RECEIVE COPY STATUS(LID4)", Medium, &third_party(0x84, 0x05, FF), copy::copy_status_4).with_action().quick(),
     command("READ(16)", Medium, &usage_16(0x88, 0xf8), block::read).reserved(Conflict::Read),
     command("COMPARE AND WRITE", Medium, &COMPARE_AND_WRITE, block::compare_and_write).writing(),
     command("WRITE(16)", Medium, &usage_16(0x8a, 0xf8), block::write).writing(),
+    command("ORWRITE(16)", Medium, &usage_16(0x8b, 0xf8), block::or_write).writing(),
     command("WRITE AND VERIFY(16)", Medium, &usage_16(0x8e, 0xf6), block::write_and_verify).writing(),
     command("VERIFY(16)", Medium, &usage_16(0x8f, 0xf6), block::verify).reserved(Conflict::Read),
     command("PRE-FETCH(16)", Medium, &usage_16(0x90, 0), block::pre_fetch).reserved(Conflict::Read),
     command("SYNCHRONIZE CACHE(16)", Medium, &usage_16(0x91, 0), block::synchronize_cache),
     command("WRITE SAME(16)", Medium, &usage_16(0x93, 0xff), provision::write_same).writing(),
+    command("WRITE ATOMIC(16)", Medium, &WRITE_ATOMIC, block::write_atomic).writing(),
     command("READ CAPACITY(16)", Manage, &READ_CAPACITY_16, report::read_capacity_16).with_action().quick(),
     command("GET LBA STATUS(16)", Medium, &GET_LBA_STATUS_16, provision::get_lba_status).with_action().quick().reserved(Conflict::Read),
     command("REPORT LUNS", Identify, &[0xa0, 0, FF, 0, 0, 0, FF, FF, FF, FF, 0, 4], report::report_luns).passing_attention().quick(),
@@ -180,9 +189,13 @@ pub(crate) const COMMANDS: &[Command] = &[
     command("WRITE(12)", Medium, &usage_12(0xaa, 0xf8), block::write).writing(),
     command("WRITE AND VERIFY(12)", Medium, &usage_12(0xae, 0xf6), block::write_and_verify).writing(),
     command("VERIFY(12)", Medium, &usage_12(0xaf, 0xf6), block::verify).reserved(Conflict::Read),
+    command("READ DEFECT DATA(12)", Medium, &READ_DEFECT_DATA_12, report::read_defect_data_12).quick().reserved(Conflict::Read),
 ];
 
 const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0xf8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, 0, FF, 0, 4];
+const COPY_STATUS_1: [u8; 16] = [0x84, 0, FF, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4];
+const WRITE_ATOMIC: [u8; 16] = [0x9c, 0xf8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, FF, FF, 0, 4];
+const READ_DEFECT_DATA_12: [u8; 12] = [0xb7, 0x1f, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4];
 const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4];
 const GET_LBA_STATUS_16: [u8; 16] = [0x9e, 0x12, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 4];
 
@@ -206,6 +219,13 @@ const fn persistent_in(action: u8) -> [u8; 10] {
 /// PERSISTENT RESERVE OUT: service action, scope and type, parameter list length.
 const fn persistent_out(action: u8) -> [u8; 10] {
     [0x5f, action, FF, 0, 0, FF, FF, FF, FF, 4]
+}
+
+/// EXTENDED COPY and RECEIVE COPY RESULTS: a list identifier of four bytes where there is one, and a length.
+const fn third_party(opcode: u8, action: u8, list: u8) -> [u8; 16] {
+    [
+        opcode, action, list, list, list, list, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4,
+    ]
 }
 
 /// MAINTENANCE IN: `action` with the bits above it, bytes 2 to 5, and an allocation length.

@@ -22,6 +22,8 @@ pub struct LuView<'a> {
     pub lun: Lun,
     /// All LUNs that this initiator sees, for REPORT LUNS.
     pub luns: &'a [Lun],
+    /// The same units as what EXTENDED COPY may read and write.
+    pub units: &'a [Unit],
     /// The unit's port groups.
     pub groups: &'a [PortGroup],
     /// What groups beside the primary's are, for the support bits of REPORT TARGET PORT GROUPS.
@@ -40,6 +42,19 @@ pub struct LuView<'a> {
     pub unit: &'a UnitState,
     /// What unit attentions are raised from (P3).
     pub counters: Counters,
+}
+
+/// A unit as commands to other units see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unit {
+    /// The extent behind it; its NAA name comes from it.
+    pub extent: ExtentId,
+    /// Capacity in blocks.
+    pub blocks: u64,
+    /// Size of a block.
+    pub block_size: BlockSize,
+    /// Writes are refused with 07/27/00.
+    pub write_protected: bool,
 }
 
 impl LuView<'_> {

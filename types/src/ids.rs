@@ -224,6 +224,18 @@ pub struct CommandName {
     pub cmd_sn: u64,
 }
 
+impl CommandName {
+    /// The name of the `n`th operation of a command that needs several of them: different from that of every command and of every other
+    /// part. The session would have to send 2^48 commands before the two met.
+    #[must_use]
+    pub const fn part(self, n: u16) -> Self {
+        Self {
+            cmd_sn: self.cmd_sn | (n as u64) << 48,
+            ..self
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

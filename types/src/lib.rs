@@ -27,7 +27,7 @@ pub use lun::{Lun, LunError};
 pub use naa::Naa;
 pub use name::{IscsiName, Isid, NameError, Nexus, NexusTag};
 pub use network::{Network, NetworkError};
-pub use op::{BlockOp, OpOutcome};
+pub use op::{BlockOp, MappedRun, OpOutcome};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, SecretError};
 pub use size::{ByteSize, SizeError};
 pub use time::Mono;

@@ -14,13 +14,25 @@ pub const EXTENT_BYTES_MIN: u64 = 1 << 20;
 pub const TRANSFER_BYTES_MAX: u32 = 4 << 20;
 /// Most blocks of a COMPARE AND WRITE; said in VPD page B0.
 pub const COMPARE_AND_WRITE_BLOCKS_MAX: u8 = 255;
+/// Most data that a WRITE ATOMIC puts; said in VPD page B0. Any command is one record, so it is as atomic at any length.
+pub const ATOMIC_BYTES_MAX: u32 = 1 << 20;
+/// Most bytes that one EXTENDED COPY moves; said as MAXIMUM SEGMENT LENGTH. Every piece of it must take effect within the hold limit of the
+/// command (I11), so this is what a slow disk does in that time.
+pub const COPY_BYTES_MAX: u32 = 16 << 20;
+/// Bytes that a copy reads and writes at a time: what other commands wait for at most.
+pub const COPY_PIECE_BYTES: u32 = 1 << 20;
+/// Most LBA status descriptors of one answer; an initiator asks again from where it ends.
+pub const MAP_RUNS_MAX: u16 = 256;
 /// Most blocks that one UNMAP names, all descriptors together; said in VPD page B0.
 pub const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 /// Most descriptors of one UNMAP; said in VPD page B0.
 pub const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 /// Most bytes that one WRITE SAME covers; said in VPD page B0. The pattern is written out when the record is applied, so this bounds that
 /// work.
-pub const WRITE_SAME_BYTES_MAX: u32 = 32 << 20;
+pub const WRITE_SAME_BYTES_MAX: u32 = 16 << 20;
+/// A physical block: in what space is given and taken, and what LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT and the granularities of VPD page
+/// B0 follow from.
+pub const PHYSICAL_BYTES: u32 = 4096;
 /// Unit in which replicas are compared and resynchronized. A multiple of every block size.
 pub const RESYNC_RANGE_BYTES: u64 = 1 << 20;
 

@@ -43,6 +43,20 @@ pub enum BlockOp {
         /// What to put.
         data: Bytes,
     },
+    /// ORWRITE: put what is there or'ed with `data`, in one step (SBC-4, 5.25).
+    OrWrite {
+        /// Where.
+        range: BlockRange,
+        /// `range` times the block size bytes.
+        data: Bytes,
+    },
+    /// GET LBA STATUS: which blocks from `from` on have space of their own, as consecutive runs.
+    Map {
+        /// The first block; within the extent.
+        from: Lba,
+        /// At most so many runs; at least one is given.
+        runs: u16,
+    },
     /// VERIFY: read the blocks and, with `expect`, compare them.
     Verify {
         /// Which.
@@ -65,7 +79,11 @@ impl BlockOp {
     pub const fn reads(&self) -> bool {
         matches!(
             self,
-            Self::Read { .. } | Self::Verify { .. } | Self::CompareAndWrite { .. }
+            Self::Read { .. }
+                | Self::Verify { .. }
+                | Self::CompareAndWrite { .. }
+                | Self::OrWrite { .. }
+                | Self::Map { .. }
         )
     }
 
@@ -73,18 +91,22 @@ impl BlockOp {
     pub const fn writes(&self) -> bool {
         matches!(
             self,
-            Self::Write { .. } | Self::WriteSame { .. } | Self::Zero { .. } | Self::CompareAndWrite { .. }
+            Self::Write { .. }
+                | Self::WriteSame { .. }
+                | Self::Zero { .. }
+                | Self::CompareAndWrite { .. }
+                | Self::OrWrite { .. }
         )
     }
 
     /// Bytes of data that came with it: what it holds in memory until it is done.
     pub fn payload_len(&self) -> usize {
         match self {
-            Self::Write { data, .. } => data.len(),
+            Self::Write { data, .. } | Self::OrWrite { data, .. } => data.len(),
             Self::WriteSame { block, .. } => block.len(),
             Self::CompareAndWrite { expect, data, .. } => expect.len() + data.len(),
             Self::Verify { expect, .. } => expect.as_ref().map_or(0, Bytes::len),
-            Self::Read { .. } | Self::Zero { .. } | Self::Flush | Self::Fence { .. } => 0,
+            Self::Read { .. } | Self::Zero { .. } | Self::Map { .. } | Self::Flush | Self::Fence { .. } => 0,
         }
     }
 
@@ -95,9 +117,11 @@ impl BlockOp {
             | Self::Write { range, .. }
             | Self::WriteSame { range, .. }
             | Self::CompareAndWrite { range, .. }
+            | Self::OrWrite { range, .. }
             | Self::Verify { range, .. } => std::slice::from_ref(range),
             Self::Zero { ranges } => ranges,
-            Self::Flush | Self::Fence { .. } => &[],
+            // A map's answer is a snapshot of each block by itself: it keeps nobody waiting and waits for nobody.
+            Self::Map { .. } | Self::Flush | Self::Fence { .. } => &[],
         }
     }
 
@@ -106,13 +130,23 @@ impl BlockOp {
         let fits = self.ranges().iter().all(|range| range.end().0 <= blocks);
         let exact = |data: &Bytes, range: &BlockRange| data.len() as u64 == range.byte_len(size);
         fits && match self {
-            Self::Write { range, data, .. } => exact(data, range),
+            Self::Write { range, data, .. } | Self::OrWrite { range, data } => exact(data, range),
+            Self::Map { from, runs } => from.0 < blocks && *runs > 0,
             Self::WriteSame { block, .. } => block.len() as u64 == u64::from(size.bytes()),
             Self::CompareAndWrite { range, expect, data } => exact(expect, range) && exact(data, range),
             Self::Verify { range, expect } => expect.as_ref().is_none_or(|expect| exact(expect, range)),
             Self::Read { .. } | Self::Zero { .. } | Self::Flush | Self::Fence { .. } => true,
         }
     }
+}
+
+/// Consecutive blocks that have space of their own, or have none and read as zeros (W7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MappedRun {
+    /// Which blocks; not empty.
+    pub range: BlockRange,
+    /// Whether they have space.
+    pub mapped: bool,
 }
 
 /// How a storage operation ended. Our own trouble is never among them: it is held, handed over or ends the connection (I8).
@@ -122,6 +156,8 @@ pub enum OpOutcome {
     Done,
     /// The blocks asked for.
     Data(Bytes),
+    /// Runs of blocks with and without space, one behind the other from the block asked for on.
+    Map(Vec<MappedRun>),
     /// COMPARE AND WRITE or VERIFY found something else; offset in bytes of the first difference, for the sense data's INFORMATION field.
     Miscompare {
         /// In bytes from the start of the range.

@@ -338,7 +338,7 @@ impl History {
 }
 
 impl Call {
-    /// The call that carries out a storage operation; `None` for one that neither reads nor writes a block.
+    /// The call that carries out a storage operation; `None` for one that neither reads nor writes a block, and for ORWRITE.
     pub fn of(op: &BlockOp, size: BlockSize) -> Option<Self> {
         let contents = |data: &[u8]| Contents::from_bytes(data, size);
         Some(match op {
@@ -366,7 +366,12 @@ impl Call {
                 range: *range,
                 expect: contents(expect),
             },
-            BlockOp::Verify { expect: None, .. } | BlockOp::Flush | BlockOp::Fence { .. } => return None,
+            // What an ORWRITE leaves depends on what was there bit by bit, which contents as they are kept here do not tell: no load sends it.
+            BlockOp::OrWrite { .. } => return None,
+            BlockOp::Verify { expect: None, .. }
+            | BlockOp::Map { .. }
+            | BlockOp::Flush
+            | BlockOp::Fence { .. } => return None,
         })
     }
 
@@ -433,7 +438,7 @@ impl Outcome {
     /// not do so later (I8, I11).
     pub fn of(outcome: &OpOutcome, size: BlockSize) -> Self {
         match outcome {
-            OpOutcome::Done => Self::Done,
+            OpOutcome::Done | OpOutcome::Map(_) => Self::Done,
             OpOutcome::Data(data) => Self::Data(Contents::from_bytes(data, size)),
             OpOutcome::Miscompare { offset } => Self::Miscompare {
                 block: Some(u64::from(offset >> size.shift())),

@@ -115,12 +115,21 @@ async fn residuals_tell_what_did_not_move() {
     );
     assert_eq!(rig.memory.bytes(EXTENT, 0, 1024), [[7; 512], [0; 512]].concat());
     assert!(rig.memory.bytes(EXTENT, 8 * 512 + (1 << 19), 512) == [0; 512]);
-    // Fewer bytes than the CDB wants: refused, and nothing is changed (I12).
-    let write = ScsiRequest::write(0, cdb(0x8a, 0, 2), Bytes::from(vec![9; 512]));
-    let write = peer.command(write).await;
-    assert_ne!(write.status, ScsiStatus::GOOD);
-    assert_eq!(write.residual, Residual::Over(512));
-    assert_eq!(rig.memory.bytes(EXTENT, 0, 1), [7]);
+    // Fewer blocks than the CDB names: those are written. Part of a block: refused, and nothing is changed (I12).
+    let short = |bytes| ScsiRequest::write(0, cdb(0x8a, 0, 3), Bytes::from(vec![9; bytes]));
+    for (bytes, missing) in [(1023, 513), (0, 1536)] {
+        let write = peer.command(short(bytes)).await;
+        assert_eq!(write.status == ScsiStatus::GOOD, bytes == 0);
+        assert_eq!(write.residual, Residual::Over(missing));
+        assert_eq!(rig.memory.bytes(EXTENT, 0, 1), [7]);
+    }
+    let write = peer.command(short(1024)).await;
+    assert_eq!(
+        (write.status, write.residual),
+        (ScsiStatus::GOOD, Residual::Over(512))
+    );
+    let blocks = rig.memory.bytes(EXTENT, 0, 1536);
+    assert_eq!(blocks, [[9; 512], [9; 512], [0; 512]].concat());
 }
 
 #[tokio::test]
@@ -268,7 +277,8 @@ async fn f2_an_abort_is_answered_only_when_it_is_confirmed() {
     assert!(peer.is_silent().await);
     rig.memory.release(None);
     assert_eq!(peer.end().await, (write, peer_good()));
-    assert_eq!(peer.managed(abort).await, TaskResult::COMPLETE);
+    // It came too late: its task was answered.
+    assert_eq!(peer.managed(abort).await, TaskResult::NO_SUCH_TASK);
     let write = peer.send_write(0, 2).await;
     rig.until_kept(1).await;
     peer.manage(TaskFunction::ABORT_TASK, Some(write)).await;

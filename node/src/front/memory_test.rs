@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_replication::core::api::{AbortScope, OpId, Request};
-use holdfast_types::{BlockOp, BlockRange, BlockSize, ExtentId, OpOutcome};
+use holdfast_types::{BlockOp, BlockRange, BlockSize, ExtentId, MappedRun, OpOutcome};
 
 use super::{Backend, Registry};
 
@@ -138,6 +138,19 @@ impl Inner {
                 .as_ref()
                 .and_then(|expect| differs(part(disk, *range), expect))
                 .unwrap_or(OpOutcome::Done),
+            BlockOp::OrWrite { range, data } => {
+                let there = part(disk, *range);
+                there
+                    .iter_mut()
+                    .zip(data)
+                    .for_each(|(there, bits)| *there |= bits);
+                OpOutcome::Done
+            }
+            BlockOp::Map { from, .. } => {
+                let blocks = disk.len() as u64 / 512 - from.0;
+                let range = BlockRange::new(*from, blocks).unwrap();
+                OpOutcome::Map(vec![MappedRun { range, mapped: true }])
+            }
             BlockOp::Flush | BlockOp::Fence { .. } => OpOutcome::Done,
         }
     }

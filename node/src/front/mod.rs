@@ -4,6 +4,7 @@
 
 mod access;
 mod connection;
+mod copy;
 mod portals;
 mod registry;
 mod session;
@@ -15,6 +16,8 @@ mod units;
 
 #[cfg(test)]
 mod access_test;
+#[cfg(test)]
+mod copy_test;
 #[cfg(test)]
 mod fair_test;
 #[cfg(test)]

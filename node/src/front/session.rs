@@ -20,7 +20,7 @@ use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
 use super::shares::{Turn, cost};
 use super::state::{FrontState, Map};
-use super::tasks::{Stage, Tasks};
+use super::tasks::{Copying, Stage, Tasks, Then};
 use super::tmf::{CONFIRMED_WITHIN, Tmfs};
 use crate::status::SessionStatus;
 
@@ -72,7 +72,7 @@ pub(super) struct Session {
     pub(super) id: ConnectionId,
     pub(super) iscsi: Connection,
     /// The lease generation that the connection belongs to (L7).
-    generation: LeaseGeneration,
+    pub(super) generation: LeaseGeneration,
     port: TpgId,
     /// The two ends, for people.
     ends: (String, String),
@@ -131,7 +131,7 @@ impl Session {
             match event {
                 Event::Login(login) => self.log_in(&login, now),
                 Event::Command(command) => self.arrive(command, now)?,
-                Event::DataOut { task, data } => self.data_out(task, data, now),
+                Event::DataOut { task, data } => self.data_out(task, data, now)?,
                 Event::DataLost { task } => drop(self.tasks.take(task)),
                 Event::TaskManagement(request) => self.task_management(request, now),
                 Event::LoggedOut(_) => self.abort_all(),
@@ -419,16 +419,6 @@ impl Session {
             }
             Step::Unit(request) => self.ask_cluster(task, (lun, extent), received, request),
             Step::Storage(storage) => {
-                let op = self.new_op();
-                self.tasks.put(
-                    task,
-                    Stage::Storage {
-                        op,
-                        extent,
-                        finish: storage.finish,
-                        cost,
-                    },
-                );
                 let request = Request {
                     name,
                     received,
@@ -436,17 +426,53 @@ impl Session {
                     origin,
                     op: storage.op,
                 };
-                if let Some(outcome) = self.front.backend.submit(extent, op, request) {
-                    return self.completed(op, outcome, now);
-                }
+                return self.submit(task, extent, Then::Finish(storage.finish), cost, request, now);
+            }
+            Step::Copy(job) => {
+                let copying = Copying {
+                    job,
+                    unit: extent,
+                    lun,
+                    origin,
+                    name,
+                    received,
+                    parts: 0,
+                };
+                return self.begin_copy(task, Box::new(copying), now);
             }
             Step::Hold => return self.held_too_long(task, now),
         }
         Ok(())
     }
 
+    /// Gives storage an operation of a task.
+    pub(super) fn submit(
+        &mut self,
+        task: TaskId,
+        extent: ExtentId,
+        then: Then,
+        cost: u64,
+        request: Request,
+        now: Mono,
+    ) -> Result<(), MustReset> {
+        let op = self.new_op();
+        self.tasks.put(
+            task,
+            Stage::Storage {
+                op,
+                extent,
+                then,
+                cost,
+            },
+        );
+        match self.front.backend.submit(extent, op, request) {
+            Some(outcome) => self.completed(op, outcome, now),
+            None => Ok(()),
+        }
+    }
+
     /// All data of a write is there.
-    fn data_out(&mut self, task: TaskId, data: bytes::Bytes, now: Mono) {
+    fn data_out(&mut self, task: TaskId, data: bytes::Bytes, now: Mono) -> Result<(), MustReset> {
         let Some(Stage::AwaitingData {
             lun,
             extent,
@@ -457,11 +483,11 @@ impl Session {
             cost,
         }) = self.tasks.take(task)
         else {
-            return;
+            return Ok(());
         };
         let session = self.logged_in.as_ref();
         let Some((by, tag)) = session.and_then(|session| session.nexus.clone()) else {
-            return;
+            return Ok(());
         };
         let state = Arc::clone(&self.front.state.borrow());
         let group = self.group();
@@ -469,7 +495,7 @@ impl Session {
         let Some(view) = view.filter(|view| view.extent == extent && view.unit.cleared <= admitted) else {
             // The unit was reset or taken away meanwhile: the task went with it.
             self.iscsi.abort(task);
-            return;
+            return Ok(());
         };
         let step = pending.with_data(&view, data);
         let context = Context {
@@ -480,8 +506,7 @@ impl Session {
             received,
             cost,
         };
-        // Only a hold can fail, and data is taken only after it.
-        let _ = self.next(task, step, context, now);
+        self.next(task, step, context, now)
     }
 
     pub(super) fn respond(&mut self, task: TaskId, response: Response) {
@@ -504,23 +529,40 @@ impl Session {
     }
 
     fn completed(&mut self, op: OpId, outcome: OpOutcome, now: Mono) -> Result<(), MustReset> {
-        let ended = self.tasks.take_op(op);
-        if let Some((task, _, finish_as)) = ended {
-            match finish(finish_as, outcome) {
-                Finished::Response(response) => self.respond(task, response),
-                Finished::ResetConnection => {
-                    return Err(MustReset("a command could not be carried out in time"));
-                }
-                Finished::NoResponse => drop(self.iscsi.abort(task)),
+        let mut answered = false;
+        match self.tasks.take_op(op) {
+            Some((task, Then::Finish(finish_as))) => {
+                let finished = finish(finish_as, outcome);
+                answered = matches!(finished, Finished::Response(_));
+                self.end(task, finished)?;
             }
+            Some((task, Then::Copy(copying))) => self.go_on_copying(task, op, copying, outcome, now)?,
+            None => {}
         }
-        let over = self.tmfs.op_ended(op);
+        let over = self.tmfs.op_ended(op, answered);
         let restart = !over.is_empty();
         self.answer_functions(over);
         if restart || self.tasks.in_storage() + 1 == IN_STORAGE_MAX {
             return self.start_held(now);
         }
         Ok(())
+    }
+
+    /// Ends a task as its storage says.
+    pub(super) fn end(&mut self, task: TaskId, finished: Finished) -> Result<(), MustReset> {
+        match finished {
+            Finished::Response(response) => self.respond(task, response),
+            Finished::ResetConnection => {
+                return Err(MustReset("a command could not be carried out in time"));
+            }
+            Finished::NoResponse => drop(self.iscsi.abort(task)),
+        }
+        Ok(())
+    }
+
+    /// What this nexus has heard of a unit.
+    pub(super) fn unit_of_nexus(&mut self, lun: Lun) -> Option<&mut NexusLu> {
+        self.logged_in.as_mut()?.units.get_mut(&lun)
     }
 
     /// Starts held commands again, in order; gives up those that have waited too long.
@@ -571,11 +613,11 @@ impl Session {
         match message {
             Inbound::Completed(op, _) => {
                 self.tasks.take_op(op);
-                self.tmfs.op_ended(op);
+                self.tmfs.op_ended(op, false);
             }
             Inbound::Unit(op, _) => {
                 self.tasks.take_unit(op);
-                self.tmfs.op_ended(op);
+                self.tmfs.op_ended(op, false);
             }
             Inbound::EndUnit { extent, token, .. } => {
                 self.tmfs.hold_token(self.tasks.ops_on(extent).collect(), token);

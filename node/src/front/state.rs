@@ -7,7 +7,7 @@ use holdfast_alua::{PortGroup, SecondaryAccess};
 use holdfast_iscsi::directory::{Directory, GroupName};
 use holdfast_raft::model::{ClusterKey, ClusterState, TargetAccess};
 use holdfast_scsi::reservation::UnitState;
-use holdfast_scsi::{Counters, LuView};
+use holdfast_scsi::{Counters, LuView, Unit};
 use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, Revision, UnitVersion};
 
 /// Targets and their units, ready for commands.
@@ -33,6 +33,7 @@ struct TargetFront {
 struct MapFront {
     units: BTreeMap<Lun, UnitFront>,
     luns: Vec<Lun>,
+    shown: Vec<Unit>,
     lun_changes: u64,
     write_changes: u64,
 }
@@ -173,6 +174,7 @@ impl FrontState {
             target: map.target,
             lun,
             luns: &found.luns,
+            units: &found.shown,
             groups: &extent.groups,
             secondary: extent.secondary,
             port: nexus.tpg,
@@ -228,6 +230,15 @@ impl MapFront {
             .collect();
         Self {
             luns: units.keys().copied().collect(),
+            shown: units
+                .values()
+                .map(|unit| Unit {
+                    extent: unit.extent.id,
+                    blocks: unit.extent.blocks,
+                    block_size: unit.extent.block_size,
+                    write_protected: unit.read_only,
+                })
+                .collect(),
             units,
             lun_changes,
             write_changes,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use holdfast_iscsi::target::{Command, TaskId};
 use holdfast_replication::core::api::OpId;
-use holdfast_scsi::{Finish, Pending};
-use holdfast_types::{CommandName, ExtentId, Lun, Mono, UnitVersion};
+use holdfast_scsi::{CopyJob, Finish, Pending};
+use holdfast_types::{CommandName, ExtentId, Lun, Mono, Origin, UnitVersion};
 
 use super::shares::{Shares, Turn, cost};
 use super::units::Waiting;
@@ -40,13 +40,46 @@ pub(super) enum Stage {
     Storage {
         op: OpId,
         extent: ExtentId,
-        finish: Finish,
+        then: Then,
         /// What it counts for in the session's share.
         cost: u64,
     },
 }
 
+/// What comes after an operation.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// The answer.
+    Finish(Finish),
+    /// The next operation of a copy.
+    Copy(Box<Copying>),
+}
+
+/// A copy, between two of its operations.
+#[derive(Debug)]
+pub(super) struct Copying {
+    pub(super) job: CopyJob,
+    /// The unit that took the command.
+    pub(super) unit: ExtentId,
+    pub(super) lun: Lun,
+    /// Whose it is; admitted under the state of the unit that took it.
+    pub(super) origin: Origin,
+    pub(super) name: CommandName,
+    pub(super) received: Mono,
+    /// Operations so far.
+    pub(super) parts: u16,
+}
+
 impl Stage {
+    /// The operation that storage has for it, on that extent or for a copy that its unit took.
+    fn op_in_storage(&self, wanted: ExtentId) -> Option<OpId> {
+        let Self::Storage { op, extent, then, .. } = self else {
+            return None;
+        };
+        let copies = matches!(then, Then::Copy(copying) if copying.unit == wanted);
+        (copies || *extent == wanted).then_some(*op)
+    }
+
     const fn cost(&self) -> u64 {
         match self {
             Self::Held(_) | Self::Queued(_) | Self::Unit { .. } => 0,
@@ -168,12 +201,12 @@ impl Tasks {
     }
 
     /// Takes the task of an operation out.
-    pub(super) fn take_op(&mut self, op: OpId) -> Option<(TaskId, ExtentId, Finish)> {
+    pub(super) fn take_op(&mut self, op: OpId) -> Option<(TaskId, Then)> {
         let task = self.by_op.remove(&op)?;
         let stage = self.stages.remove(&task)?;
         self.count(stage.cost(), 0);
         match stage {
-            Stage::Storage { extent, finish, .. } => Some((task, extent, finish)),
+            Stage::Storage { then, .. } => Some((task, then)),
             _ => None,
         }
     }
@@ -201,20 +234,20 @@ impl Tasks {
             .min()
     }
 
-    /// Operations on an extent that storage or the cluster has.
+    /// Operations on an extent that storage or the cluster has, and those of copies that its unit took.
     pub(super) fn ops_on(&self, extent: ExtentId) -> impl Iterator<Item = OpId> + '_ {
         self.stages.values().filter_map(move |stage| match stage {
-            Stage::Storage { op, extent: on, .. } | Stage::Unit { op, extent: on, .. } if *on == extent => {
-                Some(*op)
-            }
-            _ => None,
+            Stage::Unit { op, extent: on, .. } if *on == extent => Some(*op),
+            stage => stage.op_in_storage(extent),
         })
     }
 
-    /// Operations on an extent that storage has.
+    /// Operations on an extent that storage has, and those of copies that its unit took.
     pub(super) fn storage_ops_on(&self, extent: ExtentId) -> impl Iterator<Item = OpId> + '_ {
-        self.stages.values().filter_map(move |stage| match stage {
-            Stage::Storage { op, extent: on, .. } if *on == extent => Some(*op),
+        self.stages
+            .values()
+            .filter_map(move |stage| stage.op_in_storage(extent))
+    }
             _ => None,
         })
     }

@@ -30,6 +30,11 @@ struct Waiting {
     units: Vec<ExtentId>,
     /// TARGET COLD RESET: the connections end afterwards.
     cold: bool,
+    /// What is answered in the end. An ABORT TASK that came too late says so: its task has been answered, so it does not exist (RFC 7143,
+    /// 11.6.1).
+    result: TaskResult,
+    /// It is an ABORT TASK.
+    one: bool,
     since: Mono,
 }
 
@@ -56,14 +61,23 @@ impl Tmfs {
         }
     }
 
+    /// Whether an operation's task is to end: nothing more is to be done for it.
+    pub(super) fn ends(&self, op: OpId) -> bool {
+        self.waiting.iter().any(|one| one.ops.contains(&op))
+            || self.tokens.iter().any(|(ops, _)| ops.contains(&op))
+    }
+
     /// An operation has ended: the functions that are through with it.
-    pub(super) fn op_ended(&mut self, op: OpId) -> Vec<(TmfId, TaskResult)> {
+    /// `answered`: its command was, so that nothing was aborted.
+    pub(super) fn op_ended(&mut self, op: OpId, answered: bool) -> Vec<(TmfId, TaskResult)> {
         self.tokens.retain_mut(|(ops, _)| {
             ops.remove(&op);
             !ops.is_empty()
         });
         for waiting in &mut self.waiting {
-            waiting.ops.remove(&op);
+            if waiting.ops.remove(&op) && answered && waiting.one {
+                waiting.result = TaskResult::NO_SUCH_TASK;
+            }
         }
         self.over()
     }
@@ -83,7 +97,7 @@ impl Tmfs {
         self.waiting.retain(|waiting| {
             if waiting.is_over() {
                 *cold |= waiting.cold;
-                over.push((waiting.id, TaskResult::COMPLETE));
+                over.push((waiting.id, waiting.result));
             }
             !waiting.is_over()
         });
@@ -151,7 +165,7 @@ impl Session {
             self.tasks.stage(task)
         {
             let (op, extent) = (*op, *extent);
-            self.wait_for(id, HashSet::from([op]), now);
+            self.wait_for(id, HashSet::from([op]), true, now);
             self.front.backend.abort(extent, AbortScope::Op(op));
             return;
         }
@@ -163,20 +177,22 @@ impl Session {
     fn abort_task_set(&mut self, id: TmfId, extent: ExtentId, now: Mono) {
         self.abort_unit(extent);
         let ops: HashSet<OpId> = self.tasks.ops_on(extent).collect();
-        self.wait_for(id, ops.clone(), now);
+        self.wait_for(id, ops.clone(), false, now);
         for op in ops {
             self.front.backend.abort(extent, AbortScope::Op(op));
         }
         self.answer_those_over();
     }
 
-    fn wait_for(&mut self, id: TmfId, ops: HashSet<OpId>, now: Mono) {
+    fn wait_for(&mut self, id: TmfId, ops: HashSet<OpId>, one: bool, now: Mono) {
         self.tmfs.waiting.push(Waiting {
             id,
             ops,
             others: 0,
             units: Vec::new(),
             cold: false,
+            result: TaskResult::COMPLETE,
+            one,
             since: now,
         });
     }
@@ -224,6 +240,8 @@ impl Session {
             others: extents.len(),
             units: extents.clone(),
             cold: false,
+            result: TaskResult::COMPLETE,
+            one: false,
             since: now,
         });
         for extent in extents {

@@ -109,7 +109,9 @@ impl Session {
         if answer == UnitAnswer::Unknown {
             return Err(MustReset("the cluster could not be asked in time"));
         }
-        if let Some((task, waiting)) = self.tasks.take_unit(op) {
+        let task = self.tasks.take_unit(op);
+        let answered = task.is_some();
+        if let Some((task, waiting)) = task {
             let response = match (answer, waiting.report) {
                 (UnitAnswer::Outcome(outcome), _) => outcome.response(),
                 (_, Some((action, allocation))) => {
@@ -125,7 +127,7 @@ impl Session {
             };
             self.respond(task, response);
         }
-        let over = self.tmfs.op_ended(op);
+        let over = self.tmfs.op_ended(op, answered);
         self.answer_functions(over);
         self.start_held(now)
     }

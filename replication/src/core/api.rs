@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_types::{
-    BlockOp, BlockRange, BlockSize, CommandName, Epoch, InSyncVersion, Incarnation, LeaseGeneration, LogPos,
-    Lsn, Mono, NodeId, OpOutcome, Origin, Revision, SessionInstance, UnitRule,
+    BlockOp, BlockRange, BlockSize, CommandName, Epoch, InSyncVersion, Incarnation, Lba, LeaseGeneration,
+    LogPos, Lsn, MappedRun, Mono, NodeId, OpOutcome, Origin, Revision, SessionInstance, UnitRule,
 };
 
 pub use super::config::{Config, Policy};
@@ -347,6 +347,13 @@ pub enum Event {
         /// Which: within the range asked for, and not empty.
         bad: BlockRange,
     },
+    /// [`Command::Map`] is done.
+    Mapped {
+        /// Of the command.
+        io: IoToken,
+        /// Runs from the block asked for on, one behind the other; not empty.
+        runs: Vec<MappedRun>,
+    },
     /// [`Command::Allocated`] is done.
     Allocated {
         /// Of the command.
@@ -453,6 +460,15 @@ pub enum Command {
         io: IoToken,
         /// What.
         range: BlockRange,
+    },
+    /// Extent: tell which blocks have space. Each block as it is at some moment until the answer: nothing waits for it.
+    Map {
+        /// To answer with.
+        io: IoToken,
+        /// The first block.
+        from: Lba,
+        /// At most so many runs.
+        runs: u16,
     },
     /// Extent: hash, piece by piece.
     Hash {

@@ -16,6 +16,8 @@ use super::api::*;
 mod lease_test;
 #[path = "promote_test.rs"]
 mod promote_test;
+#[path = "query_test.rs"]
+mod query_test;
 #[path = "repair_test.rs"]
 mod repair_test;
 #[path = "room_test.rs"]

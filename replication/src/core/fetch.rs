@@ -120,7 +120,8 @@ impl ExtentCore {
         match self.ops.get(&key)?.request {
             BlockOp::Read { range }
             | BlockOp::Verify { range, .. }
-            | BlockOp::CompareAndWrite { range, .. } => Some(range),
+            | BlockOp::CompareAndWrite { range, .. }
+            | BlockOp::OrWrite { range, .. } => Some(range),
             _ => None,
         }
     }

@@ -287,9 +287,17 @@ fn fits(op: &BlockOp, outcome: &OpOutcome, block_bytes: u64) -> bool {
             data.len() as u64 == range.blocks().saturating_mul(block_bytes)
         }
         (BlockOp::CompareAndWrite { .. } | BlockOp::Verify { .. }, OpOutcome::Miscompare { .. }) => true,
-        (BlockOp::Read { .. }, OpOutcome::Done) | (_, OpOutcome::Data(_) | OpOutcome::Miscompare { .. }) => {
-            false
+        (BlockOp::Map { from, runs: most }, OpOutcome::Map(runs)) => {
+            let mut next = *from;
+            let joined = runs.iter().all(|run| {
+                let fits = run.range.lba() == next && !run.range.is_empty();
+                next = run.range.end();
+                fits
+            });
+            joined && !runs.is_empty() && runs.len() <= usize::from(*most)
         }
+        (BlockOp::Read { .. } | BlockOp::Map { .. }, OpOutcome::Done)
+        | (_, OpOutcome::Data(_) | OpOutcome::Map(_) | OpOutcome::Miscompare { .. }) => false,
         (_, OpOutcome::Aborted) => false,
         (op, OpOutcome::NoSpace) => op.writes(),
         _ => true,

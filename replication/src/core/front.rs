@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_types::{
-    BlockOp, BlockRange, CommandName, LeaseGeneration, Lsn, Mono, NodeId, OpOutcome, Origin,
+    BlockOp, BlockRange, CommandName, LeaseGeneration, Lsn, MappedRun, Mono, NodeId, OpOutcome, Origin,
 };
 
 use super::api::{
@@ -231,7 +231,10 @@ impl ExtentCore {
             BlockOp::Flush => return self.flush(key, out),
             BlockOp::Fence { version } => return self.fence(key, *version, out),
             BlockOp::Read { range } | BlockOp::Verify { range, .. } => (Want::Read, Blocks::one(*range)),
-            BlockOp::CompareAndWrite { range, .. } => (Want::Exclusive, Blocks::one(*range)),
+            BlockOp::CompareAndWrite { range, .. } | BlockOp::OrWrite { range, .. } => {
+                (Want::Exclusive, Blocks::one(*range))
+            }
+            BlockOp::Map { .. } => (Want::Read, Blocks::none()),
             BlockOp::Write { range, .. } | BlockOp::WriteSame { range, .. } => {
                 (Want::Write, Blocks::one(*range))
             }
@@ -302,17 +305,70 @@ impl ExtentCore {
             BlockOp::Read { range }
             | BlockOp::Verify { range, .. }
             | BlockOp::CompareAndWrite { range, .. } => {
-                let (io, range) = (IoToken(lock), *range);
+                let range = *range;
+                self.read_locked(ctx, key, lock, range, out);
+            }
+            BlockOp::Map { from, runs } => {
+                let (io, from, runs) = (IoToken(lock), *from, *runs);
                 op.state = OpState::Locked { lock, io: true };
                 op.issued = ctx.now;
-                out.push(Command::Read { io, range });
+                out.push(Command::Map { io, from, runs });
             }
             _ => self.order_in_space(ctx, key, lock, out),
         }
     }
 
-    /// The moment a write takes effect (W1): it holds its range and gets its lsn, unless it waited too long or is fenced off.
+    /// A command holds its range: its blocks are read.
+    fn read_locked(
+        &mut self,
+        ctx: &Ctx,
+        key: OpKey,
+        lock: u64,
+        range: BlockRange,
+        out: &mut Vec<Command>,
+    ) {
+        if let Some(op) = self.ops.get_mut(&key) {
+            op.state = OpState::Locked { lock, io: true };
+            op.issued = ctx.now;
+            let io = IoToken(lock);
+            out.push(Command::Read { io, range });
+        }
+    }
+
+    /// A write holds its range and has its space: it gets its lsn, or reads first what it adds to.
     pub(crate) fn order(&mut self, ctx: &Ctx, key: OpKey, lock: u64, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get(&key) else {
+            self.table.remove(lock);
+            return;
+        };
+        let body = match &op.request {
+            BlockOp::Write { range, data, .. } | BlockOp::CompareAndWrite { range, data, .. } => {
+                let (range, data) = (*range, data.clone());
+                RecordBody::Write { range, data }
+            }
+            BlockOp::WriteSame { range, block } => {
+                let (range, block) = (*range, block.clone());
+                RecordBody::WriteSame { range, block }
+            }
+            BlockOp::Zero { ranges } => {
+                let ranges = Arc::from(ranges.as_slice());
+                RecordBody::Zero { ranges }
+            }
+            BlockOp::OrWrite { range, .. } => {
+                let range = *range;
+                return self.read_locked(ctx, key, lock, range, out);
+            }
+            BlockOp::Read { .. }
+            | BlockOp::Verify { .. }
+            | BlockOp::Map { .. }
+            | BlockOp::Flush
+            | BlockOp::Fence { .. } => return,
+        };
+        self.order_body(ctx, key, lock, body, out);
+    }
+
+    /// The moment a write takes effect (W1): it holds its range and gets its lsn, unless it waited too long or is fenced off.
+    fn order_body(&mut self, ctx: &Ctx, key: OpKey, lock: u64, body: RecordBody, out: &mut Vec<Command>) {
         let Some(op) = self.ops.get(&key) else {
             self.table.remove(lock);
             return;
@@ -327,22 +383,6 @@ impl ExtentCore {
             self.table.remove(lock);
             return;
         }
-        let Some(op) = self.ops.get(&key) else { return };
-        let body = match &op.request {
-            BlockOp::Write { range, data, .. } | BlockOp::CompareAndWrite { range, data, .. } => {
-                let (range, data) = (*range, data.clone());
-                RecordBody::Write { range, data }
-            }
-            BlockOp::WriteSame { range, block } => {
-                let (range, block) = (*range, block.clone());
-                RecordBody::WriteSame { range, block }
-            }
-            BlockOp::Zero { ranges } => {
-                let ranges = Arc::from(ranges.as_slice());
-                RecordBody::Zero { ranges }
-            }
-            BlockOp::Read { .. } | BlockOp::Verify { .. } | BlockOp::Flush | BlockOp::Fence { .. } => return,
-        };
         let lsn = self.append(ctx, body, Some(name), Some(key), lock, None, out);
         self.table.order(lock, lsn, Owner::Record(lsn));
         if let Some(op) = self.ops.get_mut(&key) {
@@ -409,6 +449,12 @@ impl ExtentCore {
                 }
                 Some(offset) => OpOutcome::Miscompare { offset },
             },
+            BlockOp::OrWrite { range, data: mask } => {
+                // The command itself stays as it came: where it has to be carried out anew, it is on what is there then.
+                let (range, data) = (*range, either(mask, &data));
+                self.end_fetch(lock);
+                return self.order_body(ctx, key, lock, RecordBody::Write { range, data }, out);
+            }
             BlockOp::Verify { expect, .. } => expect
                 .as_ref()
                 .and_then(|expect| difference(expect, &data))
@@ -417,6 +463,23 @@ impl ExtentCore {
         };
         self.done_reading(lock);
         self.finish(key, outcome, out);
+    }
+
+    /// GET LBA STATUS has its answer. It holds no blocks, only its place: what was acknowledged before it came is applied, so it is seen.
+    pub(crate) fn on_mapped(&mut self, ctx: &Ctx, io: IoToken, runs: Vec<MappedRun>, out: &mut Vec<Command>) {
+        let lock = io.0;
+        let owner = self.table.owner(lock);
+        self.table.remove(lock);
+        let Some(Owner::Op(key)) = owner else { return };
+        if !self.ops.contains_key(&key) {
+            return;
+        }
+        // W3 and P1, as for every read.
+        if !self.leased(ctx) {
+            self.hold(key);
+        } else if self.judged(key, out) {
+            self.finish(key, OpOutcome::Map(runs), out);
+        }
     }
 
     /// Lets a read's slot go. It stays while the local disk may still be reading into it.
@@ -632,7 +695,7 @@ impl ExtentCore {
 
 /// Outcome of a command that names no block.
 fn nothing_to_do(op: &BlockOp) -> Option<OpOutcome> {
-    if matches!(op, BlockOp::Flush | BlockOp::Fence { .. })
+    if matches!(op, BlockOp::Flush | BlockOp::Fence { .. } | BlockOp::Map { .. })
         || op.ranges().iter().any(|range: &BlockRange| !range.is_empty())
     {
         return None;
@@ -641,6 +704,11 @@ fn nothing_to_do(op: &BlockOp) -> Option<OpOutcome> {
         BlockOp::Read { .. } => OpOutcome::Data(Bytes::new()),
         _ => OpOutcome::Done,
     })
+}
+
+/// ORWRITE: bit by bit, of two equally long.
+fn either(mask: &[u8], found: &[u8]) -> Bytes {
+    mask.iter().zip(found).map(|(a, b)| a | b).collect()
 }
 
 /// Offset of the first byte that differs.

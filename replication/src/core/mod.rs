@@ -251,6 +251,7 @@ impl ExtentCore {
             Event::ReadFailed { io, bad } => self.on_read_failed(ctx, io, bad, out),
             Event::Hashed { io, digests } => self.on_hashed(ctx, io, digests, out),
             Event::Changed { io, ranges } => self.on_changed(ctx, io, &ranges, out),
+            Event::Mapped { io, runs } => self.on_mapped(ctx, io, runs, out),
             Event::Failed { reason } => self.on_failed(ctx, reason, out),
             Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
             Event::Abort { scope } => self.on_abort(ctx, scope, out),

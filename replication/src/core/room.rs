@@ -69,6 +69,7 @@ impl ExtentCore {
             && let Some(op) = self.ops.get_mut(&key)
             && let BlockOp::Write { range, .. }
             | BlockOp::WriteSame { range, .. }
+            | BlockOp::OrWrite { range, .. }
             | BlockOp::CompareAndWrite { range, .. } = &op.request
         {
             let (io, range) = (IoToken(lock), *range);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_types::{BlockRange, Lsn};
+use holdfast_types::{BlockRange, Lba, Lsn};
 
 use super::extent::Extent;
 use super::inbox::Inbox;
@@ -37,6 +37,8 @@ pub(super) enum What {
     Changed(Lsn),
     /// Whether all of it has its space.
     Allocated(BlockRange),
+    /// Which blocks from the first on have space, as so many runs at most.
+    Map(Lba, u16),
     /// Everything applied before is to be stable in the extent; then journal entries that wait for it may go (R1).
     Barrier,
 }
@@ -99,6 +101,10 @@ fn run_on(file: &ExtentFile, job: &Job) -> Result<Option<Event>, StoreError> {
         What::Allocated(range) => Event::Allocated {
             io,
             whole: file.is_allocated(*range)?,
+        },
+        What::Map(from, runs) => Event::Mapped {
+            io,
+            runs: file.map(*from, *runs)?,
         },
         What::Barrier => {
             file.accept_doubtful()?;

@@ -293,6 +293,7 @@ impl Shared {
                     self.reads[0].push([job(extent, io, What::Allocated(range))]);
                 }
                 Command::Confirm { round } => self.proposer.confirm(extent.id, round),
+                Command::Map { io, from, runs } => after.reads.push(job(extent, io, What::Map(from, runs))),
                 Command::Hash { io, range, renew } => {
                     let piece = self.config.core.resync_piece_bytes;
                     self.hashes

@@ -8,7 +8,7 @@ use holdfast_proto::replication as pb;
 use holdfast_proto::replication::envelope::Message as Pb;
 use holdfast_types::{
     BlockOp, BlockRange, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba, LeaseGeneration,
-    LogPos, Lsn, NexusTag, NodeId, OpOutcome, Origin, SessionInstance, UnitVersion,
+    LogPos, Lsn, MappedRun, NexusTag, NodeId, OpOutcome, Origin, SessionInstance, UnitVersion,
 };
 
 use crate::core::api::{
@@ -561,6 +561,14 @@ fn op_out(op: BlockOp) -> pb::BlockOp {
             range: Some(range_out(range)),
             expect,
         }),
+        BlockOp::OrWrite { range, data } => Op::OrWrite(pb::Write {
+            range: Some(range_out(range)),
+            data,
+        }),
+        BlockOp::Map { from, runs } => Op::Map(pb::Map {
+            from: from.0,
+            runs: u32::from(runs),
+        }),
         BlockOp::Flush => Op::Flush(pb::Empty {}),
         BlockOp::Fence { version } => Op::Fence(version.0),
     };
@@ -595,6 +603,14 @@ fn op_in(op: Option<pb::BlockOp>) -> Result<BlockOp, WireError> {
             range: range_in(verify.range)?,
             expect: verify.expect,
         },
+        Op::OrWrite(write) => BlockOp::OrWrite {
+            range: range_in(write.range)?,
+            data: write.data,
+        },
+        Op::Map(map) => BlockOp::Map {
+            from: Lba(map.from),
+            runs: u16::try_from(map.runs).map_err(|_| WireError("number of runs"))?,
+        },
         Op::Flush(_) => BlockOp::Flush,
         Op::Fence(version) => BlockOp::Fence {
             version: UnitVersion(version),
@@ -609,6 +625,15 @@ fn outcome_out(outcome: OpOutcome) -> pb::Outcome {
         OpOutcome::Data(data) => Outcome::Data(data),
         OpOutcome::Miscompare { offset } => Outcome::Miscompare(offset),
         OpOutcome::Unreadable { lba } => Outcome::Unreadable(lba.0),
+        OpOutcome::Map(runs) => Outcome::Map(pb::MappedRuns {
+            runs: runs
+                .into_iter()
+                .map(|run| pb::MappedRun {
+                    range: Some(range_out(run.range)),
+                    mapped: run.mapped,
+                })
+                .collect(),
+        }),
         OpOutcome::NoSpace => Outcome::NoSpace(pb::Empty {}),
         OpOutcome::ReservationConflict => Outcome::ReservationConflict(pb::Empty {}),
         OpOutcome::Transitioning => Outcome::Transitioning(pb::Empty {}),
@@ -627,6 +652,16 @@ fn outcome_in(outcome: pb::Outcome) -> Result<OpOutcome, WireError> {
         Outcome::Data(data) => OpOutcome::Data(data),
         Outcome::Miscompare(offset) => OpOutcome::Miscompare { offset },
         Outcome::Unreadable(lba) => OpOutcome::Unreadable { lba: Lba(lba) },
+        Outcome::Map(map) => OpOutcome::Map(
+            map.runs
+                .into_iter()
+                .map(|run| {
+                    let range = range_in(run.range)?;
+                    let mapped = run.mapped;
+                    Ok(MappedRun { range, mapped })
+                })
+                .collect::<Result<_, _>>()?,
+        ),
         Outcome::NoSpace(_) => OpOutcome::NoSpace,
         Outcome::ReservationConflict(_) => OpOutcome::ReservationConflict,
         Outcome::Transitioning(_) => OpOutcome::Transitioning,

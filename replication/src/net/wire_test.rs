@@ -11,6 +11,13 @@ fn outcome() -> impl Strategy<Value = OpOutcome> {
         Just(OpOutcome::Done),
         data().prop_map(OpOutcome::Data),
         any::<u32>().prop_map(|offset| OpOutcome::Miscompare { offset }),
+        proptest::collection::vec((range(), any::<bool>()), 0..5).prop_map(|runs| {
+            OpOutcome::Map(
+                runs.into_iter()
+                    .map(|(range, mapped)| MappedRun { range, mapped })
+                    .collect(),
+            )
+        }),
         Just(OpOutcome::NoSpace),
         any::<u64>().prop_map(|lba| OpOutcome::Unreadable { lba: Lba(lba) }),
         Just(OpOutcome::Transitioning),
@@ -31,6 +38,11 @@ fn op() -> impl Strategy<Value = BlockOp> {
             data
         }),
         (range(), proptest::option::of(data())).prop_map(|(range, expect)| BlockOp::Verify { range, expect }),
+        (range(), data()).prop_map(|(range, data)| BlockOp::OrWrite { range, data }),
+        (any::<u64>(), any::<u16>()).prop_map(|(from, runs)| BlockOp::Map {
+            from: Lba(from),
+            runs
+        }),
         Just(BlockOp::Flush),
         any::<u64>().prop_map(|version| BlockOp::Fence {
             version: UnitVersion(version)

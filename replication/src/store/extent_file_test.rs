@@ -127,6 +127,63 @@ fn what_is_not_within_the_extent_is_refused_and_changes_nothing() {
     assert_eq!(file.read(range(0, 256)).unwrap(), vec![0; 1 << 20]);
 }
 
+/// Where the file system keeps holes, the map shows them; every block is in one run, and none that holds data counts as a hole.
+#[test]
+fn w7_the_map_names_every_block_once_and_no_data_as_a_hole() {
+    for size in [BlockSize::B512, BlockSize::B4096] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ExtentFile::create(dir.path(), meta(size)).unwrap();
+        let blocks = file.blocks();
+        let unit = 4096 >> size.shift();
+        let data = vec![1; 4096];
+        for at in [0, 5, 6, 9] {
+            file.write(range(at * unit, unit), &data).unwrap();
+        }
+        file.zero(range(6 * unit, unit)).unwrap();
+        let all = file.map(Lba(0), u16::MAX).unwrap();
+        let mut next = 0;
+        for run in &all {
+            assert_eq!(run.range.lba().0, next);
+            next = run.range.end().0;
+        }
+        assert_eq!(next, blocks);
+        for at in [0, 5, 9] {
+            let run = all
+                .iter()
+                .find(|run| run.range.contains(range(at * unit, unit)))
+                .unwrap();
+            assert!(run.mapped, "{size:?} {all:?}");
+        }
+        if file.is_hole(4096, 8192) {
+            let holes: Vec<(u64, u64)> = all
+                .iter()
+                .filter(|run| !run.mapped)
+                .map(|run| (run.range.lba().0 / unit, run.range.end().0 / unit))
+                .collect();
+            assert_eq!(holes, [(1, 5), (6, 9), (10, blocks / unit)], "{size:?}");
+        }
+        assert_eq!(file.map(Lba(0), 2).unwrap(), all[..2]);
+        let inside = file.map(Lba(5 * unit + unit / 2), 1).unwrap();
+        assert_eq!(
+            (inside[0].range.lba().0, inside[0].mapped),
+            (5 * unit + unit / 2, true)
+        );
+        assert_eq!(file.map(Lba(blocks), 4).unwrap(), []);
+    }
+}
+
+/// A hole in the place of data is not told as zeros: whoever copies by the map has to read there, and learns that it is bad (I10).
+#[test]
+fn w7_a_hole_where_data_was_written_counts_as_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = ExtentFile::create(dir.path(), meta(BlockSize::B4096)).unwrap();
+    file.write(range(3, 1), &[1; 4096]).unwrap();
+    clear(&file.file, 3 * 4096, 4096).unwrap();
+    let runs = file.map(Lba(0), u16::MAX).unwrap();
+    let lost = runs.iter().find(|run| run.range.contains(range(3, 1))).unwrap();
+    assert!(lost.mapped, "{runs:?}");
+}
+
 #[test]
 fn it_grows_and_keeps_its_contents() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! READ, WRITE, VERIFY and their like (SBC-3).
 
 use bytes::Bytes;
-use holdfast_types::{BlockOp, BlockRange, TRANSFER_BYTES_MAX};
+use holdfast_types::{ATOMIC_BYTES_MAX, BlockOp, BlockRange, TRANSFER_BYTES_MAX};
 
 use super::DataUse;
 use crate::table::Call;
@@ -44,19 +44,69 @@ pub(crate) fn write_and_verify(call: &Call<'_>, _: &mut NexusLu) -> Result<Step,
     write_range(call, true)
 }
 
+/// Where the transport announced fewer blocks than the CDB names, those are written and the rest is counted as overflow (RFC 7143,
+/// 11.4.5.2): the initiator said itself how much it sends, and learns how much of its command that was. Part of a block is no
+/// block: then nothing is written, and 05/0E/03 says why.
 fn write_range(call: &Call<'_>, fua: bool) -> Result<Step, Sense> {
     let range = call.range(TRANSFER_BYTES_MAX)?;
     if range.is_empty() {
         return Ok(Step::Done(Response::good()));
     }
-    Ok(call.need(
-        range.byte_len(call.view.block_size),
-        DataUse::Write { range, fua },
-    ))
+    let wanted = range.byte_len(call.view.block_size);
+    let announced = u64::from(call.data_out);
+    let whole = announced >> call.view.block_size.shift();
+    if announced >= wanted || whole << call.view.block_size.shift() != announced {
+        let finish = Finish::Status;
+        return Ok(call.need(wanted, DataUse::Write { range, fua, finish }));
+    }
+    if whole == 0 {
+        return Ok(Step::Done(Response {
+            data_out_wanted: wanted,
+            ..Response::good()
+        }));
+    }
+    let range = call.within(range.lba().0, whole)?;
+    let finish = Finish::StatusOf { wanted };
+    Ok(call.need(announced, DataUse::Write { range, fua, finish }))
 }
 
-pub(crate) const fn write_data(range: BlockRange, fua: bool, data: Bytes) -> Step {
-    Storage::step(BlockOp::Write { range, data, fua }, Finish::Status)
+pub(crate) const fn write_data(range: BlockRange, fua: bool, finish: Finish, data: Bytes) -> Step {
+    Storage::step(BlockOp::Write { range, data, fua }, finish)
+}
+
+/// WRITE ATOMIC(16) (SBC-4, 5.41): any write is one record of the log, so either all of it is there after a power cut or a failover,
+/// or none. Only the length is limited, to what VPD page B0 says; alignment and granularity are those of a block. There are no
+/// atomic boundaries (MAXIMUM ATOMIC BOUNDARY SIZE=0).
+pub(crate) fn write_atomic(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    no_protection(call)?;
+    if call.cdb.number(10, 2) != 0 {
+        return Err(Sense::cdb_byte(10));
+    }
+    let range = call.within(call.cdb.number(2, 8), call.cdb.number(12, 2))?;
+    if range.is_empty() {
+        return Ok(Step::Done(Response::good()));
+    }
+    let wanted = range.byte_len(call.view.block_size);
+    if wanted > u64::from(ATOMIC_BYTES_MAX) {
+        return Err(Sense::cdb_byte(12));
+    }
+    let (fua, finish) = (call.cdb.bit(1, 3), Finish::Status);
+    Ok(call.need(wanted, DataUse::Write { range, fua, finish }))
+}
+
+/// ORWRITE(16) (SBC-3, 5.13): what is there and what comes, or'ed, in one step. Less data than the CDB names is refused.
+pub(crate) fn or_write(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    no_protection(call)?;
+    let range = call.range(TRANSFER_BYTES_MAX)?;
+    if range.is_empty() {
+        return Ok(Step::Done(Response::good()));
+    }
+    let wanted = range.byte_len(call.view.block_size);
+    Ok(call.need(wanted, DataUse::OrWrite { range }))
+}
+
+pub(crate) const fn or_write_data(range: BlockRange, data: Bytes) -> Step {
+    Storage::step(BlockOp::OrWrite { range, data }, Finish::Status)
 }
 
 /// VERIFY(10), (12), (16) with BYTCHK 00b (read only), 01b (compare all) and 11b (compare every block with the one sent).
@@ -95,6 +145,10 @@ pub(crate) fn compare_and_write(call: &Call<'_>, _: &mut NexusLu) -> Result<Step
     no_protection(call)?;
     let range = call.within(call.cdb.number(2, 8), u64::from(call.cdb.byte(13)))?;
     if range.is_empty() {
+        // A length that did not fit into its byte, as 256, comes as 0 with data behind it: saying GOOD would claim a comparison.
+        if call.data_out > 0 {
+            return Err(Sense::cdb_byte(13));
+        }
         return Ok(Step::Done(Response::good()));
     }
     let wanted = 2 * range.byte_len(call.view.block_size);

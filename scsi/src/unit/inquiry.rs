@@ -73,8 +73,8 @@ fn standard(peripheral: u8) -> Vec<u8> {
     data[2] = 0x06;
     // NORMACA=0, HISUP=1 (LUNs above 255 are flat, SAM-5, 4.7), response data format 2.
     data[3] = 0x12;
-    // SCCS=0, TPGS=01b (implicit), 3PC=0, PROTECT=0.
-    data[5] = 0x10;
+    // SCCS=0, TPGS=01b (implicit), 3PC=1 (EXTENDED COPY), PROTECT=0.
+    data[5] = 0x18;
     // MULTIP=1: more than one target port.
     data[6] = 0x10;
     // CMDQUE=1.

@@ -10,7 +10,7 @@ fn inquiry(page: Option<u8>) -> Vec<u8> {
 fn golden_standard_data() {
     let data = inquiry(None);
     assert_eq!(data.len(), 74);
-    assert_eq!(data[..8], [0x00, 0x00, 0x06, 0x12, 69, 0x10, 0x10, 0x02]);
+    assert_eq!(data[..8], [0x00, 0x00, 0x06, 0x12, 69, 0x18, 0x10, 0x02]);
     assert_eq!(&data[8..32], b"HOLDFASTVDISK           ");
     assert_eq!(data[36..58], [0; 22]);
     assert_eq!(
@@ -36,7 +36,9 @@ fn revision_is_that_of_the_release() {
 #[test]
 fn golden_list_of_pages_and_each_can_be_read() {
     let pages = inquiry(Some(0));
-    assert_eq!(pages, [0, 0x00, 0, 7, 0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2]);
+    let listed = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
+    assert_eq!(pages[..4], [0, 0x00, 0, 10]);
+    assert_eq!(pages[4..], listed);
     for page in &pages[4..] {
         let data = inquiry(Some(*page));
         assert_eq!(data[1], *page);
@@ -53,6 +55,19 @@ fn golden_list_of_pages_and_each_can_be_read() {
             "page {page:02x}"
         );
     }
+}
+
+#[test]
+fn golden_ports() {
+    let name = b"iqn.2026-11.example:disk,t,0x0001\0\0\0";
+    let data = inquiry(Some(0x88));
+    assert_eq!(data[..4], [0, 0x88, 0, 104]);
+    assert_eq!(data[4..16], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 40]);
+    assert_eq!(data[16..20], [0x53, 0x98, 0, 36]);
+    assert_eq!(data[20..56], name[..]);
+    // The other node's port.
+    assert_eq!(data[58..60], [0, 2]);
+    assert_eq!(inquiry(Some(0x87)), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0]);
 }
 
 #[test]
@@ -136,7 +151,7 @@ fn golden_extended_inquiry() {
 fn golden_block_limits() {
     let mut wanted = vec![0, 0xb0, 0, 60];
     wanted.extend_from_slice(&[0, 255, 0, 8]);
-    for value in [8192_u32, 2048, 0, 1 << 20, 256, 8, 1 << 31, 0, 65536] {
+    for value in [8192_u32, 2048, 0, 1 << 20, 256, 8, 1 << 31, 0, 32768, 2048] {
         wanted.extend_from_slice(&value.to_be_bytes());
     }
     wanted.resize(64, 0);
@@ -151,7 +166,7 @@ fn block_limits_of_large_blocks_count_in_them() {
     });
     let data = crate::fixture::done(step).data;
     assert_eq!(data[6..12], [0, 1, 0, 0, 4, 0]);
-    assert_eq!(data[36..44], [0, 0, 0, 0, 0, 0, 0x20, 0]);
+    assert_eq!(data[36..44], [0, 0, 0, 0, 0, 0, 0x10, 0]);
 }
 
 #[test]

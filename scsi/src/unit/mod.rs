@@ -1,6 +1,7 @@
 //! The commands, by what they are about.
 
 pub(crate) mod block;
+pub(crate) mod copy;
 pub(crate) mod inquiry;
 pub(crate) mod mode;
 pub(crate) mod provision;
@@ -13,21 +14,29 @@ use bytes::Bytes;
 use holdfast_types::BlockRange;
 
 use crate::table::Call;
-use crate::{LuView, Pending, Response, Sense, Step};
+use crate::{Finish, LuView, Pending, Response, Sense, Step};
 
 /// What data from the initiator is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DataUse {
-    /// WRITE, WRITE AND VERIFY.
-    Write { range: BlockRange, fua: bool },
+    /// WRITE, WRITE AND VERIFY; `finish` knows of blocks that were not announced.
+    Write {
+        range: BlockRange,
+        fua: bool,
+        finish: Finish,
+    },
+    /// ORWRITE.
+    OrWrite { range: BlockRange },
     /// VERIFY with BYTCHK; `same`: one block that every block must equal.
     Verify { range: BlockRange, same: bool },
     /// WRITE SAME.
-    WriteSame { range: BlockRange },
+    WriteSame { range: BlockRange, unmap: bool },
     /// COMPARE AND WRITE: first what must be there, then what to put.
     CompareAndWrite { range: BlockRange },
     /// UNMAP's parameter list.
     Unmap,
+    /// EXTENDED COPY's parameter list.
+    Copy { lists: copy::Lists },
     /// MODE SELECT's parameter list.
     ModeSelect { ten: bool },
     /// PERSISTENT RESERVE OUT's parameter list.
@@ -39,9 +48,10 @@ impl DataUse {
         match self {
             Self::Write { range, .. }
             | Self::Verify { range, .. }
-            | Self::WriteSame { range }
+            | Self::WriteSame { range, .. }
+            | Self::OrWrite { range }
             | Self::CompareAndWrite { range } => Some(*range),
-            Self::Unmap | Self::ModeSelect { .. } | Self::PersistentOut { .. } => None,
+            Self::Unmap | Self::Copy { .. } | Self::ModeSelect { .. } | Self::PersistentOut { .. } => None,
         }
     }
 }
@@ -53,11 +63,13 @@ pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Resu
         return Err(Sense::LBA_OUT_OF_RANGE);
     }
     match purpose {
-        DataUse::Write { range, fua } => Ok(block::write_data(range, fua, data)),
+        DataUse::Write { range, fua, finish } => Ok(block::write_data(range, fua, finish, data)),
+        DataUse::OrWrite { range } => Ok(block::or_write_data(range, data)),
         DataUse::Verify { range, same } => Ok(block::verify_data(range, same, &data)),
-        DataUse::WriteSame { range } => Ok(provision::write_same_data(range, data)),
+        DataUse::WriteSame { range, unmap } => Ok(provision::write_same_data(range, unmap, data)),
         DataUse::CompareAndWrite { range } => Ok(block::compare_and_write_data(range, &data)),
         DataUse::Unmap => provision::unmap_data(view, &data),
+        DataUse::Copy { lists } => copy::copy_data(view, lists, &data),
         DataUse::ModeSelect { ten } => mode::select_data(view, ten, &data),
         DataUse::PersistentOut {
             action,

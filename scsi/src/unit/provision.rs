@@ -1,7 +1,10 @@
 //! UNMAP, WRITE SAME and GET LBA STATUS (SBC-3, logical block provisioning).
 
 use bytes::Bytes;
-use holdfast_types::{BlockOp, BlockRange, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX};
+use holdfast_types::{
+    BlockOp, BlockRange, BlockSize, Lba, MAP_RUNS_MAX, MappedRun, PHYSICAL_BYTES, UNMAP_BLOCKS_MAX,
+    UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX,
+};
 
 use super::{DataUse, within};
 use crate::cdb::Cdb;
@@ -79,14 +82,15 @@ pub(crate) fn write_same(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense
         return Ok(zero(range));
     }
     let wanted = u64::from(call.view.block_size.bytes());
-    Ok(call.need_exactly(wanted, DataUse::WriteSame { range }))
+    let unmap = call.cdb.bit(1, 3);
+    Ok(call.need_exactly(wanted, DataUse::WriteSame { range, unmap }))
 }
 
-/// The block has come. Zeros become [`BlockOp::Zero`] whether UNMAP was set or not: the blocks read the same either way (LBPRZ),
-/// and what is freed is the disk's affair (W7). Any other block is written, also with UNMAP, which only allows to unmap, never to
-/// change what is read.
-pub(crate) fn write_same_data(range: BlockRange, block: Bytes) -> Step {
-    if block.iter().all(|byte| *byte == 0) {
+/// The block has come. With UNMAP the blocks are deallocated whatever the block is (SBC-4, table of ANCHOR and UNMAP) and read as zeros
+/// from then on (LBPRZ, W7). Without it, zeros become [`BlockOp::Zero`] all the same: they read the same, and what is freed is the
+/// disk's affair.
+pub(crate) fn write_same_data(range: BlockRange, unmap: bool, block: Bytes) -> Step {
+    if unmap || block.iter().all(|byte| *byte == 0) {
         return zero(range);
     }
     if range.is_empty() {
@@ -95,20 +99,57 @@ pub(crate) fn write_same_data(range: BlockRange, block: Bytes) -> Step {
     Storage::step(BlockOp::WriteSame { range, block }, Finish::Status)
 }
 
-/// GET LBA STATUS(16): one descriptor, from the starting LBA to the end of the unit or as far as its 32-bit count goes, with PROVISIONING
-/// STATUS 0h, "mapped or has an unknown state". Which blocks have space is each replica's own affair and is not asked for; the
-/// answer is true of every block, at any time and on every node.
+/// Bytes before the first LBA status descriptor, and of each of them.
+const STATUS_HEADER: u64 = 8;
+const STATUS_DESCRIPTOR: u64 = 16;
+
+/// GET LBA STATUS(16) (SBC-3, 5.6), a read (W3): from the primary's extent file. Space is given and taken in physical blocks, so the answer
+/// starts with the first whole one; the last, where a start within it leaves no whole one, is told from its middle.
 pub(crate) fn get_lba_status(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let start = call.cdb.number(2, 8);
-    // Unlike a range of no blocks, the starting LBA has to be there.
-    let rest = call.view.blocks.checked_sub(start).filter(|rest| *rest > 0);
-    let blocks = u32::try_from(rest.ok_or(Sense::LBA_OUT_OF_RANGE)?).unwrap_or(u32::MAX);
-    let mut data = [0; 24];
+    if start >= call.view.blocks {
+        return Err(Sense::LBA_OUT_OF_RANGE);
+    }
+    let aligned = start.next_multiple_of(u64::from(physical_blocks(call.view.block_size)));
+    let from = Lba(if aligned < call.view.blocks {
+        aligned
+    } else {
+        start
+    });
+    let allocation = call.cdb.number(10, 4);
+    let wanted = allocation
+        .saturating_sub(STATUS_HEADER)
+        .div_ceil(STATUS_DESCRIPTOR);
+    let runs = u16::try_from(wanted).unwrap_or(u16::MAX).clamp(1, MAP_RUNS_MAX);
+    let allocation = u32::try_from(allocation).unwrap_or(u32::MAX);
+    Ok(Storage::step(
+        BlockOp::Map { from, runs },
+        Finish::Map { allocation },
+    ))
+}
+
+/// Logical blocks of a physical one, in which space is given and taken.
+const fn physical_blocks(size: BlockSize) -> u32 {
+    PHYSICAL_BYTES >> size.shift()
+}
+
+/// The parameter data: PROVISIONING STATUS 0h mapped, 1h deallocated. A run that is longer than a descriptor's 32-bit count takes several.
+pub(crate) fn lba_status(runs: &[MappedRun], allocation: u32) -> Response {
+    let mut data = vec![0; 8];
+    for run in runs {
+        let (mut lba, end) = (run.range.lba().0, run.range.end().0);
+        while lba < end {
+            let blocks = u32::try_from(end - lba).unwrap_or(u32::MAX);
+            data.extend_from_slice(&lba.to_be_bytes());
+            data.extend_from_slice(&blocks.to_be_bytes());
+            data.extend_from_slice(&[u8::from(!run.mapped), 0, 0, 0]);
+            lba += u64::from(blocks);
+        }
+    }
     // PARAMETER DATA LENGTH: what follows it.
-    data[3] = 20;
-    data[8..16].copy_from_slice(&start.to_be_bytes());
-    data[16..20].copy_from_slice(&blocks.to_be_bytes());
-    Ok(Step::Done(Response::data(data.to_vec(), call.cdb.length(10, 4))))
+    let length = u32::try_from(data.len() - 4).unwrap_or(u32::MAX);
+    data[..4].copy_from_slice(&length.to_be_bytes());
+    Response::data(data, usize::try_from(allocation).unwrap_or(usize::MAX))
 }
 
 fn zero(range: BlockRange) -> Step {

@@ -1,7 +1,9 @@
-use holdfast_types::{BlockOp, BlockRange, Lba, UNMAP_BLOCKS_MAX, WRITE_SAME_BYTES_MAX};
+use holdfast_types::{
+    BlockOp, BlockRange, Lba, MappedRun, OpOutcome, UNMAP_BLOCKS_MAX, WRITE_SAME_BYTES_MAX,
+};
 
-use crate::Step;
 use crate::fixture::{BLOCKS, Fixture, sense, storage};
+use crate::{Finish, Step};
 
 fn range(lba: u64, blocks: u64) -> BlockRange {
     BlockRange::new(Lba(lba), blocks).unwrap()
@@ -97,14 +99,12 @@ fn same_16(flags: u8, lba: u64, blocks: u32) -> Vec<u8> {
 #[test]
 fn write_same_puts_a_block_everywhere() {
     let block = [7; 512];
-    for flags in [0, 0x08] {
-        for cdb in [&same_10(flags, 3, 4)[..], &same_16(flags, 3, 4)] {
-            let wanted = BlockOp::WriteSame {
-                range: range(3, 4),
-                block: block.to_vec().into(),
-            };
-            assert_eq!(storage(Fixture::new().run(cdb, &block)).op, wanted);
-        }
+    for cdb in [&same_10(0, 3, 4)[..], &same_16(0, 3, 4)] {
+        let wanted = BlockOp::WriteSame {
+            range: range(3, 4),
+            block: block.to_vec().into(),
+        };
+        assert_eq!(storage(Fixture::new().run(cdb, &block)).op, wanted);
     }
 }
 
@@ -135,11 +135,14 @@ fn w7_write_same_of_zeros_or_without_data_zeroes() {
     }
     assert_eq!(sense(Fixture::new().start(&same_16(1, BLOCKS, 0))), "");
     assert_eq!(sense(Fixture::new().run(&same_16(0, BLOCKS, 0), &[1; 512])), "");
-    // One byte that is not zero, at the very end.
+    // One byte that is not zero, at the very end: it is written, unless the initiator asks for deallocation in so many words.
     let mut block = [0; 512];
     block[511] = 1;
-    let found = storage(Fixture::new().run(&same_16(0x08, 3, 4), &block));
+    let found = storage(Fixture::new().run(&same_16(0, 3, 4), &block));
     assert!(matches!(found.op, BlockOp::WriteSame { .. }));
+    for cdb in [&same_10(0x08, 3, 4)[..], &same_16(0x08, 3, 4)] {
+        assert_eq!(storage(Fixture::new().run(cdb, &block)).op, zero(3, 4));
+    }
 }
 
 #[test]
@@ -184,20 +187,58 @@ fn lba_status(lba: u64, allocation: u32) -> Vec<u8> {
     cdb
 }
 
+/// The question that a GET LBA STATUS becomes.
+fn asked(lba: u64, allocation: u32) -> (u64, u16) {
+    let found = storage(Fixture::new().start(&lba_status(lba, allocation)));
+    assert_eq!(found.finish, Finish::Map { allocation });
+    match found.op {
+        BlockOp::Map { from, runs } => (from.0, runs),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// As many descriptors as fit, but at least one and not without bound; from the first whole physical block on.
+#[test]
+fn lba_status_asks_for_what_fits() {
+    for (allocation, runs) in [
+        (0, 1),
+        (8, 1),
+        (24, 1),
+        (25, 2),
+        (40, 2),
+        (4096, 256),
+        (u32::MAX, 256),
+    ] {
+        assert_eq!(asked(0, allocation), (0, runs), "{allocation}");
+    }
+    for (lba, from) in [(0, 0), (1, 8), (8, 8), (9, 16), (991, 992), (992, 992)] {
+        assert_eq!(asked(lba, 24).0, from, "{lba}");
+    }
+    // The last physical block, from its middle.
+    assert_eq!(asked(BLOCKS - 1, 24).0, BLOCKS - 1);
+}
+
 #[test]
 fn golden_lba_status() {
-    let mut wanted = [0; 24];
-    wanted[3] = 20;
-    wanted[18..20].copy_from_slice(&[0x03, 0xe8]);
-    assert_eq!(Fixture::new().data(&lba_status(0, 24))[..], wanted);
-    // From the middle, and the last block.
-    wanted[14..20].copy_from_slice(&[0x01, 0x02, 0, 0, 0x02, 0xe6]);
-    assert_eq!(Fixture::new().data(&lba_status(0x102, 255))[..], wanted);
-    wanted[14..20].copy_from_slice(&[0x03, 0xe7, 0, 0, 0, 1]);
-    assert_eq!(Fixture::new().data(&lba_status(BLOCKS - 1, u32::MAX))[..], wanted);
-    for allocation in [0, 1, 8, 23, 24, 25] {
-        let data = Fixture::new().data(&lba_status(BLOCKS - 1, allocation));
-        assert_eq!(data[..], wanted[..24.min(allocation as usize)]);
+    let run = |lba, blocks, mapped| MappedRun {
+        range: range(lba, blocks),
+        mapped,
+    };
+    let finished = crate::finish(
+        Finish::Map { allocation: 255 },
+        OpOutcome::Map(vec![run(8, 0x102, true), run(0x10a, 1, false)]),
+    );
+    let crate::Finished::Response(response) = finished else {
+        panic!("no response");
+    };
+    let mut wanted = vec![0, 0, 0, 36, 0, 0, 0, 0];
+    wanted.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 1, 2, 0, 0, 0, 0]);
+    wanted.extend_from_slice(&[0, 0, 0, 0, 0, 0, 1, 0x0a, 0, 0, 0, 1, 1, 0, 0, 0]);
+    assert_eq!(response.data[..], wanted);
+    for allocation in [0, 1, 8, 23, 24, 40] {
+        let response =
+            crate::unit::provision::lba_status(&[run(8, 0x102, true), run(0x10a, 1, false)], allocation);
+        assert_eq!(response.data[..], wanted[..allocation as usize]);
     }
 }
 
@@ -210,25 +251,21 @@ fn lba_status_begins_within_the_unit() {
     }
 }
 
-/// An initiator that goes on behind each descriptor comes to the end of a unit of any size, and every block is told of once.
+/// A run of more blocks than a descriptor can count goes on in the next one.
 #[test]
-fn lba_status_of_a_unit_beyond_32_bits_goes_on() {
-    for total in [1, (1 << 32) - 1, 1 << 32, (1 << 35) + 5] {
-        let mut at = 0;
-        let mut answers = 0_u32;
-        while at < total {
-            let step = Fixture::new().start_on(&lba_status(at, 24), 0, |view| view.blocks = total);
-            let data = crate::fixture::done(step).data;
-            assert_eq!(data[8..16], at.to_be_bytes());
-            assert_eq!(data[20] & 0x0f, 0);
-            let blocks = u32::from_be_bytes([data[16], data[17], data[18], data[19]]);
-            assert!(blocks > 0);
-            at += u64::from(blocks);
-            answers += 1;
+fn lba_status_of_a_run_beyond_32_bits_goes_on() {
+    for total in [1_u64, (1 << 32) - 1, 1 << 32, (1 << 35) + 5] {
+        let run = MappedRun {
+            range: range(0, total),
+            mapped: false,
+        };
+        let data = crate::unit::provision::lba_status(&[run], u32::MAX).data;
+        let mut at = 0_u64;
+        for descriptor in data[8..].chunks_exact(16) {
+            assert_eq!(descriptor[..8], at.to_be_bytes());
+            assert_eq!(descriptor[12], 1);
+            at += u64::from(u32::from_be_bytes(descriptor[8..12].try_into().unwrap()));
         }
-        assert_eq!(
-            (at, answers),
-            (total, u32::try_from(total.div_ceil((1 << 32) - 1)).unwrap())
-        );
+        assert_eq!(at, total);
     }
 }

@@ -72,6 +72,19 @@ pub(crate) fn read_capacity_16(call: &Call<'_>, _: &mut NexusLu) -> Result<Step,
     Ok(Step::Done(Response::data(data.to_vec(), call.cdb.length(10, 4))))
 }
 
+/// READ DEFECT DATA(10) (SBC-3): empty lists, in the format that is asked for, since there is no medium whose defects an initiator could
+/// know of.
+pub(crate) fn read_defect_data_10(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    let data = [0, call.cdb.byte(2) & 0x1f, 0, 0];
+    Ok(Step::Done(Response::data(data.to_vec(), call.cdb.length(7, 2))))
+}
+
+/// READ DEFECT DATA(12): the same behind a longer header.
+pub(crate) fn read_defect_data_12(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
+    let data = [0, call.cdb.byte(1) & 0x1f, 0, 0, 0, 0, 0, 0];
+    Ok(Step::Done(Response::data(data.to_vec(), call.cdb.length(6, 4))))
+}
+
 /// REPORT LUNS (SPC-4). What it says is no news any more, so 06/3F/0E is dropped.
 pub(crate) fn report_luns(call: &Call<'_>, nexus: &mut NexusLu) -> Result<Step, Sense> {
     let response = lun_list(call.cdb, call.view.luns)?;

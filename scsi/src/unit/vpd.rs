@@ -1,16 +1,20 @@
 //! Vital product data (SPC-4, 7.8; the pages from B0h on: SBC-3).
 
-use holdfast_types::{BlockSize, COMPARE_AND_WRITE_BLOCKS_MAX, Naa, TRANSFER_BYTES_MAX};
-use holdfast_types::{UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX};
+use holdfast_types::{ATOMIC_BYTES_MAX, BlockSize, COMPARE_AND_WRITE_BLOCKS_MAX, Naa, PHYSICAL_BYTES};
+use holdfast_types::{TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX};
 
+use super::copy;
 use super::inquiry::VENDOR;
 use crate::LuView;
 
 /// The pages there are, in ascending order as page 00h lists them.
-const PAGES: [u8; 7] = [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2];
+const PAGES: [u8; 10] = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
 
-/// A disk's transfers are best as multiples of this: the unit in which the extent is checksummed and freed.
-const GRANULE_BYTES: u32 = 4096;
+/// The codes of the VPD pages that there are, in ascending order.
+pub fn vpd_pages() -> impl Iterator<Item = u8> {
+    PAGES.into_iter()
+}
+
 /// Longer transfers gain nothing.
 const OPTIMAL_TRANSFER_BYTES: u32 = 1 << 20;
 
@@ -21,6 +25,9 @@ pub(crate) fn page(code: u8, view: &LuView<'_>) -> Option<Vec<u8>> {
         0x80 => view.serial().into_bytes(),
         0x83 => identification(view),
         0x86 => extended_inquiry(view),
+        0x87 => MODE_PAGE_POLICY.to_vec(),
+        0x88 => ports(view),
+        0x8f => copy::third_party_page(),
         0xb0 => block_limits(view.block_size),
         0xb1 => characteristics(),
         0xb2 => provisioning(view),
@@ -78,6 +85,24 @@ fn identification(view: &LuView<'_>) -> Vec<u8> {
     data
 }
 
+/// Mode page policy, 87h (SPC-4, 7.8.10): every page and subpage is shared by all nexuses of the unit (I13); MLUS=0, of this unit alone.
+const MODE_PAGE_POLICY: [u8; 4] = [0x3f, 0xff, 0x00, 0x00];
+
+/// SCSI ports, 88h (SPC-4, 7.8.15): every target port of every node, with its name. No initiator port has one.
+fn ports(view: &LuView<'_>) -> Vec<u8> {
+    let mut data = Vec::with_capacity(64);
+    for port in view.groups.iter().flat_map(|group| &group.ports) {
+        let name = format!("{},t,0x{:04x}", view.target.as_str(), port.value());
+        let mut designators = Vec::with_capacity(64);
+        of_port(&mut designators, UTF8, 8, &name_string(&name));
+        let [high, low] = port.value().to_be_bytes();
+        data.extend_from_slice(&[0, 0, high, low, 0, 0, 0, 0, 0, 0]);
+        data.extend_from_slice(&u16::try_from(designators.len()).unwrap_or(u16::MAX).to_be_bytes());
+        data.extend_from_slice(&designators);
+    }
+    data
+}
+
 /// A SCSI name string: null-terminated and null-padded to a multiple of four bytes (SPC-4, 7.8). A name of 223 bytes and its
 /// suffix fit into the 255 that a designator holds, of which 252 are a multiple of four.
 fn name_string(name: &str) -> Vec<u8> {
@@ -101,7 +126,7 @@ fn extended_inquiry(view: &LuView<'_>) -> Vec<u8> {
 /// Block limits, B0h (SBC-3).
 fn block_limits(size: BlockSize) -> Vec<u8> {
     let blocks = |bytes: u32| bytes >> size.shift();
-    let granule = blocks(GRANULE_BYTES);
+    let granule = blocks(PHYSICAL_BYTES);
     let mut body = vec![0; 60];
     // Offsets are those of the page, which has four bytes of header.
     let mut put = |at: usize, value: u32| body[at - 4..at].copy_from_slice(&value.to_be_bytes());
@@ -117,6 +142,8 @@ fn block_limits(size: BlockSize) -> Vec<u8> {
     put(32, 1 << 31);
     // MAXIMUM WRITE SAME LENGTH has eight bytes, 36 to 43.
     put(40, blocks(WRITE_SAME_BYTES_MAX));
+    // MAXIMUM ATOMIC TRANSFER LENGTH; ATOMIC ALIGNMENT and GRANULARITY 0 (bytes 48 to 55): any block. No atomic boundaries.
+    put(44, blocks(ATOMIC_BYTES_MAX));
     body
 }
 

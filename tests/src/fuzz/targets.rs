@@ -16,9 +16,12 @@ use holdfast_iscsi::serial::Sn;
 use holdfast_iscsi::session::Tsih;
 use holdfast_iscsi::target::{Answer, Connection, Event, Origin, PortalConfig};
 use holdfast_scsi::reservation::UnitState;
-use holdfast_scsi::{Counters, LuView, NexusLu, Response, Step, start, start_absent};
+use holdfast_scsi::{
+    CopyJob, CopyStep, Counters, LuView, NexusLu, Response, Step, Unit, start, start_absent,
+};
 use holdfast_types::{
-    BlockSize, ExtentId, IscsiName, Isid, Lun, Mono, Nexus, NodeId, RelativePortId, Secret, TpgId,
+    BlockOp, BlockSize, ExtentId, IscsiName, Isid, Lun, Mono, Nexus, NodeId, OpOutcome, RelativePortId, Secret,
+    TpgId,
 };
 
 use super::Target;
@@ -338,6 +341,26 @@ fn initiator(input: &[u8]) -> u64 {
     seen.finish()
 }
 
+/// Carries a copy out on disks of zeros: every operation of it lies within its extent, and it comes to an end.
+fn copy(mut job: CopyJob, mut seen: DefaultHasher) -> u64 {
+    let mut step = job.begin();
+    let mut operations = 0_u32;
+    while let CopyStep::Operation { op, .. } = step {
+        operations += 1;
+        assert!(operations < 10_000, "the copy does not end");
+        assert!(op.check(1000, BlockSize::B512), "{op:?}");
+        step = job.advance(match op {
+            BlockOp::Read { range } => {
+                let length = usize::try_from(range.byte_len(BlockSize::B512)).unwrap_or(0);
+                OpOutcome::Data(Bytes::from(vec![0; length]))
+            }
+            _ => OpOutcome::Done,
+        });
+    }
+    operations.hash(&mut seen);
+    seen.finish()
+}
+
 /// CDBs with their parameter lists: a byte of circumstances, one of the CDB's length, CDB, data.
 fn command(input: &[u8]) -> u64 {
     let mut seen = DefaultHasher::new();
@@ -373,6 +396,12 @@ fn command(input: &[u8]) -> u64 {
         tpg: TpgId(2),
     };
     let unit = UnitState::default();
+    let units = [0x1234, 0x1235].map(|extent| Unit {
+        extent: ExtentId::from_u128(extent),
+        blocks: 1000,
+        block_size: BlockSize::B512,
+        write_protected: circumstances & 2 != 0,
+    });
     let view = LuView {
         extent: ExtentId::from_u128(0x1234),
         blocks: 1000,
@@ -380,6 +409,7 @@ fn command(input: &[u8]) -> u64 {
         target: &target,
         lun: Lun::ZERO,
         luns: &luns,
+        units: &units,
         groups: &groups,
         secondary: SecondaryAccess::NonOptimized,
         port: TpgId(2),
@@ -406,6 +436,10 @@ fn command(input: &[u8]) -> u64 {
     };
     std::mem::discriminant(&step).hash(&mut seen);
     cdb.first().hash(&mut seen);
+    let step = match step {
+        Step::Copy(job) => return copy(job, seen),
+        step => step,
+    };
     if let Step::Done(response) = step {
         judge(&response, &mut seen);
     }

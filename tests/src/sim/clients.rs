@@ -316,6 +316,7 @@ impl World {
         }
         self.count(match outcome {
             OpOutcome::Data(_) => "read",
+            OpOutcome::Map(_) => "map",
             OpOutcome::Done => "done",
             OpOutcome::Miscompare { .. } => "miscompare",
             OpOutcome::Transitioning => "transitioning",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use holdfast_replication::core::api::{Base, EpochHistory, Record, RecordBody, Recovered};
-use holdfast_types::{BlockRange, Epoch, LogPos, Lsn};
+use holdfast_types::{BlockRange, Epoch, Lba, LogPos, Lsn};
 
 use super::raft::Durable;
 use super::rng::{Rng, at};
@@ -39,6 +39,8 @@ pub(super) enum Io {
     Hash(BlockRange),
     /// Which ranges may have changed: all of them, as far as this disk knows.
     Changed,
+    /// Which blocks from the first on have space, as so many runs at most.
+    Map(Lba, u16),
 }
 
 impl Io {
@@ -46,7 +48,7 @@ impl Io {
         match self {
             Self::Apply(record) => record.body.ranges(),
             Self::Read(range) | Self::Hash(range) => std::slice::from_ref(range),
-            Self::Changed => &[],
+            Self::Changed | Self::Map(..) => &[],
         }
     }
 }

@@ -56,6 +56,8 @@ impl History {
 
     pub(super) fn answered(&mut self, call: CallId, from: u64, now: u64, outcome: &OpOutcome) {
         let outcome = match outcome {
+            // Where there is space says nothing of contents, and no call of this history asks for it.
+            OpOutcome::Map(_) => Outcome::Unknown,
             OpOutcome::Done => Outcome::Done,
             OpOutcome::Data(data) => Outcome::Data(Contents::from_values(values(data))),
             OpOutcome::Miscompare { .. } => Outcome::Miscompare { block: None },

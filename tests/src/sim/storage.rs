@@ -4,7 +4,7 @@ use holdfast_replication::core::api::{
     Command, Event, FenceReason, IoToken, JournalSeq, Note, RecordBody, RoleName, Verdict,
 };
 use holdfast_replication::fault::{self, Fault};
-use holdfast_types::LogPos;
+use holdfast_types::{BlockRange, Lba, LogPos, MappedRun};
 
 use super::disk::{Checkpoint, Io, Item, bytes, values};
 use super::plan::BLOCKS;
@@ -218,8 +218,17 @@ impl World {
             }
             Io::Changed => Event::Changed {
                 io: token,
-                ranges: holdfast_types::BlockRange::new(holdfast_types::Lba(0), BLOCKS)
-                    .into_iter()
+                ranges: BlockRange::new(Lba(0), BLOCKS).into_iter().collect(),
+            },
+            Io::Map(from, runs) => Event::Mapped {
+                io: token,
+                runs: (from.0..BLOCKS)
+                    .take(usize::from(runs))
+                    .filter_map(|block| {
+                        let range = BlockRange::new(Lba(block), 1).ok()?;
+                        let mapped = replica.blocks[at(block)] != 0;
+                        Some(MappedRun { range, mapped })
+                    })
                     .collect(),
             },
             Io::Hash(range) => {
@@ -278,6 +287,9 @@ impl World {
                 return Err(format!(
                     "n{node} x{extent} asks for what is not simulated: {asked:?}"
                 ));
+            }
+            Command::Map { io, from, runs } => {
+                return self.start_io(node, extent, io.0, Io::Map(from, runs));
             }
             Command::Send { to, link, message } => self.send(node, place(to), link, extent, message),
             Command::ResetLink { node: to, link } => self.reset_link(node, place(to), link),

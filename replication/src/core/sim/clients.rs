@@ -92,7 +92,14 @@ impl World {
                     Call::Swap { range, old, value },
                 )
             }
-            65..70 => (BlockOp::Flush, Call::Other),
+            65..69 => (BlockOp::Flush, Call::Other),
+            69 => (
+                BlockOp::Map {
+                    from: Lba(lba),
+                    runs: 64,
+                },
+                Call::Other,
+            ),
             _ => (BlockOp::Read { range }, Call::Read { range }),
         }
     }
@@ -118,6 +125,7 @@ impl World {
         let kind = match &outcome {
             OpOutcome::Done => "done",
             OpOutcome::Data(_) => "read",
+            OpOutcome::Map(_) => "map",
             OpOutcome::Miscompare { .. } => "miscompare",
             OpOutcome::Transitioning => "transitioning",
             OpOutcome::Reset => "reset",

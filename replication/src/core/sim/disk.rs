@@ -181,7 +181,7 @@ impl World {
             match io {
                 Io::Apply(record) => record.body.ranges().to_vec(),
                 Io::Read(range) | Io::Hash(range, _) => vec![*range],
-                Io::Changed(_) | Io::Allocated(_) => vec![],
+                Io::Changed(_) | Io::Allocated(_) | Io::Map(..) => vec![],
             }
         };
         let mine = ranges(&what);
@@ -265,6 +265,17 @@ impl World {
                 io: token,
                 whole: node.extent[span(range)].iter().all(|value| *value != 0),
             },
+            Io::Map(from, runs) => {
+                let from = usize::try_from(from.0).unwrap();
+                let runs = (from..node.extent.len())
+                    .take(usize::from(runs))
+                    .map(|block| MappedRun {
+                        range: BlockRange::new(Lba(block as u64), 1).unwrap(),
+                        mapped: node.extent[block] != 0,
+                    })
+                    .collect();
+                Event::Mapped { io: token, runs }
+            }
             Io::Hash(range, _) => {
                 // Pieces of two blocks.
                 let pieces = node.extent[span(range)].chunks(2);

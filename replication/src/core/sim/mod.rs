@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_types::{
     BlockOp, BlockRange, BlockSize, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba,
-    LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Revision, SessionInstance,
+    LeaseGeneration, LogPos, Lsn, MappedRun, Mono, NodeId, OpOutcome, Revision, SessionInstance,
 };
 
 use super::ExtentCore;
@@ -91,6 +91,7 @@ enum Io {
     Hash(BlockRange, bool),
     Changed(Lsn),
     Allocated(BlockRange),
+    Map(Lba, u16),
 }
 
 struct Node {
@@ -628,6 +629,7 @@ impl World {
                     self.at(delay, Ev::Index(n, run, round, upto));
                 }
             }
+            Command::Map { io, from, runs } => return self.start_io(n, io.0, Io::Map(from, runs)),
             Command::Send { to, link, message } => self.send(n, to, link, message),
             Command::ResetLink { node, link } => {
                 let m = usize::try_from(node.0 - 1).unwrap();

@@ -1,0 +1,88 @@
+//! EXTENDED COPY: one operation after the other, each on its extent's primary wherever that is.
+
+use holdfast_iscsi::target::TaskId;
+use holdfast_replication::core::api::{OpId, Request};
+use holdfast_scsi::{CopyStep, Finished, Status};
+use holdfast_types::{COPY_PIECE_BYTES, Mono, OpOutcome};
+
+use super::session::{MustReset, Session};
+use super::shares::cost;
+use super::tasks::{Copying, Then};
+
+impl Session {
+    /// Starts a copy.
+    pub(super) fn begin_copy(
+        &mut self,
+        task: TaskId,
+        mut copying: Box<Copying>,
+        now: Mono,
+    ) -> Result<(), MustReset> {
+        let step = copying.job.begin();
+        self.copy(task, copying, step, now)
+    }
+
+    /// An operation of a copy has ended. The copy ends with it where task management waits for that (F2).
+    pub(super) fn go_on_copying(
+        &mut self,
+        task: TaskId,
+        op: OpId,
+        mut copying: Box<Copying>,
+        outcome: OpOutcome,
+        now: Mono,
+    ) -> Result<(), MustReset> {
+        let step = if self.tmfs.ends(op) {
+            CopyStep::Finished(Finished::NoResponse)
+        } else {
+            copying.job.advance(outcome)
+        };
+        self.copy(task, copying, step, now)
+    }
+
+    fn copy(
+        &mut self,
+        task: TaskId,
+        mut copying: Box<Copying>,
+        step: CopyStep,
+        now: Mono,
+    ) -> Result<(), MustReset> {
+        let status = match &step {
+            CopyStep::Operation { .. } => None,
+            CopyStep::Finished(Finished::Response(response)) => Some(response.status),
+            CopyStep::Finished(_) => Some(Status::CheckCondition),
+        };
+        if let Some(result) = copying.job.result(status)
+            && let Some(nexus) = self.unit_of_nexus(copying.lun)
+        {
+            nexus.remember_copy(result);
+        }
+        match step {
+            CopyStep::Finished(finished) => self.end(task, finished),
+            CopyStep::Operation { extent, op } => {
+                copying.parts += 1;
+                // A reset of the unit that took the command ends it, one of the other unit does not (SPC-4, 5.17.3).
+                let origin = if extent == copying.unit {
+                    copying.origin
+                } else {
+                    let admitted = self.front.state.borrow().unit_version(extent).unwrap_or_default();
+                    Origin { admitted, ..copying.origin }
+                };
+                // I11: every part counts as received when the command was.
+                let request = Request {
+                    name: copying.name.part(copying.parts),
+                    received: copying.received,
+                    generation: self.generation,
+                    origin,
+                    op,
+                };
+                self.submit(
+                    task,
+                    extent,
+                    Then::Copy(copying),
+                    cost(COPY_PIECE_BYTES),
+                    request,
+                    now,
+                )
+            }
+        }
+    }
+}
