@@ -3,7 +3,7 @@
 use holdfast_iscsi::target::TaskId;
 use holdfast_replication::core::api::{OpId, Request};
 use holdfast_scsi::{CopyStep, Finished, Status};
-use holdfast_types::{COPY_PIECE_BYTES, Mono, OpOutcome};
+use holdfast_types::{COPY_PIECE_BYTES, Mono, OpOutcome, Origin};
 
 use super::session::{MustReset, Session};
 use super::shares::cost;
@@ -30,12 +30,26 @@ impl Session {
         outcome: OpOutcome,
         now: Mono,
     ) -> Result<(), MustReset> {
-        let step = if self.tmfs.ends(op) {
+        // Storage ends what a reset through another node finds on this unit; a part on another unit it leaves alone.
+        let step = if self.tmfs.ends(op) || self.is_ended(&copying) {
             CopyStep::Finished(Finished::NoResponse)
         } else {
             copying.job.advance(outcome)
         };
         self.copy(task, copying, step, now)
+    }
+
+    /// Whether the unit that took the copy was reset meanwhile, or the tasks of its nexus were aborted, through whatever node (I13).
+    fn is_ended(&self, copying: &Copying) -> bool {
+        let state = self.front.state.borrow();
+        let Some(by) = self.nexus() else { return true };
+        let group = self.group();
+        let view = state.view(&by, group.as_ref(), copying.lun);
+        view.filter(|view| view.extent == copying.unit)
+            .is_some_and(|view| {
+                let ended = view.unit.cleared.max(view.unit.notices(&by).tasks_aborted);
+                ended > copying.origin.admitted
+            })
     }
 
     fn copy(
@@ -64,7 +78,10 @@ impl Session {
                     copying.origin
                 } else {
                     let admitted = self.front.state.borrow().unit_version(extent).unwrap_or_default();
-                    Origin { admitted, ..copying.origin }
+                    Origin {
+                        admitted,
+                        ..copying.origin
+                    }
                 };
                 // I11: every part counts as received when the command was.
                 let request = Request {

@@ -248,9 +248,6 @@ impl Tasks {
             .values()
             .filter_map(move |stage| stage.op_in_storage(extent))
     }
-            _ => None,
-        })
-    }
 
     /// Extents with operations that storage has.
     pub(super) fn busy_extents(&self) -> Vec<ExtentId> {

@@ -319,14 +319,7 @@ impl ExtentCore {
     }
 
     /// A command holds its range: its blocks are read.
-    fn read_locked(
-        &mut self,
-        ctx: &Ctx,
-        key: OpKey,
-        lock: u64,
-        range: BlockRange,
-        out: &mut Vec<Command>,
-    ) {
+    fn read_locked(&mut self, ctx: &Ctx, key: OpKey, lock: u64, range: BlockRange, out: &mut Vec<Command>) {
         if let Some(op) = self.ops.get_mut(&key) {
             op.state = OpState::Locked { lock, io: true };
             op.issued = ctx.now;

@@ -75,6 +75,33 @@ fn j3_a_write_without_space_is_refused_and_changes_nothing() {
     }
 }
 
+/// It asks for space before it reads what it adds to, so what it found is still there when it gets its lsn.
+#[test]
+fn j3_an_orwrite_without_space_is_refused_before_it_reads() {
+    let mut rig = Rig::serving();
+    for node in [A, B] {
+        room(&mut rig, node, false, true);
+    }
+    let or_write = || BlockOp::OrWrite {
+        range: range(4, 1),
+        data: data(0x0f),
+    };
+    let io = asked_for_space(&rig.submit(1, or_write()));
+    let whole = false;
+    assert_eq!(
+        rig.on(Event::Allocated { io, whole }),
+        [complete(1, OpOutcome::NoSpace)]
+    );
+    assert_eq!(rig.core.status().end, pos(1, 1), "it has no lsn");
+    let io = asked_for_space(&rig.submit(2, or_write()));
+    let out = rig.on(Event::Allocated { io, whole: true });
+    let [Command::Read { io, .. }] = out[..] else {
+        panic!("{out:?}")
+    };
+    let out = rig.on(Event::ReadDone { io, data: data(0x81) });
+    assert!(matches!(out[0], Command::Append { .. }), "{out:?}");
+}
+
 #[test]
 fn j3_as_long_as_one_member_has_space_writes_go_on() {
     for node in [A, B] {
@@ -147,6 +174,28 @@ fn w4_a_read_waits_for_a_round_that_began_after_it_came() {
     // Writes confirm themselves.
     let out = rig.submit(3, write(4, 1));
     assert!(matches!(out[0], Command::Append { .. }), "{out:?}");
+}
+
+#[test]
+fn w4_an_orwrite_and_a_map_are_reads() {
+    for op in [
+        BlockOp::OrWrite {
+            range: range(1, 1),
+            data: data(1),
+        },
+        BlockOp::Map {
+            from: Lba(1),
+            runs: 1,
+        },
+    ] {
+        let mut rig = confirming();
+        assert_eq!(rig.submit(1, op), [send(B, confirm(2))]);
+        let out = rig.hear(B, confirmed(2));
+        assert!(
+            matches!(&out[..], [Command::Read { .. } | Command::Map { .. }]),
+            "{out:?}"
+        );
+    }
 }
 
 #[test]

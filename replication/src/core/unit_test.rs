@@ -152,6 +152,36 @@ fn p1_a_command_that_waited_for_its_range_is_judged_again() {
 }
 
 #[test]
+fn p1_an_orwrite_and_a_map_are_judged_when_their_blocks_were_looked_at() {
+    let closed = || UnitRule {
+        others_read: false,
+        ..reserved(1)
+    };
+    let mut rig = Rig::serving();
+    let or_write = BlockOp::OrWrite {
+        range: range(4, 1),
+        data: data(1),
+    };
+    let out = rig.submit_by(1, by(OTHER, 0), or_write);
+    let [Command::Read { io, .. }] = out[..] else {
+        panic!("{out:?}");
+    };
+    let map = BlockOp::Map {
+        from: Lba(0),
+        runs: 1,
+    };
+    let out = rig.submit_by(2, by(OTHER, 0), map);
+    let [Command::Map { io: asked, .. }] = out[..] else {
+        panic!("{out:?}");
+    };
+    rig.set_rule(closed());
+    let data = data(0);
+    assert_eq!(rig.on(Event::ReadDone { io, data }), [complete(1, CONFLICT)]);
+    let runs = Vec::new();
+    assert_eq!(rig.on(Event::Mapped { io: asked, runs }), [complete(2, CONFLICT)]);
+}
+
+#[test]
 fn p2_a_fence_waits_for_the_state_and_for_what_has_an_lsn() {
     let mut rig = Rig::serving();
     rig.submit_by(1, by(OTHER, 0), write(4, 1));

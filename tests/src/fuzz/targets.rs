@@ -20,8 +20,8 @@ use holdfast_scsi::{
     CopyJob, CopyStep, Counters, LuView, NexusLu, Response, Step, Unit, start, start_absent,
 };
 use holdfast_types::{
-    BlockOp, BlockSize, ExtentId, IscsiName, Isid, Lun, Mono, Nexus, NodeId, OpOutcome, RelativePortId, Secret,
-    TpgId,
+    BlockOp, BlockSize, ExtentId, IscsiName, Isid, Lun, Mono, Nexus, NodeId, OpOutcome, RelativePortId,
+    Secret, TpgId,
 };
 
 use super::Target;
@@ -361,17 +361,8 @@ fn copy(mut job: CopyJob, mut seen: DefaultHasher) -> u64 {
     seen.finish()
 }
 
-/// CDBs with their parameter lists: a byte of circumstances, one of the CDB's length, CDB, data.
-fn command(input: &[u8]) -> u64 {
-    let mut seen = DefaultHasher::new();
-    let (circumstances, rest) = input.split_first().unwrap_or((&0, &[]));
-    let (length, rest) = rest.split_first().unwrap_or((&16, &[]));
-    let (cdb, data) = rest.split_at(usize::from(*length).min(rest.len()).min(260));
-    let target = name(TARGET);
-    let luns: Vec<Lun> = [0, 1, 300]
-        .into_iter()
-        .filter_map(|lun| Lun::try_from(lun).ok())
-        .collect();
+/// Two port groups; the second one, through which the command comes, in one of four states.
+fn port_groups(state: u8) -> [PortGroup; 2] {
     let group = |id: u16, state| PortGroup {
         id: TpgId(id),
         state,
@@ -385,10 +376,24 @@ fn command(input: &[u8]) -> u64 {
         AccessState::Standby,
         AccessState::Transitioning,
     ];
-    let groups = [
+    [
         group(1, AccessState::ActiveOptimized),
-        group(2, states[usize::from(circumstances >> 4 & 3)]),
-    ];
+        group(2, states[usize::from(state & 3)]),
+    ]
+}
+
+/// CDBs with their parameter lists: a byte of circumstances, one of the CDB's length, CDB, data.
+fn command(input: &[u8]) -> u64 {
+    let mut seen = DefaultHasher::new();
+    let (circumstances, rest) = input.split_first().unwrap_or((&0, &[]));
+    let (length, rest) = rest.split_first().unwrap_or((&16, &[]));
+    let (cdb, data) = rest.split_at(usize::from(*length).min(rest.len()).min(260));
+    let target = name(TARGET);
+    let luns: Vec<Lun> = [0, 1, 300]
+        .into_iter()
+        .filter_map(|lun| Lun::try_from(lun).ok())
+        .collect();
+    let groups = port_groups(circumstances >> 4 & 3);
     let who = Nexus {
         initiator: name(TARGET),
         isid: Isid([1; 6]),
