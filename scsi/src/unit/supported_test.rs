@@ -45,7 +45,7 @@ fn golden_one_command() {
             0, 4
         ]
     );
-    assert_eq!(fixture.data(&rsoc(1, 0x8b, 0))[..], [0, 1, 0, 0]);
+    assert_eq!(fixture.data(&rsoc(1, 0x48, 0))[..], [0, 1, 0, 0]);
 }
 
 #[test]
