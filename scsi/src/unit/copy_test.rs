@@ -99,7 +99,7 @@ fn i12_bad_copies_are_refused_whole() {
     let cases = [
         // No such target in the list, no such unit, beyond the end of either, another block size.
         (on(&one, &[good.clone(), segment(0, 1, 1, 0, 0)]), "0A/08/04"),
-        (on(&[target(77, 512)], &[good.clone()]), "0A/08/04"),
+        (on(&[target(77, 512)], std::slice::from_ref(&good)), "0A/08/04"),
         (
             on(&one, &[good.clone(), segment(0, 0, 2, BLOCKS - 1, 0)]),
             "0A/00/00",
@@ -109,7 +109,10 @@ fn i12_bad_copies_are_refused_whole() {
             "0A/00/00",
         ),
         (on(&one, &[segment(0, 0, 1, u64::MAX, 0)]), "0A/00/00"),
-        (on(&[target(EXTENT, 4096)], &[good.clone()]), "0A/00/00"),
+        (
+            on(&[target(EXTENT, 4096)], std::slice::from_ref(&good)),
+            "0A/00/00",
+        ),
         (
             on(
                 &[target(EXTENT, 512), target(LARGE, 4096)],
@@ -119,11 +122,14 @@ fn i12_bad_copies_are_refused_whole() {
         ),
         // Kinds of descriptors, and too many of them.
         (
-            on(&[[&[0xe0][..], &[0; 31]].concat()], &[good.clone()]),
+            on(&[[&[0xe0][..], &[0; 31]].concat()], std::slice::from_ref(&good)),
             "05/26/07",
         ),
         (on(&one, &[[&[0x03][..], &[0; 27]].concat()]), "05/26/09"),
-        (on(&vec![one[0].clone(); 17], &[good.clone()]), "05/26/06"),
+        (
+            on(&vec![one[0].clone(); 17], std::slice::from_ref(&good)),
+            "05/26/06",
+        ),
         (on(&one, &vec![good.clone(); 65]), "05/26/08"),
         (
             on(&vec![one[0].clone(); 17], &vec![good.clone(); 140]),

@@ -248,14 +248,10 @@ impl World {
                 Event::ReadFailed { io, bad }
             }
             Io::Read(range) => {
-                let mut data = Vec::new();
-                for value in &node.extent[span(range)] {
-                    data.extend_from_slice(&fill(*value, 1));
-                }
-                Event::ReadDone {
-                    io: token,
-                    data: data.into(),
-                }
+                let values = node.extent[span(range)].iter();
+                let data: Vec<u8> = values.flat_map(|value| fill(*value, 1).to_vec()).collect();
+                let (io, data) = (token, data.into());
+                Event::ReadDone { io, data }
             }
             Io::Changed(since) => Event::Changed {
                 io: token,
@@ -266,14 +262,7 @@ impl World {
                 whole: node.extent[span(range)].iter().all(|value| *value != 0),
             },
             Io::Map(from, runs) => {
-                let from = usize::try_from(from.0).unwrap();
-                let runs = (from..node.extent.len())
-                    .take(usize::from(runs))
-                    .map(|block| MappedRun {
-                        range: BlockRange::new(Lba(block as u64), 1).unwrap(),
-                        mapped: node.extent[block] != 0,
-                    })
-                    .collect();
+                let runs = mapped(&node.extent, from, runs);
                 Event::Mapped { io: token, runs }
             }
             Io::Hash(range, _) => {
@@ -288,4 +277,16 @@ impl World {
         };
         self.feed(n, event)
     }
+}
+
+/// Runs of one block each.
+fn mapped(extent: &[u64], from: Lba, runs: u16) -> Vec<MappedRun> {
+    let from = usize::try_from(from.0).unwrap();
+    (from..extent.len())
+        .take(usize::from(runs))
+        .map(|block| MappedRun {
+            range: BlockRange::new(Lba(block as u64), 1).unwrap(),
+            mapped: extent[block] != 0,
+        })
+        .collect()
 }
