@@ -129,7 +129,8 @@ pub(crate) const COMMANDS: &[Command] = &[
     command("VERIFY(10)", Medium, &[0x2f, 0xf6, FF, FF, FF, FF, 0, FF, FF, 4], block::verify).reserved(Conflict::Read),
     command("PRE-FETCH(10)", Medium, &[0x34, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::pre_fetch).reserved(Conflict::Read),
     command("SYNCHRONIZE CACHE(10)", Medium, &[0x35, 0, FF, FF, FF, FF, 0, FF, FF, 4], block::synchronize_cache),
-    command("READ DEFECT DATA(10)", Medium, &[0x37, 0, 0x1f, 0, 0, 0, 0, FF, FF, 4], report::read_defect_data_10).quick().reserved(Conflict::Read),
+    command("READ DEFECT DATA(10)", Medium, &[0x37, 0, 0x1f, 0, 0, 0, 0, FF, FF, 4], report::read_defect_data_10)
+        .quick().reserved(Conflict::Read),
     command("WRITE SAME(10)", Medium, &[0x41, 0xfe, FF, FF, FF, FF, 0, FF, FF, 4], provision::write_same).writing(),
     command("UNMAP", Medium, &[0x42, 0x01, 0, 0, 0, 0, 0, FF, FF, 4], provision::unmap).writing(),
     command("MODE SELECT(10)", Manage, &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 4], mode::select_10).quick().reserved(Conflict::Write),

@@ -30,7 +30,7 @@ pub const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 /// Most bytes that one WRITE SAME covers; said in VPD page B0. The pattern is written out when the record is applied, so this bounds that
 /// work.
 pub const WRITE_SAME_BYTES_MAX: u32 = 16 << 20;
-/// A physical block: in what space is given and taken, and what LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT and the granularities of VPD page
+/// A physical block: in what space is given and taken; what LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT and the granularities of VPD page
 /// B0 follow from.
 pub const PHYSICAL_BYTES: u32 = 4096;
 /// Unit in which replicas are compared and resynchronized. A multiple of every block size.

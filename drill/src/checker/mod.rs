@@ -366,7 +366,7 @@ impl Call {
                 range: *range,
                 expect: contents(expect),
             },
-            // What an ORWRITE leaves depends on what was there bit by bit, which contents as they are kept here do not tell: no load sends it.
+            // What an ORWRITE leaves depends on what was there bit by bit, which contents as kept here do not tell: no load sends it.
             BlockOp::OrWrite { .. } => return None,
             BlockOp::Verify { expect: None, .. }
             | BlockOp::Map { .. }

@@ -1,16 +1,14 @@
 //! Single steps, command by command.
 
-use std::sync::Arc;
-use std::time::Duration;
-
+use super::ExtentCore;
+use super::api::*;
 use bytes::Bytes;
 use holdfast_types::{
     BlockOp, BlockRange, BlockSize, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba,
     LeaseGeneration, LogPos, Lsn, Mono, NodeId, OpOutcome, Origin, Revision, SessionInstance,
 };
-
-use super::ExtentCore;
-use super::api::*;
+use std::sync::Arc;
+use std::time::Duration;
 
 #[path = "lease_test.rs"]
 mod lease_test;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Lsn, MappedRun, RESYNC_RANGE_BYTES, Revision};
+use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Lsn, RESYNC_RANGE_BYTES, Revision};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
@@ -24,8 +24,6 @@ const PUNCH_ALIGN: u64 = 4096;
 const CHANGED_MAX: usize = 1 << 16;
 /// Most bytes that one call writes or reads when contents are made up or hashed here.
 const CHUNK: usize = 256 << 10;
-/// Bytes of holes that one look at the map goes through, since their sums are read.
-const MAP_HOLES: u64 = 1 << 30;
 
 /// One extent's data on this node. Every call works on whole blocks; calls from several threads are safe, their order is the caller's
 /// business. A failed write or flush is final (J2): from then on every call answers [`StoreError::Failed`].
@@ -606,60 +604,6 @@ impl ExtentFile {
         self.fill(into, offset).is_ok() && self.check(first, into) == Checked::Good
     }
 
-    /// Which blocks from `from` on have space, as at most `most` runs, one behind the other; a block that is partly there counts as
-    /// there, and so does a hole where something else than zeros was written. Where the file system cannot tell, all of them count as
-    /// there. Ends early behind [`MAP_HOLES`] of holes. Empty where `from` is behind the end.
-    ///
-    /// # Errors
-    /// [`StoreError::Failed`].
-    pub fn map(&self, from: Lba, most: u16) -> Result<Vec<MappedRun>, StoreError> {
-        self.check_alive()?;
-        let (shift, blocks) = (self.block_size.shift(), self.blocks());
-        let mut runs = Vec::new();
-        let (mut at, mut holes) = (from.0, MAP_HOLES >> shift);
-        while at < blocks && holes > 0 && runs.len() < usize::from(most) {
-            // The file's own position is used by nobody: every other call names its offset.
-            let data = match rustix::fs::seek(&self.file, SeekFrom::Data(at << shift)) {
-                Ok(data) => (data >> shift).min(blocks),
-                Err(Errno::NXIO) => blocks,
-                Err(_) => at,
-            };
-            let hole = data > at;
-            let end = if hole {
-                data.min(at.saturating_add(holes))
-            } else {
-                self.mapped_until(at, blocks)
-            };
-            if let Ok(range) = BlockRange::new(Lba(at), end - at) {
-                if hole {
-                    holes -= end - at;
-                }
-                let mapped = !hole || !self.zeros_here(range);
-                runs.push(MappedRun { range, mapped });
-            }
-            at = end;
-        }
-        Ok(runs)
-    }
-
-    /// The first block behind `at` that has no space.
-    fn mapped_until(&self, at: u64, blocks: u64) -> u64 {
-        let shift = self.block_size.shift();
-        match rustix::fs::seek(&self.file, SeekFrom::Hole(at << shift)) {
-            Ok(hole) => (hole >> shift)
-                .saturating_add(u64::from(hole & u64::from(self.block_size.bytes() - 1) > 0))
-                .clamp(at + 1, blocks),
-            Err(_) => blocks,
-        }
-    }
-
-    /// Whether zeros are what was written to all of a hole, as far as sums are kept.
-    fn zeros_here(&self, range: BlockRange) -> bool {
-        self.sums
-            .as_ref()
-            .is_none_or(|sums| sums.check_zeros(range) == Checked::Good)
-    }
-
     fn is_hole(&self, offset: u64, end: u64) -> bool {
         // The file's own position is used by nobody: every other call names its offset.
         match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
@@ -835,6 +779,9 @@ fn digest(data: &[u8]) -> Digest {
     digest.copy_from_slice(&blake3::hash(data).as_bytes()[..len]);
     digest
 }
+
+#[path = "extent_map.rs"]
+mod map;
 
 #[cfg(test)]
 #[path = "extent_file_test.rs"]
