@@ -234,7 +234,7 @@ impl ExtentCore {
             BlockOp::CompareAndWrite { range, .. } | BlockOp::OrWrite { range, .. } => {
                 (Want::Exclusive, Blocks::one(*range))
             }
-            BlockOp::Map { .. } => (Want::Read, Blocks::none()),
+            BlockOp::Map { from, .. } => (Want::Read, Blocks::from(*from)),
             BlockOp::Write { range, .. } | BlockOp::WriteSame { range, .. } => {
                 (Want::Write, Blocks::one(*range))
             }
@@ -458,7 +458,7 @@ impl ExtentCore {
         self.finish(key, outcome, out);
     }
 
-    /// GET LBA STATUS has its answer. It holds no blocks, only its place: what was acknowledged before it came is applied, so it is seen.
+    /// GET LBA STATUS has its answer.
     pub(crate) fn on_mapped(&mut self, ctx: &Ctx, io: IoToken, runs: Vec<MappedRun>, out: &mut Vec<Command>) {
         let lock = io.0;
         let owner = self.table.owner(lock);

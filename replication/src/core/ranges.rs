@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use holdfast_types::{BlockRange, Lsn};
+use holdfast_types::{BlockRange, Lba, Lsn};
 
 /// Blocks of a slot.
 #[derive(Debug, Clone)]
@@ -27,6 +27,15 @@ impl Blocks {
         Self {
             lo: range.lba().0,
             hi: range.end().0,
+            many: None,
+        }
+    }
+
+    /// All from here on.
+    pub(crate) const fn from(lba: Lba) -> Self {
+        Self {
+            lo: lba.0,
+            hi: u64::MAX,
             many: None,
         }
     }
