@@ -91,10 +91,8 @@ impl Running {
         tasks.spawn(watch_for_the_end(parts.clone(), fatal.clone()));
         let data = match config.role {
             Role::Witness => {
-                tasks.spawn(essential(
-                    "the announcement",
-                    parts.clone().announce_alone().boxed(),
-                ));
+                let announcing = parts.clone().announce_alone().boxed();
+                tasks.spawn(essential("the announcement", announcing));
                 None
             }
             Role::Data => Some(
