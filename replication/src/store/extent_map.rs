@@ -13,7 +13,7 @@ const MAP_HOLES: u64 = 1 << 30;
 impl ExtentFile {
     /// Which blocks from `from` on have space, as at most `most` runs, one behind the other; a block that is partly there counts as
     /// there, and so does a hole where something else than zeros was written. Where the file system cannot tell, all of them count as
-    /// there. Ends early behind [`MAP_HOLES`] of holes. Empty where `from` is behind the end.
+    /// there. Ends early behind `MAP_HOLES` of holes. Empty where `from` is behind the end.
     ///
     /// # Errors
     /// [`StoreError::Failed`].

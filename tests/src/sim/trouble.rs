@@ -116,9 +116,12 @@ impl World {
                 .all(|extent| self.may_lose(extent, node))
     }
 
-    /// A write or flush fails: final for the replica (J2).
+    /// A write or flush fails: final for the replica (J2). Not while the node is paused or its disk hangs: it would learn of that so late
+    /// that the other replica, still taken for one of two, may be lost meanwhile, or after whoever starts failed nodes anew has been there.
     pub(super) fn disk_fails(&mut self, node: Node) {
-        if self.hosts[node].process.is_none() || !self.all_may_be_lost(node) {
+        let host = &self.hosts[node];
+        let late = host.is_paused(self.now) || host.disk.hangs > self.now;
+        if late || host.process.is_none() || !self.all_may_be_lost(node) {
             return;
         }
         let whole_node = self.rng.chance(50);
