@@ -9,9 +9,24 @@ pub use proposals::{commands, openings};
 
 use std::sync::Arc;
 
+use holdfast_raft::lease::{LeaseCell, LeaseReading};
 use holdfast_raft::model::{ClusterState, Extent};
-use holdfast_replication::core::api::{Identity, NodeState, Policy, View};
-use holdfast_types::Incarnation;
+use holdfast_replication::core::api::{Ctx, Identity, NodeState, Policy, View};
+use holdfast_types::{Incarnation, Mono};
+
+/// What cores are told of the lease at `now` (L2). A majority's live promises are a quorum that is seen.
+pub fn ctx(cell: &LeaseCell, now: Mono) -> Ctx {
+    let lease_until = match cell.read(now) {
+        LeaseReading::Held(until) => Some(until),
+        LeaseReading::Lost | LeaseReading::Paused => None,
+    };
+    Ctx {
+        now,
+        lease_until,
+        generation: cell.generation(),
+        quorum: lease_until.is_some(),
+    }
+}
 
 /// An extent's committed state as its core sees it. What the extent has no choice of its own for is taken from `usual`.
 pub fn view(state: &ClusterState, extent: &Extent, usual: Policy) -> View {

@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::status::Status;
+use crate::status::{self, Status};
 use crate::tools::{self, Finished};
 
 /// Ports that one demo takes, from its base port on.
@@ -391,19 +391,7 @@ impl Demo {
         limit: Duration,
         is: impl Fn(&Status) -> bool,
     ) -> Result<Status> {
-        let start = Instant::now();
-        loop {
-            let status = self.status().await;
-            if let Ok(status) = &status
-                && is(status)
-            {
-                return Ok(status.clone());
-            }
-            if start.elapsed() >= limit {
-                bail!("not within {limit:?}: {what}; last: {status:?}\n{}", self.logs());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+        status::wait_for(what, limit, async || self.status().await, is, || self.logs()).await
     }
 
     /// Ends the demo as Ctrl-C does; its exit status.

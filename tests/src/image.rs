@@ -1,32 +1,12 @@
 //! File systems in a file, mounted: for power cuts, disks that hang and disks that fill up. Need root and loop devices.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::{say, tools};
-
-/// Runs a program to its end; what it printed.
-///
-/// # Errors
-/// It fails; its own words are in the text.
-pub fn call(program: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .with_context(|| program.display().to_string())?;
-    let err = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{} {}: {}",
-        program.display(),
-        arguments.join(" "),
-        err.trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
+use crate::say;
+use crate::tools::{self, call};
 
 /// The programs that images need besides root.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use holdfast_drill::initiator::Dial;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::{ONE_AT_A_TIME, holdfast};
 use crate::netns::Network;
-use crate::status::Status;
+use crate::status::{self, Status};
 use crate::tools;
 
 /// The machines: data nodes and witness.
@@ -253,19 +253,7 @@ impl Lan {
         limit: Duration,
         is: impl Fn(&Status) -> bool,
     ) -> Result<Status> {
-        let start = Instant::now();
-        loop {
-            let status = self.status().await;
-            if let Ok(status) = &status
-                && is(status)
-            {
-                return Ok(status.clone());
-            }
-            if start.elapsed() >= limit {
-                bail!("not within {limit:?}: {what}; last: {status:?}\n{}", self.logs());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+        status::wait_for(what, limit, async || self.status().await, is, || self.logs()).await
     }
 
     /// The last lines of what the nodes said.

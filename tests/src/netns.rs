@@ -5,13 +5,13 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{say, tools};
+use crate::say;
+use crate::tools::{self, call};
 
 /// First part of the names of namespaces.
 const MARK: &str = "hfnet";
@@ -34,21 +34,6 @@ pub struct Network {
     /// The first three bytes of all addresses.
     subnet: [u8; 3],
     machines: Vec<String>,
-}
-
-fn call(program: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .with_context(|| program.display().to_string())?;
-    ensure!(
-        output.status.success(),
-        "{} {}: {}",
-        program.display(),
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Name of the test's own interface, within the 15 characters that there are.
@@ -260,6 +245,8 @@ fn take_away(programs: &Programs, is_chosen: impl Fn(&str) -> bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn reaches(network: &Network, from: &str, to: &str) -> bool {

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster;
-use crate::status::Status;
+use crate::status::{self, Status};
 use crate::tools::{self, Finished};
 
 /// Ports of one node.
@@ -131,24 +131,13 @@ impl DataNode {
         limit: Duration,
         is: impl Fn(&Status) -> bool,
     ) -> Result<Status> {
-        let start = Instant::now();
-        loop {
+        let look = async || {
             let done = self.ask(&["status", "--json"]).await?;
-            if let Ok(status) = serde_json::from_str::<Status>(&done.out)
-                && is(&status)
-            {
-                return Ok(status);
-            }
-            if start.elapsed() >= limit {
-                bail!(
-                    "not within {limit:?}: {what}; last: {}\n{}: {}",
-                    done.out,
-                    self.name,
-                    self.log()
-                );
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+            serde_json::from_str(&done.out)
+                .with_context(|| format!("the status is: {}{}", done.out, done.err))
+        };
+        let logs = || format!("{}: {}", self.name, self.log());
+        status::wait_for(what, limit, look, is, logs).await
     }
 }
 

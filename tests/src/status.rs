@@ -1,6 +1,10 @@
 //! `holdfast status --json`: the fields that scripts may rely on. A field that is missing or of another type is an error.
 
+use std::time::Duration;
+
+use anyhow::{Result, bail};
 use serde::Deserialize;
+use tokio::time::{Instant, sleep};
 
 /// The whole document.
 #[derive(Debug, Clone, Deserialize)]
@@ -120,6 +124,32 @@ pub struct Group {
     pub id: u16,
     pub state: String,
     pub preferred: bool,
+}
+
+/// Looks again and again until the status is as wanted. An answer that fails is none.
+///
+/// # Errors
+/// It is not within `limit`; the last answer is in the text, and what `logs` says.
+pub async fn wait_for(
+    what: &str,
+    limit: Duration,
+    look: impl AsyncFn() -> Result<Status>,
+    is: impl Fn(&Status) -> bool,
+    logs: impl Fn() -> String,
+) -> Result<Status> {
+    let start = Instant::now();
+    loop {
+        let status = look().await;
+        if let Ok(status) = &status
+            && is(status)
+        {
+            return Ok(status.clone());
+        }
+        if start.elapsed() >= limit {
+            bail!("not within {limit:?}: {what}; last: {status:?}\n{}", logs());
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 impl Status {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{say, tree};
 
@@ -96,6 +96,26 @@ impl Finished {
             bail!("exit status {:?}: {}{}", self.code, self.err, self.out)
         }
     }
+}
+
+/// Runs a program to its end; what it printed.
+///
+/// # Errors
+/// It fails; its own words are in the text.
+pub fn call(program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| program.display().to_string())?;
+    let err = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{} {}: {}",
+        program.display(),
+        arguments.join(" "),
+        err.trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs a program to its end, `limit` at most.

@@ -3,7 +3,6 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +10,8 @@ use holdfast_drill::checker::{Initial, Rules};
 use holdfast_drill::workload::mixed::{self, Mixed, Plan};
 use holdfast_tests::cluster::{Demo, Place};
 use holdfast_tests::status::ReplicaState;
-use holdfast_tests::{say, seed, tools};
+use holdfast_tests::tools::{self, call};
+use holdfast_tests::{say, seed};
 use holdfast_types::{BlockSize, Lba};
 use tokio::time::sleep;
 
@@ -20,22 +20,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SERVED_LIMIT: Duration = Duration::from_secs(15);
 /// Hold limit, time in flight, and a slow machine.
 const LATE: Duration = Duration::from_secs(15);
-
-fn call(program: &Path, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .with_context(|| program.display().to_string())?;
-    let err = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{} {}: {}",
-        program.display(),
-        arguments.join(" "),
-        err.trim()
-    );
-    Ok(())
-}
 
 /// A mounted file system, unmounted when dropped.
 struct Mount {

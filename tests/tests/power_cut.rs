@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_replication::store::{ExtentFile, ExtentMeta, StoreError};
-use holdfast_tests::image::{Image, Tools, call};
+use holdfast_tests::image::{Image, Tools};
+use holdfast_tests::tools::call;
 use holdfast_tests::{say, seed, tools};
 use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Revision};
 use rand::rngs::StdRng;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::FutureExt;
-use holdfast_planes::{Announcer, openings, unfit, view};
+use holdfast_planes::{Announcer, ctx, openings, unfit, view};
 use holdfast_raft::consensus::Control;
+use holdfast_raft::lease::LeaseCell;
 use holdfast_raft::lease::driver::Clock;
-use holdfast_raft::lease::{LeaseCell, LeaseReading};
 use holdfast_raft::model::{ClusterState, Extent, Role};
 use holdfast_replication::core::api::{AbortScope, Ctx, OpId, Policy, Request, View};
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
@@ -191,18 +191,7 @@ struct Lease {
 
 impl LeaseView for Lease {
     fn ctx(&self) -> Ctx {
-        let now = (self.clock)();
-        let lease_until = match self.cell.read(now) {
-            LeaseReading::Held(until) => Some(until),
-            LeaseReading::Lost | LeaseReading::Paused => None,
-        };
-        // A majority's live promises are a quorum that is seen.
-        Ctx {
-            now,
-            lease_until,
-            generation: self.cell.generation(),
-            quorum: lease_until.is_some(),
-        }
+        ctx(&self.cell, (self.clock)())
     }
 }
 

@@ -38,6 +38,20 @@ fn pos(epoch: u64, lsn: u64) -> LogPos {
     LogPos::new(Epoch(epoch), Lsn(lsn))
 }
 
+/// A log that is whole, and applied as far as it is known to be committed.
+fn summary(history: EpochHistory, committed: LogPos) -> LogSummary {
+    LogSummary {
+        history,
+        committed,
+        applied: committed,
+        unapplied: vec![],
+        base: None,
+        damaged: false,
+        fenced: false,
+        stuck: false,
+    }
+}
+
 fn range(lba: u64, blocks: u64) -> BlockRange {
     BlockRange::new(Lba(lba), blocks).unwrap()
 }
@@ -168,16 +182,7 @@ impl Rig {
         let mut rig = Self::new(A, Recovered::default());
         rig.link(B);
         rig.set_view(|_| ());
-        let log = LogSummary {
-            history: EpochHistory::empty(),
-            committed: LogPos::EMPTY,
-            applied: LogPos::EMPTY,
-            unapplied: vec![],
-            base: None,
-            damaged: false,
-            fenced: false,
-            stuck: false,
-        };
+        let log = summary(EpochHistory::empty(), LogPos::EMPTY);
         rig.hear(B, Message::Summary { epoch: Epoch(1), log });
         rig.on(Event::Appended { seq: JournalSeq(1) });
         rig.hear(B, ack(1, 1));
@@ -278,16 +283,10 @@ fn e5_a_new_primary_settles_its_tail_before_it_answers() {
     );
     assert_eq!(rig.submit(1, BlockOp::Read { range: range(1, 1) }), [], "held");
     // b has a record of epoch 1 that a does not have, and lacks (1,2).
-    let log = LogSummary {
-        history: EpochHistory::from_lasts(vec![pos(0, 0), pos(1, 1)]).unwrap(),
-        committed: pos(1, 1),
-        applied: pos(1, 1),
-        unapplied: vec![],
-        base: None,
-        damaged: false,
-        fenced: false,
-        stuck: false,
-    };
+    let log = summary(
+        EpochHistory::from_lasts(vec![pos(0, 0), pos(1, 1)]).unwrap(),
+        pos(1, 1),
+    );
     let out = rig.hear(B, Message::Summary { epoch: Epoch(2), log });
     let after = pos(1, 1);
     assert_eq!(

@@ -63,16 +63,10 @@ fn e3_nothing_is_acknowledged_without_the_newcomer_until_the_outcome_is_applied(
         view.in_sync = vec![A];
         view.version = InSyncVersion(2);
     });
-    let log = LogSummary {
-        history: EpochHistory::from_lasts(vec![pos(0, 0), pos(1, 1)]).unwrap(),
-        committed: pos(1, 1),
-        applied: pos(1, 1),
-        unapplied: vec![],
-        base: None,
-        damaged: false,
-        fenced: false,
-        stuck: false,
-    };
+    let log = summary(
+        EpochHistory::from_lasts(vec![pos(0, 0), pos(1, 1)]).unwrap(),
+        pos(1, 1),
+    );
     // Nothing was missed: straight to the barrier.
     rig.hear(B, Message::Summary { epoch: Epoch(1), log });
     let out = rig.hear(B, ack(1, 1));

@@ -39,16 +39,7 @@ fn l3_a_suspect_is_taken_out_once_the_journal_has_stored_the_epochs_first_record
 #[test]
 fn l3_a_suspect_that_answers_stays_a_member() {
     let mut rig = promoted(true);
-    let log = LogSummary {
-        history: EpochHistory::empty(),
-        committed: LogPos::EMPTY,
-        applied: LogPos::EMPTY,
-        unapplied: vec![],
-        base: None,
-        damaged: false,
-        fenced: false,
-        stuck: false,
-    };
+    let log = summary(EpochHistory::empty(), LogPos::EMPTY);
     rig.hear(A, Message::Summary { epoch: Epoch(2), log });
     let out = rig.on(Event::Appended { seq: JournalSeq(1) });
     let out = [out, rig.later(10)].concat();

@@ -242,14 +242,8 @@ fn i10_a_piece_that_is_bad_on_a_replica_is_never_proven_equal() {
     });
     rig.link(B);
     let log = LogSummary {
-        history: EpochHistory::empty(),
-        committed: LogPos::EMPTY,
-        applied: LogPos::EMPTY,
-        unapplied: vec![],
-        base: None,
         damaged: true,
-        fenced: false,
-        stuck: false,
+        ..summary(EpochHistory::empty(), LogPos::EMPTY)
     };
     let out = rig.hear(B, Message::Summary { epoch: Epoch(1), log });
     let (io, id) = out.iter().fold((None, None), |found, command| match command {

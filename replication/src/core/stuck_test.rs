@@ -18,14 +18,8 @@ fn read_io(out: &[Command]) -> IoToken {
 
 fn stuck_log(end: LogPos, stuck: bool) -> LogSummary {
     LogSummary {
-        history: EpochHistory::from_lasts(vec![pos(0, 0), end]).unwrap(),
-        committed: pos(1, 1),
-        applied: pos(1, 1),
-        unapplied: vec![],
-        base: None,
-        damaged: false,
-        fenced: false,
         stuck,
+        ..summary(EpochHistory::from_lasts(vec![pos(0, 0), end]).unwrap(), pos(1, 1))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_planes::Announcer;
 use holdfast_raft::governor::{Governor, GovernorInput, Proposal, RaftView};
-use holdfast_raft::lease::{Action, Datagram, Keeper, LeaseCell, LeaseReading};
+use holdfast_raft::lease::{Action, Datagram, Keeper, LeaseCell};
 use holdfast_raft::model::{ClusterState, Command};
 use holdfast_replication::core::ExtentCore;
 use holdfast_replication::core::api::{Ctx, Event, Identity};
@@ -68,16 +68,7 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn ctx(&self, now: Mono) -> Ctx {
-        let lease_until = match self.cell.read(now) {
-            LeaseReading::Held(until) => Some(until),
-            LeaseReading::Lost | LeaseReading::Paused => None,
-        };
-        Ctx {
-            now,
-            lease_until,
-            generation: self.cell.generation(),
-            quorum: lease_until.is_some(),
-        }
+        holdfast_planes::ctx(&self.cell, now)
     }
 
     fn publish(&self, now: Mono) {
