@@ -7,8 +7,8 @@ use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
     AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest,
     CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity,
-    InitializeRequest, JoinRequest, MapLunRequest, SetConfirmedReadsRequest, SettingsRequest, StatusRequest,
-    SwitchoverRequest, TokenReply, TokenRequest, change_request::Change,
+    InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
+    SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
@@ -170,6 +170,16 @@ impl AdminClient {
         Ok(self
             .rpc
             .close_session(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
+    }
+
+    /// Has an extent's replicas compared.
+    pub(crate) async fn scrub_extent(&mut self, request: ScrubExtentRequest) -> anyhow::Result<Done> {
+        Ok(self
+            .rpc
+            .scrub_extent(request)
             .await
             .map_err(refused)?
             .into_inner())

@@ -8,8 +8,8 @@ use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
     AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest,
     CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, IdentifyRequest, Identity,
-    InitializeRequest, JoinRequest, MapLunRequest, SetConfirmedReadsRequest, SettingsRequest, StatusRequest,
-    SwitchoverRequest, TokenReply, TokenRequest,
+    InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
+    SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -301,6 +301,22 @@ impl Admin for Service {
             })),
             other => Err(failed(format!("the cluster refused: {other:?}"))),
         }
+    }
+
+    async fn scrub_extent(&self, request: Request<ScrubExtentRequest>) -> Answer<Done> {
+        let ScrubExtentRequest {
+            extent: name,
+            relayed,
+        } = request.into_inner();
+        let running = self.running().await?;
+        let extent = extent_named(&running.state(), &name)?;
+        running.scrub(extent, &name, relayed).await.map_err(failed)?;
+        let message =
+            format!("The replicas of extent {name} are being compared; status tells what is found.");
+        Ok(Response::new(Done {
+            message,
+            warnings: Vec::new(),
+        }))
     }
 
     async fn switchover(&self, request: Request<SwitchoverRequest>) -> Answer<Done> {

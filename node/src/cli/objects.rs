@@ -4,8 +4,8 @@ use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args, Subcommand};
 use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{
-    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, ResizeExtent, SetConfirmedReadsRequest,
-    SetExtent, SetReplicas, SwitchoverRequest,
+    CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, ResizeExtent, ScrubExtentRequest,
+    SetConfirmedReadsRequest, SetExtent, SetReplicas, SwitchoverRequest,
 };
 use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
@@ -49,6 +49,11 @@ pub(super) enum ExtentCommand {
         /// What from now on.
         #[arg(value_enum)]
         to: OnOff,
+    },
+    /// Compare the replicas of an extent in the background; what is bad or differs is repaired.
+    Scrub {
+        /// The extent's name.
+        name: String,
     },
     /// List extents.
     List,
@@ -254,6 +259,14 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             print_done(&done, out)
         }
         ExtentCommand::ConfirmedReads { name, to } => confirmed_reads(name, to, admin, out),
+        ExtentCommand::Scrub { name } => {
+            let request = ScrubExtentRequest {
+                extent: name,
+                relayed: false,
+            };
+            let done = block_on(async { AdminClient::connect(admin).await?.scrub_extent(request).await })?;
+            print_done(&done, out)
+        }
         ExtentCommand::List => {
             let status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
             let text = crate::status::extents_text(&status);

@@ -136,6 +136,11 @@ impl Data {
         true
     }
 
+    /// Has an extent's replicas compared; false if this node does not serve it.
+    pub(super) fn scrub(&self, extent: ExtentId) -> bool {
+        self.node.scrub(extent).unwrap_or(false)
+    }
+
     /// Adds what this node knows of its extents.
     pub(super) fn describe(&self, seen: &mut Seen) {
         seen.alarms.extend(space_alarm(&seen.my_name, &self.node));
@@ -169,6 +174,8 @@ impl Data {
                 ));
             }
             seen.alarms.extend(bad_blocks(&status.core, &seen.my_name));
+            seen.scrubbed
+                .extend(status.scrubbed.map(|seconds| (extent, seconds)));
             seen.cores.insert(extent, status.core);
         }
     }
@@ -365,13 +372,17 @@ async fn look(parts: Parts, node: Arc<DataNode>) {
 /// What bad blocks came to in this run (I10).
 fn bad_blocks(core: &holdfast_replication::core::api::Status, node: &str) -> Option<String> {
     let (extent, checks) = (core.extent, core.checks);
-    (checks.found > 0).then(|| {
+    (checks.found > 0 || checks.diverged > 0).then(|| {
+        let differed = match checks.diverged {
+            0 => String::new(),
+            blocks => format!("; in {blocks} blocks replicas in sync differed, the primary's contents stand"),
+        };
         let lost = match checks.lost {
             0 => String::new(),
             lost => format!("; {lost} times a block was wanted that no replica in sync has any more"),
         };
         format!(
-            "extent {extent}: since {node} started, {} blocks were found bad and {} repaired{lost}",
+            "extent {extent}: since {node} started, {} blocks were found bad and {} repaired{lost}{differed}",
             checks.found, checks.repaired
         )
     })

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use holdfast_proto::admin::ScrubExtentRequest;
 use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError, JoinToken};
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
@@ -24,6 +25,7 @@ use super::cluster_key;
 use super::control::{Parts, follow_state};
 use super::data::Data;
 use super::units::UnitService;
+use crate::admin::{AdminAddress, AdminClient};
 use crate::config::{NodeConfig, Role};
 use crate::front::{Front, FrontState, Portals, Registry};
 use crate::status::{Seen, StatusDocument, derive};
@@ -327,6 +329,37 @@ impl Running {
             tpg: TpgId(0),
         };
         units.change(extent, nobody, UnitChange::ClearReservations).await
+    }
+
+    /// Has an extent's replicas compared. Its primary does it: one on another node is asked to.
+    pub(crate) async fn scrub(&self, extent: ExtentId, name: &str, relayed: bool) -> anyhow::Result<()> {
+        let state = self.control.state();
+        let primary = state.extents.get(&extent).and_then(|extent| extent.primary);
+        let Some(primary) = primary else {
+            bail!("extent {name} has no primary at present: try again when it is served");
+        };
+        if primary != self.me && relayed {
+            bail!("extent {name} is moving to another primary: try again in a moment");
+        }
+        if primary != self.me {
+            let member = state.node(primary).context("the primary is no member")?;
+            let Some(address) = member.addresses.admin else {
+                bail!(
+                    "extent {name}: ask its primary, {}, whose admin service is not reached from here",
+                    member.name
+                );
+            };
+            let mut client = AdminClient::connect(&AdminAddress::Tcp(address)).await?;
+            let request = ScrubExtentRequest {
+                extent: name.to_owned(),
+                relayed: true,
+            };
+            return client.scrub_extent(request).await.map(drop);
+        }
+        if !self.data.as_ref().is_some_and(|data| data.scrub(extent)) {
+            bail!("extent {name} is not served yet: try again in a moment");
+        }
+        Ok(())
     }
 
     /// The cluster as this node sees it.

@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) heard: BTreeSet<NodeId>,
     /// Its replication cores.
     pub(crate) cores: BTreeMap<ExtentId, CoreStatus>,
+    /// When extents were scrubbed last from here, in seconds since 1970.
+    pub(crate) scrubbed: BTreeMap<ExtentId, u64>,
     /// Bytes a second of running resyncs, by extent and node.
     pub(crate) resync_rates: BTreeMap<(ExtentId, NodeId), u64>,
     /// Initiators' sessions here.
@@ -172,6 +174,7 @@ fn extent_status(
         in_sync: extent.in_sync.iter().map(|node| name(*node)).collect(),
         replicas,
         reservation: reservation(&extent.unit),
+        scrubbed_unix_seconds: seen.scrubbed.get(&id).copied(),
     }
 }
 
@@ -194,17 +197,22 @@ fn replica_status(
         (false, false, true) => ReplicaState::Resyncing,
         (false, _, false) => ReplicaState::Offline,
     };
+    let progress = |compared: holdfast_replication::core::api::ResyncStatus| ResyncStatus {
+        done: share(
+            compared.bytes_total.saturating_sub(compared.bytes_left),
+            compared.bytes_total,
+        ),
+        bytes_left: compared.bytes_left,
+        rate: seen.resync_rates.get(&(id, node)).copied().unwrap_or(0),
+    };
     let resync = peer
         .and_then(|peer| peer.resync)
         .filter(|_| state == ReplicaState::Resyncing)
-        .map(|resync| ResyncStatus {
-            done: share(
-                resync.bytes_total.saturating_sub(resync.bytes_left),
-                resync.bytes_total,
-            ),
-            bytes_left: resync.bytes_left,
-            rate: seen.resync_rates.get(&(id, node)).copied().unwrap_or(0),
-        });
+        .map(progress);
+    let scrub = peer
+        .and_then(|peer| peer.scrub)
+        .filter(|_| state == ReplicaState::InSync)
+        .map(progress);
     // A member of the set holds everything that is committed; how much of it another one has applied, only its primary hears.
     let elsewhere = || {
         core.filter(|_| extent.in_sync.contains(&node))
@@ -219,6 +227,7 @@ fn replica_status(
         state,
         applied_lsn,
         resync,
+        scrub,
     }
 }
 

@@ -105,6 +105,9 @@ pub(crate) struct ExtentStatus {
     /// Who has registered with it or reserved it; `None` for nobody.
     #[serde(default)]
     pub(crate) reservation: Option<ReservationStatus>,
+    /// When the answering node, as primary, last compared all replicas (or first had the extent), in seconds since 1970.
+    #[serde(default)]
+    pub(crate) scrubbed_unix_seconds: Option<u64>,
 }
 
 /// A replica of an extent.
@@ -115,6 +118,9 @@ pub(crate) struct ReplicaStatus {
     /// As far as the answering node knows; 0 where it knows nothing, as a witness.
     pub(crate) applied_lsn: u64,
     pub(crate) resync: Option<ResyncStatus>,
+    /// It is in sync and being compared with the primary; known of the primary's node.
+    #[serde(default)]
+    pub(crate) scrub: Option<ResyncStatus>,
 }
 
 /// Where a replica stands.

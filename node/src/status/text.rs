@@ -114,7 +114,10 @@ pub(crate) fn extents_text(status: &StatusDocument) -> String {
         );
         for (i, replica) in extent.replicas.iter().enumerate() {
             let state = match replica.state {
-                ReplicaState::InSync => "in sync".to_owned(),
+                ReplicaState::InSync => match &replica.scrub {
+                    None => "in sync".to_owned(),
+                    Some(scrub) => format!("in sync, scrub {:.0} %", scrub.done * 100.0),
+                },
                 ReplicaState::Offline => "offline".to_owned(),
                 ReplicaState::Fenced => "fenced".to_owned(),
                 ReplicaState::Resyncing => match &replica.resync {

@@ -17,6 +17,7 @@ pub(crate) fn sample() -> StatusDocument {
         state: ReplicaState::InSync,
         applied_lsn: 9,
         resync: None,
+        scrub: None,
     };
     let group = |node: &str, id, state: &str| GroupStatus {
         node: node.into(),
@@ -52,6 +53,7 @@ pub(crate) fn sample() -> StatusDocument {
             in_sync: vec!["a".into(), "b".into()],
             reservation: None,
             replicas: vec![replica("a"), replica("b")],
+            scrubbed_unix_seconds: None,
         }],
         targets: vec![TargetStatus {
             iqn: "iqn.2026-11.example:demo".parse().unwrap(),

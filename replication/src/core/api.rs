@@ -405,6 +405,8 @@ pub enum Event {
         /// Which.
         scope: AbortScope,
     },
+    /// Every in-sync replica is to be compared with this primary. Ignored where this is none; a repetition goes on with what was cut short.
+    Scrub,
     /// An operator or a policy wants another primary (E6). Ignored where it makes no sense.
     Switchover {
         /// Who: an in-sync replica with a link.

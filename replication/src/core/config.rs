@@ -31,6 +31,8 @@ pub struct Config {
     pub resync_in_flight: usize,
     /// A read that has waited this long for the local disk is asked of an in-sync replica too, whose answer counts as well (I10).
     pub fetch_after: Duration,
+    /// Bytes a second that a scrub compares at most.
+    pub scrub_rate: u64,
     /// Between two tries of ranges with blocks that no member of the in-sync set has.
     pub unreadable_retry: Duration,
     /// Command names remembered at most, besides the time they are remembered for (F1).
@@ -52,6 +54,7 @@ impl Default for Config {
             resync_piece_bytes: 4096,
             resync_in_flight: 4,
             fetch_after: Duration::from_secs(1),
+            scrub_rate: 64 << 20,
             unreadable_retry: Duration::from_secs(5),
             names_max: 1 << 17,
         }

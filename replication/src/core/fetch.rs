@@ -94,7 +94,7 @@ impl ExtentCore {
         fetch.since = ctx.now;
         let fit = |follower: &&Follower| {
             view.in_sync.contains(&follower.node)
-                && follower.resync().is_none()
+                && !follower.resyncing()
                 && !fetch.tried.contains(&follower.node)
         };
         let next = primary.followers.iter().filter(fit);

@@ -69,7 +69,7 @@ impl ExtentCore {
         };
         let ready = primary
             .follower(to)
-            .is_some_and(|follower| follower.streaming().is_some() && follower.resync().is_none());
+            .is_some_and(|follower| follower.streaming().is_some() && !follower.resyncing());
         if !member || !ready || primary.growth.is_some() {
             out.push(Command::Note(Note::SwitchoverGivenUp { to }));
             return;
@@ -77,9 +77,13 @@ impl ExtentCore {
         let resyncing: Vec<NodeId> = primary
             .followers
             .iter()
-            .filter(|follower| follower.resync().is_some())
+            .filter(|follower| follower.resyncing())
             .map(|follower| follower.node)
             .collect();
+        let scrubbing: Vec<NodeId> = std::mem::take(&mut primary.scrubbing);
+        for node in scrubbing {
+            self.drop_resync(node);
+        }
         for node in resyncing {
             self.probe(ctx, node, out);
         }

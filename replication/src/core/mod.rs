@@ -14,6 +14,7 @@
 //! | `replica` | following a primary |
 //! | `rejoin`, `resync` | how a replica comes back: the table of verdicts, comparing ranges, the barrier |
 //! | `repair` | blocks that are bad here, out of an in-sync replica |
+//! | `scrub` | the same with replicas that are in sync |
 //! | `report` | notes and status |
 //! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
 //! | `unit` | reservations and resets of the unit, judged where commands take effect |
@@ -37,6 +38,7 @@ mod report;
 mod resync;
 mod role;
 mod room;
+mod scrub;
 mod stuck;
 mod unit;
 
@@ -64,6 +66,7 @@ use log::Log;
 use names::{FixedHash, Names};
 use primary::FollowerState;
 use ranges::{Blocks, RangeTable};
+use resync::Resync;
 use role::Role;
 use stuck::Watch;
 
@@ -147,6 +150,8 @@ pub struct ExtentCore {
     housekeeping: Option<Mono>,
     last_wish: Option<(api::Proposal, Mono)>,
     checks: Checks,
+    /// When a comparison that is slow on purpose goes on.
+    pace: Option<Mono>,
 }
 
 impl ExtentCore {
@@ -185,6 +190,7 @@ impl ExtentCore {
             housekeeping: None,
             last_wish: None,
             checks: Checks::default(),
+            pace: None,
             config,
         };
         core.load(recovered);
@@ -255,6 +261,7 @@ impl ExtentCore {
             Event::Failed { reason } => self.on_failed(ctx, reason, out),
             Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
             Event::Abort { scope } => self.on_abort(ctx, scope, out),
+            Event::Scrub => self.on_scrub(ctx, out),
             Event::Switchover { to } => self.on_switchover(ctx, to, out),
         }
         self.after(ctx, out);
@@ -273,6 +280,9 @@ impl ExtentCore {
         }
         self.run_grants(ctx, out);
         self.drive_repairs(ctx, out);
+        if self.pace.is_some_and(|pace| ctx.now >= pace) {
+            self.drive_resyncs(ctx, out);
+        }
         self.move_primary(ctx, out);
         if self.pump {
             self.pump = false;
@@ -291,7 +301,7 @@ impl ExtentCore {
     pub fn deadline(&self) -> Option<Mono> {
         let commit = self.role.primary().and_then(|primary| primary.commit_due);
         let sweep = (!self.ops.is_empty()).then_some(self.next_sweep);
-        [commit, sweep, self.housekeeping, self.watch.next()]
+        [commit, sweep, self.housekeeping, self.pace, self.watch.next()]
             .into_iter()
             .flatten()
             .min()
@@ -354,7 +364,8 @@ impl ExtentCore {
                     stuck: matches!(follower.state, FollowerState::Stuck { .. }),
                     durable: follower.durable,
                     applied: follower.applied,
-                    resync: follower.resync().map(|resync| resync.status()),
+                    resync: follower.resync().filter(|r| !r.scrubs()).map(Resync::status),
+                    scrub: follower.resync().filter(|r| r.scrubs()).map(Resync::status),
                 })
                 .collect(),
             _ => Vec::new(),

@@ -32,6 +32,8 @@ pub(crate) struct Primary {
     pub(crate) commit_due: Option<Mono>,
     pub(crate) throttled_since: Option<Mono>,
     pub(crate) repairs: Vec<Repair>,
+    /// Replicas that this round of the scrub has to compare yet.
+    pub(crate) scrubbing: Vec<NodeId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +85,11 @@ impl Follower {
         }
     }
 
+    /// Whether it is being made equal; a scrub is none of that.
+    pub(crate) fn resyncing(&self) -> bool {
+        self.resync().is_some_and(|resync| !resync.scrubs())
+    }
+
     pub(crate) fn resync_mut(&mut self) -> Option<&mut Resync> {
         match &mut self.state {
             FollowerState::Streaming { resync, .. } => resync.as_deref_mut(),
@@ -130,6 +137,7 @@ impl Primary {
             commit_due: None,
             throttled_since: None,
             repairs: Vec::new(),
+            scrubbing: Vec::new(),
         }
     }
 

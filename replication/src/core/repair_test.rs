@@ -2,6 +2,9 @@
 
 use super::*;
 
+#[path = "scrub_test.rs"]
+mod scrub_test;
+
 fn read(lba: u64, blocks: u64) -> BlockOp {
     BlockOp::Read {
         range: range(lba, blocks),

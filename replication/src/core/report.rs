@@ -133,6 +133,23 @@ pub enum Note {
         /// How many.
         blocks: u64,
     },
+    /// Replicas that are in sync differ although every block is what was written: the primary's contents stand.
+    Diverged {
+        /// Whose contents were replaced.
+        node: NodeId,
+        /// How many blocks, at most.
+        blocks: u64,
+    },
+    /// A replica that is in sync is being compared.
+    ScrubStarted {
+        /// Which.
+        node: NodeId,
+    },
+    /// Every replica in sync was compared.
+    Scrubbed {
+        /// What was found, since the process started.
+        checks: Checks,
+    },
     /// A block that no member of the in-sync set has any more. Writing it makes it good.
     Unreadable {
         /// Which.
@@ -166,6 +183,8 @@ pub struct ReplicaStatus {
     pub applied: Lsn,
     /// A resync by comparison, under way.
     pub resync: Option<ResyncStatus>,
+    /// A scrub, under way.
+    pub scrub: Option<ResyncStatus>,
 }
 
 /// How far a resync is.
@@ -190,6 +209,10 @@ pub struct Checks {
     pub repaired: u64,
     /// How often a block was wanted that no member of the in-sync set has any more.
     pub lost: u64,
+    /// Blocks in which a replica in sync differed though both copies were what was written, at most.
+    pub diverged: u64,
+    /// Scrubs that came to their end.
+    pub scrubs: u64,
 }
 
 /// The core at a glance.

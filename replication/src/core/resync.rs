@@ -51,6 +51,8 @@ pub(crate) struct Resync {
     /// The extent's answer about changes is waited for, under this token.
     asked: Option<u64>,
     phase: Phase,
+    /// Its replica is in sync: bytes a second, and when the next range may be started.
+    scrub: Option<(u64, Mono)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +113,7 @@ impl Resync {
             in_flight: config.resync_in_flight.max(1),
             asked: None,
             phase: Phase::Comparing,
+            scrub: None,
         }
     }
 
@@ -119,6 +122,34 @@ impl Resync {
         let mut resync = Self::new(config, view, from);
         resync.mark(0, view.blocks);
         resync
+    }
+
+    /// Every range of a replica that is in sync, one at a time, not too fast.
+    pub(crate) fn of_scrub(config: &Config, view: &View) -> Self {
+        let mut resync = Self::of_all(config, view, Lsn(0));
+        resync.scrub = Some((config.scrub_rate.max(1), Mono::ZERO));
+        resync.in_flight = 1;
+        resync
+    }
+
+    pub(crate) fn scrubs(&self) -> bool {
+        self.scrub.is_some()
+    }
+
+    /// Whether another range may be started now. If not yet, when.
+    fn may_start(&mut self, now: Mono) -> Result<bool, Mono> {
+        if self.active.len() >= self.in_flight || self.asked.is_some() {
+            return Ok(false);
+        }
+        let bytes = self.unit.saturating_mul(self.block_bytes);
+        if let Some((rate, next)) = &mut self.scrub {
+            if now < *next {
+                return Err(*next);
+            }
+            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(*rate);
+            *next = now + std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        }
+        Ok(true)
     }
 
     /// The ranges that these records touch. They are in the stream, so nothing before them matters.
@@ -308,6 +339,7 @@ impl ExtentCore {
 
     /// Takes every step of every resync that can be taken.
     pub(crate) fn drive_resyncs(&mut self, ctx: &Ctx, out: &mut Vec<Command>) {
+        self.pace = None;
         let Role::Serving(primary) = &self.role else {
             return;
         };
@@ -316,7 +348,7 @@ impl ExtentCore {
         for node in nodes.map(|follower| follower.node).collect::<Vec<_>>() {
             self.try_unreadable(ctx, node);
             self.compare_again(node, out);
-            self.start_ranges(node, out);
+            self.start_ranges(ctx, node, out);
             self.barrier(node, out);
         }
     }
@@ -383,13 +415,18 @@ impl ExtentCore {
         }
     }
 
-    fn start_ranges(&mut self, node: NodeId, out: &mut Vec<Command>) {
+    fn start_ranges(&mut self, ctx: &Ctx, node: NodeId, out: &mut Vec<Command>) {
         if self.room_of(node).crowded || self.room_of(self.me.node).crowded {
             return;
         }
         while let Some(resync) = self.resync_mut(node) {
-            if resync.active.len() >= resync.in_flight || resync.asked.is_some() {
-                break;
+            match resync.may_start(ctx.now) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(next) => {
+                    self.pace = Some(self.pace.map_or(next, |pace| pace.min(next)));
+                    break;
+                }
             }
             let Some(no) = resync.take_next() else { break };
             let (lock, step) = (0, Step::Waits);
@@ -511,7 +548,9 @@ impl ExtentCore {
         let counted = mine.len() == theirs.len();
         let differ = resync.pieces(no, |index| !counted || mine[index] != theirs[index]);
         let bad_there = theirs.iter().filter(|digest| digest.is_none()).count() as u64;
-        let (piece, range) = (resync.piece, enclosing(&differ));
+        let (piece, range, scrubs) = (resync.piece, enclosing(&differ), resync.scrubs());
+        let blocks: u64 = differ.iter().map(|range| range.blocks()).sum();
+        let diverged = blocks.saturating_sub(bad_there * piece);
         if let Some(range) = range {
             if let Some(active) = resync.active(no) {
                 active.step = Step::Reading { differ };
@@ -522,6 +561,11 @@ impl ExtentCore {
             self.table.remove(lock);
             self.proven(node, no);
             self.drive_resyncs(ctx, out);
+        }
+        if scrubs && diverged > 0 {
+            let blocks = diverged;
+            out.push(Command::Note(Note::Diverged { node, blocks }));
+            self.checks.diverged += blocks;
         }
         if bad_there > 0 {
             let blocks = bad_there * piece;
@@ -637,6 +681,12 @@ impl ExtentCore {
             return;
         };
         if resync.asked.is_some() && !skip {
+            return;
+        }
+        if resync.scrubs() {
+            if resync.active.is_empty() && resync.left == resync.unreadable.len() as u64 {
+                self.end_scrub(node, out);
+            }
             return;
         }
         if resync.phase == Phase::Comparing && ((resync.left == 0 && resync.active.is_empty()) || skip) {

@@ -244,7 +244,8 @@ impl ExtentCore {
         };
         let fit = |follower: &&Follower| {
             view.in_sync.contains(&follower.node)
-                && matches!(follower.state, FollowerState::Streaming { resync: None, .. })
+                && matches!(follower.state, FollowerState::Streaming { .. })
+                && !follower.resyncing()
                 && follower.moved.idle(ctx.now) < limit / 2
                 && !self.room_of(follower.node).low
         };

@@ -35,6 +35,8 @@ pub(super) enum Chore {
     Mark(Arc<Extent>, Damage),
     /// A resync has begun, and its own mark says so (R1).
     Heal(Arc<Extent>),
+    /// Every replica of it that is in sync was compared.
+    Scrubbed(Arc<Extent>),
 }
 
 /// The loop of the thread for chores.
@@ -43,6 +45,10 @@ pub(super) fn serve_chores(shared: &Arc<Shared>) {
     while shared.chores.take(&mut chores) {
         for chore in chores.drain(..) {
             let (extent, damage) = match &chore {
+                Chore::Scrubbed(extent) => {
+                    super::scrub::ended(shared, extent);
+                    continue;
+                }
                 Chore::Mark(extent, damage) => (extent, Some(*damage)),
                 // A replica that has failed in this run stays marked, whatever was under way.
                 Chore::Heal(extent) if extent.failed.load(Ordering::Acquire) => continue,
@@ -59,12 +65,17 @@ pub(super) fn serve_chores(shared: &Arc<Shared>) {
 pub(super) fn serve(shared: &Arc<Shared>) {
     let mut next = Instant::now() + shared.config.checkpoint_every;
     let mut retry = Instant::now();
+    let mut next_scrub = Instant::now() + super::scrub::LOOK_EVERY;
     while !shared.stopped() {
         std::thread::sleep(LOOK_EVERY.min(shared.config.checkpoint_every));
         let Some(journal) = shared.journal.get() else {
             continue;
         };
         journal.pump();
+        if Instant::now() >= next_scrub {
+            super::scrub::look(shared);
+            next_scrub = Instant::now() + super::scrub::LOOK_EVERY;
+        }
         let fill = journal.fill_percent();
         shared.look_at_room();
         if retry <= Instant::now() {

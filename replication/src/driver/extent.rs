@@ -22,6 +22,10 @@ pub(super) struct Extent {
     pub(super) place: Arc<Place>,
     /// When the timer looks at it next, in nanoseconds; `u64::MAX` for never.
     pub(super) armed: AtomicU64,
+    /// When its replicas were compared last, in seconds since 1970; 0 while not known.
+    pub(super) scrubbed: AtomicU64,
+    /// Somebody asked for that.
+    pub(super) scrub_wanted: AtomicBool,
     /// Its core was told of a failure (J2).
     pub(super) failed: AtomicBool,
 }
@@ -72,6 +76,8 @@ impl Extent {
             file: file.map_or_else(OnceLock::new, OnceLock::from),
             place,
             armed: AtomicU64::new(u64::MAX),
+            scrubbed: AtomicU64::new(0),
+            scrub_wanted: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         }
     }

@@ -22,6 +22,7 @@ mod fatal;
 mod inbox;
 mod io;
 mod node;
+mod scrub;
 mod shared;
 mod space;
 mod status;
@@ -76,6 +77,8 @@ pub struct DriverConfig {
     pub inline_read_bytes: u64,
     /// Between two checkpoints of an extent that is written to.
     pub checkpoint_every: Duration,
+    /// Between two scrubs of an extent.
+    pub scrub_every: Duration,
     /// Fill of the journal, in percent, from which on new writes wait (J3).
     pub admit_below_percent: u64,
     /// Fill of the journal, in percent, from which on checkpoints are taken without waiting and old entries are copied forward (J3).
@@ -92,6 +95,7 @@ impl Default for DriverConfig {
             read_threads: 2,
             inline_read_bytes: 64 << 10,
             checkpoint_every: Duration::from_secs(1),
+            scrub_every: Duration::from_secs(7 * 24 * 3600),
             admit_below_percent: 85,
             hurry_above_percent: 50,
             propose_after: Duration::from_millis(1),

@@ -17,7 +17,7 @@ use super::shared::{Ears, Shared, guard, spawn, spawn_io};
 use super::status::{ExtentStatus, snapshot};
 use super::{DriverConfig, Front, LeaseView, Proposer, Space, checkpoint, timer};
 use crate::core::ExtentCore;
-use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, Room, View};
+use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, RoleName, Room, View};
 use crate::net::{Links, Net, NetConfig, PeerAddress};
 use crate::store::{
     Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError,
@@ -224,6 +224,21 @@ impl DataNode {
         }
     }
 
+    /// Has an extent's replicas compared with this node, if it is the extent's primary: soon, and again after whatever cuts it short, as
+    /// long as this process runs. False if it is not.
+    ///
+    /// # Errors
+    /// [`UnknownExtent`].
+    pub fn scrub(&self, extent: ExtentId) -> Result<bool, UnknownExtent> {
+        let known = self.shared.extent(extent).ok_or(UnknownExtent(extent))?;
+        let serves = known.lock().core.status().role == RoleName::Primary;
+        if serves {
+            known.scrub_wanted.store(true, Ordering::Relaxed);
+            self.shared.drive(&known, [Event::Scrub]);
+        }
+        Ok(serves)
+    }
+
     /// The newest committed state that all extents were given.
     pub fn revision(&self) -> Revision {
         Revision(self.shared.revision.load(Ordering::Acquire))
@@ -338,7 +353,8 @@ impl Shared {
 
     fn status(&self, extent: &Arc<Extent>) -> ExtentStatus {
         let damaged = extent.file.get().and_then(|file| file.meta().damaged);
-        snapshot(&mut extent.lock(), damaged, self.now())
+        let scrubbed = Some(extent.scrubbed.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0);
+        snapshot(&mut extent.lock(), damaged, scrubbed, self.now())
     }
 
     /// Brings an extent to what the cluster decided.

@@ -311,8 +311,12 @@ impl Shared {
                 Command::Propose(proposal) => self.timer.propose(extent.id, proposal, self.lease.ctx().now),
                 Command::Complete { op, outcome } => after.completes.push((op, outcome)),
                 Command::Note(note) => {
-                    if matches!(note, Note::Fenced { .. } | Note::Restarted { .. }) {
-                        self.fitness.fetch_add(1, Ordering::Release);
+                    match note {
+                        Note::Fenced { .. } | Note::Restarted { .. } => {
+                            self.fitness.fetch_add(1, Ordering::Release);
+                        }
+                        Note::Scrubbed { .. } => self.chores.push([Chore::Scrubbed(Arc::clone(extent))]),
+                        _ => {}
                     }
                     tell(extent.id, &note);
                 }
@@ -563,6 +567,12 @@ fn tell(extent: ExtentId, note: &Note) {
             %extent,
             %lba,
             "a block is bad in every replica that counts: it cannot be repaired, and reads of it end as unreadable until it is written"
+        ),
+        Note::Diverged { node, blocks } => tracing::error!(
+            %extent,
+            %node,
+            blocks,
+            "a replica in sync differed from the primary although every block is what was written: it has the primary's contents now"
         ),
         Note::BadMessage { .. } | Note::RefusedBy { .. } | Note::BadBlocks { .. } => {
             tracing::warn!(%extent, ?note, "replication")

@@ -20,8 +20,10 @@ pub struct ExtentStatus {
     pub fenced: Option<FenceReason>,
     /// Why this replica is not trusted until it is resynced (J1).
     pub damaged: Option<Damage>,
-    /// Resyncs under way from here.
+    /// Resyncs and scrubs under way from here.
     pub resyncs: Vec<ResyncRate>,
+    /// When this node, as primary, last ended a scrub, or first had the extent: seconds since 1970. Missing where it does not know.
+    pub scrubbed: Option<u64>,
 }
 
 /// How fast a resync goes.
@@ -51,7 +53,7 @@ impl Progress {
         let under_way = status
             .replicas
             .iter()
-            .filter_map(|replica| Some((replica.node, replica.resync?)));
+            .filter_map(|replica| Some((replica.node, replica.resync.or(replica.scrub)?)));
         let mut began = HashMap::new();
         let mut rates = Vec::new();
         for (node, resync) in under_way {
@@ -84,7 +86,12 @@ impl Progress {
 }
 
 /// Takes stock under the extent's lock.
-pub(super) fn snapshot(slot: &mut Slot, damaged: Option<Damage>, now: Mono) -> ExtentStatus {
+pub(super) fn snapshot(
+    slot: &mut Slot,
+    damaged: Option<Damage>,
+    scrubbed: Option<u64>,
+    now: Mono,
+) -> ExtentStatus {
     let core = slot.core.status();
     let resyncs = slot.progress.rates(&core, now);
     ExtentStatus {
@@ -96,6 +103,7 @@ pub(super) fn snapshot(slot: &mut Slot, damaged: Option<Damage>, now: Mono) -> E
         fenced: slot.fenced,
         damaged,
         resyncs,
+        scrubbed,
         core,
     }
 }

@@ -15,6 +15,8 @@ mod links;
 mod outbox;
 mod socket;
 mod tcp;
+#[cfg(test)]
+mod travel_test;
 mod wire;
 
 pub use hello::{Hello, PROTOCOL, Refusal};

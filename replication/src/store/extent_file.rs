@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::extent_meta::sync_dir;
+use super::scrubbed::scrub_path;
 use super::settle::{Settled, settle};
 use super::sums::{Checked, Sums};
 use super::versions::Versions;
@@ -651,6 +652,7 @@ impl ExtentFile {
             data_path(dir, id),
             Sums::path(dir, id),
             Versions::path(dir, id),
+            scrub_path(dir, id),
         ] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -421,6 +421,10 @@ impl World {
         }
         self.run_until(end + 6000 * MS)?;
         self.quiet_from = self.now;
+        // In peace a scrub comes to its end, and finds nothing that differs.
+        for n in 0..self.nodes.len() {
+            self.at(1, Ev::To(n, self.nodes[n].incarnation, Event::Scrub));
+        }
         self.run_until(self.quiet_from + 4000 * MS)?;
         self.check_end()
     }
@@ -459,6 +463,14 @@ impl World {
             .collect();
         if !open.is_empty() {
             return Err(format!("commands are never answered: {open:?}"));
+        }
+        let scrubbed = |node: &Node| {
+            node.core
+                .as_ref()
+                .is_some_and(|core| core.status().checks.scrubs > 0)
+        };
+        if !self.nodes.iter().any(scrubbed) {
+            return Err("a scrub never came to its end".to_owned());
         }
         for node in &self.nodes[1..self.plan.replicas] {
             // What rotted and was never wanted is for the scrub to find.
@@ -700,6 +712,8 @@ impl World {
             Note::Grown { .. } => "grown",
             Note::RefusedBy { .. } => "refused",
             Note::Repaired { .. } => "repaired",
+            Note::Scrubbed { .. } => "scrubbed",
+            Note::Diverged { node, .. } => return Err(format!("{node} was in sync and differed")),
             Note::Unreadable { .. } => "lost",
             Note::Role {
                 role: RoleName::HandedBack,

@@ -94,6 +94,7 @@ fn no_acknowledged_write_is_lost_no_read_is_stale_and_all_heals() {
         "rotten",
         "repaired",
         "no space",
+        "scrubbed",
         "done",
         "read",
         "miscompare",

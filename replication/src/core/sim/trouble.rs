@@ -24,6 +24,7 @@ impl World {
             resync_piece_bytes: 1024,
             resync_in_flight: 2,
             unreadable_retry: Duration::from_millis(100),
+            scrub_rate: 1 << 20,
             switchover_limit: Duration::from_millis(500),
             absent_after: Duration::from_millis(400),
             fetch_after: Duration::from_millis(200),
@@ -306,15 +307,16 @@ impl World {
                     );
                 }
             }
-            85..88 if up => {
+            85..87 if up => {
                 self.nodes[n].failed = true;
                 let reason = FenceReason::Extent;
                 self.feed(n, Event::Failed { reason })?;
-                let after = self.rng.between(100, 2000);
-                let run = self.nodes[n].incarnation;
-                let _ = (after, run);
             }
-            88..92 => self.rot(n),
+            87..89 => {
+                let run = self.nodes[n].incarnation;
+                self.at(1, Ev::To(n, run, Event::Scrub));
+            }
+            89..92 => self.rot(n),
             92..95 => {
                 let all: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].failed).collect();
                 for n in all {
@@ -322,12 +324,8 @@ impl World {
                 }
             }
             _ if up => {
-                self.feed(
-                    n,
-                    Event::Abort {
-                        scope: AbortScope::All,
-                    },
-                )?;
+                let scope = AbortScope::All;
+                self.feed(n, Event::Abort { scope })?;
             }
             _ => {}
         }

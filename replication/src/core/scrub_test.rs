@@ -1,0 +1,135 @@
+//! Comparing a replica that is in sync.
+
+use super::*;
+
+const GOOD: Digest = [1; 16];
+
+/// The token of the hash here, and the number of the one that `b` is asked for.
+fn hashing(out: &[Command]) -> Option<(IoToken, u64)> {
+    let here = out.iter().find_map(|command| match command {
+        Command::Hash { io, .. } => Some(*io),
+        _ => None,
+    });
+    let there = out.iter().find_map(|command| match command {
+        Command::Send {
+            message: Message::HashRequest { id, .. },
+            ..
+        } => Some(*id),
+        _ => None,
+    });
+    here.zip(there)
+}
+
+/// Feeds both sides' digests of the range that is being compared.
+fn compared(rig: &mut Rig, (io, id): (IoToken, u64), mine: Digests, theirs: Digests) -> Vec<Command> {
+    let mut out = rig.on(Event::Hashed { io, digests: mine });
+    let (epoch, digests) = (Epoch(1), theirs);
+    out.extend(rig.hear(B, Message::HashReply { epoch, id, digests }));
+    out
+}
+
+fn sent(out: &[Command]) -> Option<Bytes> {
+    out.iter().find_map(|command| match command {
+        Command::Send {
+            message: Message::Replicate { record, .. },
+            ..
+        } => match &record.body {
+            RecordBody::Resync { data, .. } => data.clone(),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+#[test]
+fn i10_a_scrub_ends_where_everything_is_equal() {
+    let mut rig = Rig::serving();
+    let hashes = hashing(&rig.on(Event::Scrub)).unwrap();
+    assert_eq!(hashing(&rig.on(Event::Scrub)), None, "it is under way");
+    let status = rig.core.status().replicas.remove(0);
+    assert!(status.scrub.is_some() && status.resync.is_none());
+    compared(&mut rig, hashes, vec![Some(GOOD); 8], vec![Some(GOOD); 8]);
+    let status = rig.core.status();
+    assert_eq!((status.checks.scrubs, status.checks.found), (1, 0));
+    assert!(status.replicas[0].scrub.is_none());
+    assert_eq!(rig.core.table.len(), 0);
+}
+
+#[test]
+fn i10_a_scrub_replaces_what_differs_on_the_replica_and_says_so() {
+    let mut rig = Rig::serving();
+    let hashes = hashing(&rig.on(Event::Scrub)).unwrap();
+    let mut theirs = vec![Some(GOOD); 8];
+    // One piece is bad there, and known to be; another is another than here, and nobody knows why.
+    theirs[1] = None;
+    theirs[6] = Some([2; 16]);
+    let out = compared(&mut rig, hashes, vec![Some(GOOD); 8], theirs);
+    let (io, wanted) = out
+        .iter()
+        .find_map(|command| match command {
+            Command::Read { io, range } => Some((*io, *range)),
+            _ => None,
+        })
+        .unwrap();
+    assert_eq!(wanted, range(8, 48), "all between the first and the last piece");
+    let whole: Vec<u8> = (0..48_u8).flat_map(|block| vec![block; 512]).collect();
+    let data = Bytes::from(whole.clone());
+    let out = rig.on(Event::ReadDone { io, data });
+    let both = [&whole[..4096], &whole[40 * 512..]].concat();
+    assert_eq!(sent(&out).unwrap(), both, "the two pieces travel");
+    let checks = rig.core.status().checks;
+    assert_eq!((checks.found, checks.repaired, checks.diverged), (8, 8, 8));
+    // Once that is committed, the range is compared again, and only then is it over.
+    rig.on(Event::Appended { seq: JournalSeq(2) });
+    let out = rig.hear(B, ack(1, 2));
+    let hashes = hashing(&out).unwrap();
+    assert_eq!(rig.core.status().checks.scrubs, 0);
+    compared(&mut rig, hashes, vec![Some(GOOD); 8], vec![Some(GOOD); 8]);
+    assert_eq!(rig.core.status().checks.scrubs, 1);
+}
+
+#[test]
+fn i10_a_scrub_repairs_what_is_bad_here_from_the_replica() {
+    let mut rig = Rig::serving();
+    let hashes = hashing(&rig.on(Event::Scrub)).unwrap();
+    let mut mine = vec![Some(GOOD); 8];
+    mine[2] = None;
+    let out = compared(&mut rig, hashes, mine, vec![Some(GOOD); 8]);
+    let asked = out.iter().any(|command| {
+        matches!(command, Command::Send { message: Message::Fetch { range: wanted, .. }, .. } if *wanted == range(16, 8))
+    });
+    assert!(asked, "{out:?}");
+}
+
+#[test]
+fn i10_a_scrub_does_not_hurry_and_ends_with_a_switchover() {
+    let mut rig = Rig::new(A, Recovered::default());
+    rig.core.config.resync_range_bytes = 4096;
+    rig.core.config.scrub_rate = 40960;
+    rig.link(B);
+    rig.set_view(|_| ());
+    let log = LogSummary {
+        history: EpochHistory::empty(),
+        committed: LogPos::EMPTY,
+        applied: LogPos::EMPTY,
+        unapplied: vec![],
+        base: None,
+        damaged: false,
+        fenced: false,
+        stuck: false,
+    };
+    rig.hear(B, Message::Summary { epoch: Epoch(1), log });
+    rig.on(Event::Appended { seq: JournalSeq(1) });
+    rig.hear(B, ack(1, 1));
+    rig.later(10);
+    let hashes = hashing(&rig.on(Event::Scrub)).unwrap();
+    let equal = vec![Some(GOOD)];
+    let out = compared(&mut rig, hashes, equal.clone(), equal);
+    assert_eq!(hashing(&out), None, "4 KiB a tenth of a second");
+    assert_eq!(hashing(&rig.later(50)), None);
+    assert!(rig.core.deadline().is_some());
+    assert!(hashing(&rig.later(60)).is_some());
+    rig.on(Event::Switchover { to: B });
+    assert!(rig.core.status().replicas[0].scrub.is_none());
+    assert_eq!(rig.core.status().checks.scrubs, 0, "it is not over, it is due");
+}
