@@ -556,7 +556,9 @@ impl ExtentCore {
         let id = self.next_id();
         if let Some(entry) = self.log.get_mut(lsn) {
             let blocks = match &entry.record.body {
-                api::RecordBody::Zero { ranges } => Blocks::many(ranges),
+                api::RecordBody::Zero { ranges } | api::RecordBody::Resync { ranges, data: Some(_) } => {
+                    Blocks::many(ranges)
+                }
                 body => body
                     .ranges()
                     .first()

@@ -133,3 +133,62 @@ fn i10_a_scrub_does_not_hurry_and_ends_with_a_switchover() {
     assert!(rig.core.status().replicas[0].scrub.is_none());
     assert_eq!(rig.core.status().checks.scrubs, 0, "it is not over, it is due");
 }
+
+/// The applies that a core asks for, by lsn.
+fn applies(out: &[Command]) -> Vec<(u64, IoToken)> {
+    let apply = |command: &Command| match command {
+        Command::Apply { io, record } => Some((record.pos.lsn.0, *io)),
+        _ => None,
+    };
+    out.iter().filter_map(apply).collect()
+}
+
+/// What a scrub sends is several pieces in one record, to a replica that may be answering reads.
+#[test]
+fn i7_what_travels_in_pieces_is_overtaken_in_none_of_them() {
+    let mut rig = Rig::following();
+    rig.on(Event::Appended { seq: JournalSeq(3) });
+    let (epoch, commit) = (Epoch(1), Lsn(3));
+    rig.hear(A, Message::Commit { epoch, commit });
+    for io in [IoToken(1), IoToken(2), IoToken(3)] {
+        rig.on(Event::Applied { io });
+    }
+    let (id, at) = (77, Lsn(3));
+    let wanted = range(8, 8);
+    let fetch = Message::Fetch { epoch, id, range: wanted, at };
+    let reads = rig.hear(A, fetch);
+    let io = reads
+        .iter()
+        .find_map(|command| match command {
+            Command::Read { io, .. } => Some(*io),
+            _ => None,
+        })
+        .unwrap();
+    // While those blocks are read here, the two pieces come, and behind them a write to the second one.
+    let pieces = Record {
+        pos: pos(1, 4),
+        commit: Lsn(3),
+        name: None,
+        body: RecordBody::Resync {
+            ranges: Arc::from([range(8, 8), range(24, 8)]),
+            data: Some(Bytes::from(vec![1; 16 * 512])),
+        },
+    };
+    let mut newer = record(1, 5, 3, 2);
+    newer.body = RecordBody::Write {
+        range: range(25, 1),
+        data: data(2),
+    };
+    rig.hear(A, replicate(1, pos(1, 3), pieces));
+    rig.hear(A, replicate(1, pos(1, 4), newer));
+    rig.on(Event::Appended { seq: JournalSeq(5) });
+    let commit = Lsn(5);
+    let out = rig.hear(A, Message::Commit { epoch, commit });
+    assert_eq!(applies(&out), [], "neither goes before the read has ended, nor the newer one before the older");
+    let data = Bytes::from(vec![0; 8 * 512]);
+    let out = rig.on(Event::ReadDone { io, data });
+    let older = applies(&out);
+    assert_eq!(older.iter().map(|(lsn, _)| *lsn).collect::<Vec<_>>(), [4]);
+    let out = rig.on(Event::Applied { io: older[0].1 });
+    assert_eq!(applies(&out).iter().map(|(lsn, _)| *lsn).collect::<Vec<_>>(), [5]);
+}
