@@ -309,10 +309,20 @@ impl Admin for Service {
             relayed,
         } = request.into_inner();
         let running = self.running().await?;
-        let extent = extent_named(&running.state(), &name)?;
+        let state = running.state();
+        let extent = extent_named(&state, &name)?;
         running.scrub(extent, &name, relayed).await.map_err(failed)?;
-        let message =
-            format!("The replicas of extent {name} are being compared; status tells what is found.");
+        let alone = state
+            .extents
+            .get(&extent)
+            .is_some_and(|extent| extent.in_sync.len() < 2);
+        let message = if alone {
+            format!("Extent {name} has only one replica in sync: it is compared once there is another one.")
+        } else {
+            format!(
+                "The replicas of extent {name} are compared in the background; status tells what is found."
+            )
+        };
         Ok(Response::new(Done {
             message,
             warnings: Vec::new(),

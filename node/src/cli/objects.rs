@@ -259,14 +259,7 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             print_done(&done, out)
         }
         ExtentCommand::ConfirmedReads { name, to } => confirmed_reads(name, to, admin, out),
-        ExtentCommand::Scrub { name } => {
-            let request = ScrubExtentRequest {
-                extent: name,
-                relayed: false,
-            };
-            let done = block_on(async { AdminClient::connect(admin).await?.scrub_extent(request).await })?;
-            print_done(&done, out)
-        }
+        ExtentCommand::Scrub { name } => scrub(name, admin, out),
         ExtentCommand::List => {
             let status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
             let text = crate::status::extents_text(&status);
@@ -310,6 +303,13 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
 /// Asks for one change and prints what became of it.
 pub(super) fn change(change: Change, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     let done = block_on(async { AdminClient::connect(admin).await?.change(change).await })?;
+    print_done(&done, out)
+}
+
+fn scrub(extent: String, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let relayed = false;
+    let request = ScrubExtentRequest { extent, relayed };
+    let done = block_on(async { AdminClient::connect(admin).await?.scrub_extent(request).await })?;
     print_done(&done, out)
 }
 

@@ -11,7 +11,7 @@ use holdfast_raft::consensus::Control;
 use holdfast_raft::lease::LeaseCell;
 use holdfast_raft::lease::driver::Clock;
 use holdfast_raft::model::{ClusterState, Extent, Role};
-use holdfast_replication::core::api::{AbortScope, Ctx, OpId, Policy, Request, View};
+use holdfast_replication::core::api::{AbortScope, Ctx, OpId, Policy, Request, RoleName, View};
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
 use holdfast_replication::net::{NetConfig, PeerAddress};
 use holdfast_types::{ExtentId, NodeId, OpOutcome, Revision};
@@ -174,8 +174,10 @@ impl Data {
                 ));
             }
             seen.alarms.extend(bad_blocks(&status.core, &seen.my_name));
-            seen.scrubbed
-                .extend(status.scrubbed.map(|seconds| (extent, seconds)));
+            seen.alarms.extend(diverged(&status.core, &seen.my_name));
+            if status.core.role == RoleName::Primary {
+                seen.scrubs.insert(extent, status.scrubs);
+            }
             seen.cores.insert(extent, status.core);
         }
     }
@@ -369,20 +371,27 @@ async fn look(parts: Parts, node: Arc<DataNode>) {
     }
 }
 
+/// Replicas that were in sync and not equal: nothing may ever lead to that.
+fn diverged(core: &holdfast_replication::core::api::Status, node: &str) -> Option<String> {
+    let (extent, blocks) = (core.extent, core.checks.diverged);
+    (blocks > 0).then(|| {
+        format!(
+            "extent {extent}: REPLICAS IN SYNC DIFFERED in up to {blocks} blocks whose checksums were right on both sides, since {node} \
+             started; the primary's contents replaced the others', and the log of {node} says where: please report this"
+        )
+    })
+}
+
 /// What bad blocks came to in this run (I10).
 fn bad_blocks(core: &holdfast_replication::core::api::Status, node: &str) -> Option<String> {
     let (extent, checks) = (core.extent, core.checks);
-    (checks.found > 0 || checks.diverged > 0).then(|| {
-        let differed = match checks.diverged {
-            0 => String::new(),
-            blocks => format!("; in {blocks} blocks replicas in sync differed, the primary's contents stand"),
-        };
+    (checks.found > 0).then(|| {
         let lost = match checks.lost {
             0 => String::new(),
             lost => format!("; {lost} times a block was wanted that no replica in sync has any more"),
         };
         format!(
-            "extent {extent}: since {node} started, {} blocks were found bad and {} repaired{lost}{differed}",
+            "extent {extent}: since {node} started, {} blocks were found bad and {} repaired{lost}",
             checks.found, checks.repaired
         )
     })

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_raft::model::{ClusterState, Extent, Node, Role as ModelRole};
 use holdfast_replication::core::api::{RoleName, Status as CoreStatus};
+use holdfast_replication::driver::Scrubs;
 use holdfast_types::{ExtentId, Naa, NodeId};
 
 use super::document::{
     ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, PortalStatus, ReplicaState,
-    ReplicaStatus, ResyncStatus, SessionStatus, StatusDocument, TargetStatus,
+    ReplicaStatus, ResyncStatus, ScrubResult, ScrubStatus, SessionStatus, StatusDocument, TargetStatus,
 };
 use super::reservations::reservation;
 use crate::config::Role;
@@ -30,8 +31,8 @@ pub(crate) struct Seen {
     pub(crate) heard: BTreeSet<NodeId>,
     /// Its replication cores.
     pub(crate) cores: BTreeMap<ExtentId, CoreStatus>,
-    /// When extents were scrubbed last from here, in seconds since 1970.
-    pub(crate) scrubbed: BTreeMap<ExtentId, u64>,
+    /// Scrubs of extents whose primary it is.
+    pub(crate) scrubs: BTreeMap<ExtentId, Scrubs>,
     /// Bytes a second of running resyncs, by extent and node.
     pub(crate) resync_rates: BTreeMap<(ExtentId, NodeId), u64>,
     /// Initiators' sessions here.
@@ -174,7 +175,25 @@ fn extent_status(
         in_sync: extent.in_sync.iter().map(|node| name(*node)).collect(),
         replicas,
         reservation: reservation(&extent.unit),
-        scrubbed_unix_seconds: seen.scrubbed.get(&id).copied(),
+        scrub: seen.scrubs.get(&id).map(scrub_status),
+    }
+}
+
+fn scrub_status(scrubs: &Scrubs) -> ScrubStatus {
+    let last = scrubs.last.and_then(|last| {
+        let outcome = last.outcome?;
+        Some(ScrubResult {
+            ended_unix_seconds: last.at,
+            took_seconds: outcome.took.as_secs(),
+            bad_blocks: outcome.found,
+            repaired_blocks: outcome.repaired,
+            lost_blocks: outcome.lost,
+            diverged_blocks: outcome.diverged,
+        })
+    });
+    ScrubStatus {
+        asked_for: scrubs.wanted,
+        last,
     }
 }
 

@@ -105,9 +105,34 @@ pub(crate) struct ExtentStatus {
     /// Who has registered with it or reserved it; `None` for nobody.
     #[serde(default)]
     pub(crate) reservation: Option<ReservationStatus>,
-    /// When the answering node, as primary, last compared all replicas (or first had the extent), in seconds since 1970.
+    /// Scrubs; known of the primary's node.
     #[serde(default)]
-    pub(crate) scrubbed_unix_seconds: Option<u64>,
+    pub(crate) scrub: Option<ScrubStatus>,
+}
+
+/// What the primary's node knows of an extent's scrubs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ScrubStatus {
+    /// Somebody asked for one that has not ended yet; `scrub` of a replica says how far it is.
+    pub(crate) asked_for: bool,
+    /// The last one that this node ended.
+    pub(crate) last: Option<ScrubResult>,
+}
+
+/// A scrub that has ended. Blocks are counted at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ScrubResult {
+    /// When, in seconds since 1970.
+    pub(crate) ended_unix_seconds: u64,
+    pub(crate) took_seconds: u64,
+    /// Blocks that were not what was written, on either side.
+    pub(crate) bad_blocks: u64,
+    /// Of these, repaired.
+    pub(crate) repaired_blocks: u64,
+    /// Of these, bad on every replica in sync.
+    pub(crate) lost_blocks: u64,
+    /// Blocks in which replicas differed though both checksums were right.
+    pub(crate) diverged_blocks: u64,
 }
 
 /// A replica of an extent.

@@ -1,9 +1,11 @@
 //! Status for people.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use holdfast_types::ByteSize;
 
+use super::document::ScrubStatus;
 use super::{ExtentStatus, Health, NodeState, ReplicaState, StatusDocument};
 
 /// One sentence: how it is.
@@ -140,8 +142,49 @@ pub(crate) fn extents_text(status: &StatusDocument) -> String {
             );
         }
         text.push('\n');
+        if let Some(scrub) = &extent.scrub {
+            text.push_str(&scrub_text(scrub));
+        }
     }
     text
+}
+
+fn scrub_text(scrub: &ScrubStatus) -> String {
+    let asked = if scrub.asked_for {
+        "; another one was asked for"
+    } else {
+        ""
+    };
+    let Some(last) = &scrub.last else {
+        return match scrub.asked_for {
+            true => "          a scrub was asked for\n".to_owned(),
+            false => String::new(),
+        };
+    };
+    let mut found = match last.bad_blocks {
+        0 => "nothing bad".to_owned(),
+        bad => format!("{bad} bad blocks, {} of them repaired", last.repaired_blocks),
+    };
+    if last.lost_blocks > 0 {
+        let _ = write!(found, ", {} LOST ON EVERY REPLICA", last.lost_blocks);
+    }
+    if last.diverged_blocks > 0 {
+        let _ = write!(found, ", {} IN WHICH REPLICAS DIFFERED", last.diverged_blocks);
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
+    let ago = ago(now.saturating_sub(last.ended_unix_seconds));
+    format!("          last scrub {ago} ago: {found}{asked}\n")
+}
+
+/// A time that has passed, in one unit.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// The targets, their LUNs and port groups.

@@ -53,7 +53,7 @@ pub(crate) fn sample() -> StatusDocument {
             in_sync: vec!["a".into(), "b".into()],
             reservation: None,
             replicas: vec![replica("a"), replica("b")],
-            scrubbed_unix_seconds: None,
+            scrub: None,
         }],
         targets: vec![TargetStatus {
             iqn: "iqn.2026-11.example:demo".parse().unwrap(),
@@ -110,4 +110,35 @@ fn watchers_hear_what_changed() {
         ]
     );
     assert_eq!(changes(&after, &after), Vec::<String>::new());
+}
+
+#[test]
+fn the_last_scrub_is_told_with_what_it_found() {
+    let mut status = sample();
+    let scrub = |asked_for, last| Some(ScrubStatus { asked_for, last });
+    status.extents[0].scrub = scrub(false, None);
+    assert!(!extents_text(&status).contains("scrub"));
+    status.extents[0].scrub = scrub(true, None);
+    assert!(extents_text(&status).contains("a scrub was asked for\n"));
+    let mut last = ScrubResult {
+        ended_unix_seconds: 0,
+        took_seconds: 16,
+        bad_blocks: 0,
+        repaired_blocks: 0,
+        lost_blocks: 0,
+        diverged_blocks: 0,
+    };
+    status.extents[0].scrub = scrub(false, Some(last.clone()));
+    let text = extents_text(&status);
+    assert!(text.contains(" days ago: nothing bad\n"), "{text}");
+    (
+        last.bad_blocks,
+        last.repaired_blocks,
+        last.lost_blocks,
+        last.diverged_blocks,
+    ) = (9, 8, 1, 16);
+    status.extents[0].scrub = scrub(true, Some(last));
+    let text = extents_text(&status);
+    let found = "9 bad blocks, 8 of them repaired, 1 LOST ON EVERY REPLICA, 16 IN WHICH REPLICAS DIFFERED; another one was asked for\n";
+    assert!(text.contains(found), "{text}");
 }

@@ -21,7 +21,7 @@ use holdfast_types::{
 pub use super::config::{Config, Policy};
 pub use super::log::EpochHistory;
 pub use super::rejoin::Verdict;
-pub use super::report::{Checks, Note, ReplicaStatus, ResyncStatus, RoleName, Status};
+pub use super::report::{Checks, Note, ReplicaStatus, ResyncStatus, RoleName, ScrubOutcome, Status};
 
 /// Who this core is: a node, and one run of its process. A core is made once per run of the process (E1: a second one under the same
 /// incarnation could give a position twice).

@@ -80,8 +80,8 @@ impl ExtentCore {
             .filter(|follower| follower.resyncing())
             .map(|follower| follower.node)
             .collect();
-        let scrubbing: Vec<NodeId> = std::mem::take(&mut primary.scrubbing);
-        for node in scrubbing {
+        let scrub = primary.scrub.take();
+        for node in scrub.into_iter().flat_map(|scrub| scrub.left) {
             self.drop_resync(node);
         }
         for node in resyncing {

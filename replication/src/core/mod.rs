@@ -14,7 +14,7 @@
 //! | `replica` | following a primary |
 //! | `rejoin`, `resync` | how a replica comes back: the table of verdicts, comparing ranges, the barrier |
 //! | `repair` | blocks that are bad here, out of an in-sync replica |
-//! | `scrub` | the same with replicas that are in sync |
+//! | `scrub` | comparing replicas that are in sync |
 //! | `report` | notes and status |
 //! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
 //! | `unit` | reservations and resets of the unit, judged where commands take effect |
@@ -278,11 +278,11 @@ impl ExtentCore {
         if self.log.handed < self.log.committed {
             self.hand_committed(out);
         }
-        self.run_grants(ctx, out);
-        self.drive_repairs(ctx, out);
         if self.pace.is_some_and(|pace| ctx.now >= pace) {
             self.drive_resyncs(ctx, out);
         }
+        self.run_grants(ctx, out);
+        self.drive_repairs(ctx, out);
         self.move_primary(ctx, out);
         if self.pump {
             self.pump = false;
@@ -556,9 +556,11 @@ impl ExtentCore {
         let id = self.next_id();
         if let Some(entry) = self.log.get_mut(lsn) {
             let blocks = match &entry.record.body {
-                api::RecordBody::Zero { ranges } | api::RecordBody::Resync { ranges, data: Some(_) } => {
-                    Blocks::many(ranges)
-                }
+                api::RecordBody::Zero { ranges }
+                | api::RecordBody::Resync {
+                    ranges,
+                    data: Some(_),
+                } => Blocks::many(ranges),
                 body => body
                     .ranges()
                     .first()

@@ -11,6 +11,7 @@ use super::front::OpKey;
 use super::repair::Repair;
 use super::resync::Resync;
 use super::role::Role;
+use super::scrub::Scrub;
 use super::stuck::Mark;
 use crate::fault::{self, Fault};
 
@@ -32,8 +33,8 @@ pub(crate) struct Primary {
     pub(crate) commit_due: Option<Mono>,
     pub(crate) throttled_since: Option<Mono>,
     pub(crate) repairs: Vec<Repair>,
-    /// Replicas that this round of the scrub has to compare yet.
-    pub(crate) scrubbing: Vec<NodeId>,
+    /// The scrub under way.
+    pub(crate) scrub: Option<Scrub>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +138,7 @@ impl Primary {
             commit_due: None,
             throttled_since: None,
             repairs: Vec::new(),
-            scrubbing: Vec::new(),
+            scrub: None,
         }
     }
 

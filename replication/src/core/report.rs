@@ -1,6 +1,8 @@
 //! What the core tells people: what happened, and how things stand.
 
-use holdfast_types::{Epoch, ExtentId, Lba, LogPos, Lsn, NodeId};
+use std::time::Duration;
+
+use holdfast_types::{BlockRange, Epoch, ExtentId, Lba, LogPos, Lsn, NodeId};
 
 use super::api::{Base, FenceReason, StuckPart, Verdict};
 
@@ -133,10 +135,13 @@ pub enum Note {
         /// How many.
         blocks: u64,
     },
-    /// Replicas that are in sync differ although every block is what was written: the primary's contents stand.
+    /// A replica in sync differs from the primary although both copies are what was written to them: the primary's contents, which
+    /// initiators were given, replace its own.
     Diverged {
-        /// Whose contents were replaced.
+        /// Whose contents are replaced.
         node: NodeId,
+        /// Where: what differs is in here.
+        range: BlockRange,
         /// How many blocks, at most.
         blocks: u64,
     },
@@ -145,10 +150,17 @@ pub enum Note {
         /// Which.
         node: NodeId,
     },
+    /// One side did not read a range for a scrub in time: writes to it go on, and it is compared later.
+    ScrubWaits {
+        /// Which replica it is compared with.
+        node: NodeId,
+        /// The range.
+        range: BlockRange,
+    },
     /// Every replica in sync was compared.
     Scrubbed {
-        /// What was found, since the process started.
-        checks: Checks,
+        /// What was found.
+        outcome: ScrubOutcome,
     },
     /// A block that no member of the in-sync set has any more. Writing it makes it good.
     Unreadable {
@@ -213,6 +225,21 @@ pub struct Checks {
     pub diverged: u64,
     /// Scrubs that came to their end.
     pub scrubs: u64,
+}
+
+/// What a scrub found while it ran, at most: what reads found meanwhile counts, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubOutcome {
+    /// How long it took, from its first range on.
+    pub took: Duration,
+    /// Blocks found bad.
+    pub found: u64,
+    /// Of these, how many have their contents again.
+    pub repaired: u64,
+    /// How often a block was wanted that no member of the in-sync set has any more.
+    pub lost: u64,
+    /// Blocks in which a replica differed though both copies were what was written.
+    pub diverged: u64,
 }
 
 /// The core at a glance.

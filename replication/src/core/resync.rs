@@ -22,6 +22,7 @@ use super::primary::{FollowerState, Growth};
 use super::ranges::{Blocks, Want};
 use super::repair::Waiter;
 use super::role::Role;
+use super::scrub::Pace;
 use super::{ExtentCore, Owner};
 use crate::fault::{self, Fault};
 
@@ -51,8 +52,8 @@ pub(crate) struct Resync {
     /// The extent's answer about changes is waited for, under this token.
     asked: Option<u64>,
     phase: Phase,
-    /// Its replica is in sync: bytes a second, and when the next range may be started.
-    scrub: Option<(u64, Mono)>,
+    /// Its replica is in sync: there is no hurry.
+    pace: Option<Pace>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,17 @@ enum Step {
     Sent(Lsn),
 }
 
+impl Active {
+    /// Whether this node's disk is being read for it.
+    fn reads_here(&self) -> bool {
+        match &self.step {
+            Step::Waits | Step::Sent(_) | Step::Repairing => false,
+            Step::Hashing { mine, .. } => mine.is_none(),
+            Step::Reading { .. } => true,
+        }
+    }
+}
+
 impl Resync {
     fn new(config: &Config, view: &View, from: Lsn) -> Self {
         let block_bytes = u64::from(view.block_size.bytes());
@@ -113,7 +125,7 @@ impl Resync {
             in_flight: config.resync_in_flight.max(1),
             asked: None,
             phase: Phase::Comparing,
-            scrub: None,
+            pace: None,
         }
     }
 
@@ -127,13 +139,13 @@ impl Resync {
     /// Every range of a replica that is in sync, one at a time, not too fast.
     pub(crate) fn of_scrub(config: &Config, view: &View) -> Self {
         let mut resync = Self::of_all(config, view, Lsn(0));
-        resync.scrub = Some((config.scrub_rate.max(1), Mono::ZERO));
+        resync.pace = Some(Pace::new(config));
         resync.in_flight = 1;
         resync
     }
 
     pub(crate) fn scrubs(&self) -> bool {
-        self.scrub.is_some()
+        self.pace.is_some()
     }
 
     /// Whether another range may be started now. If not yet, when.
@@ -142,14 +154,36 @@ impl Resync {
             return Ok(false);
         }
         let bytes = self.unit.saturating_mul(self.block_bytes);
-        if let Some((rate, next)) = &mut self.scrub {
-            if now < *next {
-                return Err(*next);
-            }
-            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(*rate);
-            *next = now + std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        match &mut self.pace {
+            Some(pace) => pace.start(now, bytes),
+            None => Ok(true),
         }
-        Ok(true)
+    }
+
+    /// The range of a scrub that has been held for too long, and is not any more: its lock, whether I/O for it is under way, and where it
+    /// is. If there is none yet, when there may be.
+    pub(crate) fn overdue(&mut self, now: Mono) -> Result<(u64, bool, BlockRange), Option<Mono>> {
+        let held = self
+            .active
+            .first()
+            .filter(|active| !matches!(active.step, Step::Sent(_) | Step::Repairing));
+        let Some(pace) = &mut self.pace else {
+            return Err(None);
+        };
+        let Some(active) = held else {
+            pace.held_since = None;
+            return Err(None);
+        };
+        let until = *pace.held_since.get_or_insert(now) + pace.patience;
+        if now < until {
+            return Err(Some(until));
+        }
+        pace.held_since = None;
+        pace.next = now + pace.pause;
+        let (no, lock, io) = (active.no, active.lock, active.reads_here());
+        self.active.clear();
+        self.put_back(no);
+        Ok((lock, io, self.range(no)))
     }
 
     /// The ranges that these records touch. They are in the stream, so nothing before them matters.
@@ -309,7 +343,7 @@ fn gather(first: Lba, data: &Bytes, ranges: &[BlockRange], block_bytes: u64) -> 
 }
 
 impl ExtentCore {
-    fn resync_mut(&mut self, node: NodeId) -> Option<&mut Resync> {
+    pub(super) fn resync_mut(&mut self, node: NodeId) -> Option<&mut Resync> {
         self.role.primary_mut()?.follower(node)?.resync_mut()
     }
 
@@ -323,11 +357,7 @@ impl ExtentCore {
         };
         if let Some(resync) = resync.take() {
             for active in resync.active {
-                let io = match active.step {
-                    Step::Waits | Step::Sent(_) | Step::Repairing => false,
-                    Step::Hashing { mine, .. } => mine.is_none(),
-                    Step::Reading { .. } => true,
-                };
+                let io = active.reads_here();
                 if fault::on(Fault::ResyncWithoutLock) && !io {
                     self.table.remove(active.lock);
                     continue;
@@ -349,7 +379,8 @@ impl ExtentCore {
             self.try_unreadable(ctx, node);
             self.compare_again(node, out);
             self.start_ranges(ctx, node, out);
-            self.barrier(node, out);
+            self.pace_scrub(ctx, node, out);
+            self.barrier(ctx, node, out);
         }
     }
 
@@ -424,7 +455,7 @@ impl ExtentCore {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(next) => {
-                    self.pace = Some(self.pace.map_or(next, |pace| pace.min(next)));
+                    self.look_again(next);
                     break;
                 }
             }
@@ -563,8 +594,8 @@ impl ExtentCore {
             self.drive_resyncs(ctx, out);
         }
         if scrubs && diverged > 0 {
-            let blocks = diverged;
-            out.push(Command::Note(Note::Diverged { node, blocks }));
+            let (range, blocks) = (range.unwrap_or_else(unreachable_range), diverged);
+            out.push(Command::Note(Note::Diverged { node, range, blocks }));
             self.checks.diverged += blocks;
         }
         if bad_there > 0 {
@@ -663,7 +694,7 @@ impl ExtentCore {
     }
 
     /// R3, E3.
-    fn barrier(&mut self, node: NodeId, out: &mut Vec<Command>) {
+    fn barrier(&mut self, ctx: &Ctx, node: NodeId, out: &mut Vec<Command>) {
         let (end, committed) = (self.log.end().lsn, self.log.committed);
         let Some(version) = self.view.as_ref().map(|view| view.version) else {
             return;
@@ -685,7 +716,7 @@ impl ExtentCore {
         }
         if resync.scrubs() {
             if resync.active.is_empty() && resync.left == resync.unreadable.len() as u64 {
-                self.end_scrub(node, out);
+                self.end_scrub(ctx, node, out);
             }
             return;
         }

@@ -155,7 +155,12 @@ fn i7_what_travels_in_pieces_is_overtaken_in_none_of_them() {
     }
     let (id, at) = (77, Lsn(3));
     let wanted = range(8, 8);
-    let fetch = Message::Fetch { epoch, id, range: wanted, at };
+    let fetch = Message::Fetch {
+        epoch,
+        id,
+        range: wanted,
+        at,
+    };
     let reads = rig.hear(A, fetch);
     let io = reads
         .iter()
@@ -184,11 +189,103 @@ fn i7_what_travels_in_pieces_is_overtaken_in_none_of_them() {
     rig.on(Event::Appended { seq: JournalSeq(5) });
     let commit = Lsn(5);
     let out = rig.hear(A, Message::Commit { epoch, commit });
-    assert_eq!(applies(&out), [], "neither goes before the read has ended, nor the newer one before the older");
+    assert_eq!(
+        applies(&out),
+        [],
+        "neither goes before the read has ended, nor the newer one before the older"
+    );
     let data = Bytes::from(vec![0; 8 * 512]);
     let out = rig.on(Event::ReadDone { io, data });
     let older = applies(&out);
     assert_eq!(older.iter().map(|(lsn, _)| *lsn).collect::<Vec<_>>(), [4]);
     let out = rig.on(Event::Applied { io: older[0].1 });
     assert_eq!(applies(&out).iter().map(|(lsn, _)| *lsn).collect::<Vec<_>>(), [5]);
+}
+
+/// The first range that a scrub compares, and a write to it that waits.
+fn held() -> (Rig, (IoToken, u64)) {
+    let mut rig = Rig::serving();
+    let hashes = hashing(&rig.on(Event::Scrub)).unwrap();
+    let out = rig.submit(1, write(3, 7));
+    let appends = out
+        .iter()
+        .any(|command| matches!(command, Command::Append { .. }));
+    assert!(!appends, "the range is being read: {out:?}");
+    (rig, hashes)
+}
+
+fn is_appended(out: &[Command]) -> bool {
+    out.iter()
+        .any(|command| matches!(command, Command::Append { .. }))
+}
+
+#[test]
+fn i10_a_replica_that_does_not_read_holds_no_write_up() {
+    let (mut rig, (io, id)) = held();
+    let digests = vec![Some(GOOD); 8];
+    rig.on(Event::Hashed { io, digests });
+    assert!(!is_appended(&rig.later(900)));
+    assert!(is_appended(&rig.later(200)), "its range is let go");
+    // Late, and of no use: the write may have changed what was read here.
+    let (epoch, digests) = (Epoch(1), vec![Some([2; 16]); 8]);
+    let out = rig.hear(B, Message::HashReply { epoch, id, digests });
+    assert!(
+        !out.iter().any(|command| matches!(command, Command::Read { .. })),
+        "{out:?}"
+    );
+    rig.on(Event::Appended { seq: JournalSeq(2) });
+    let out = rig.hear(B, ack(1, 2));
+    let (_, io) = applies(&out)[0];
+    rig.on(Event::Applied { io });
+    assert_eq!(hashing(&rig.later(4000)), None);
+    let hashes = hashing(&rig.later(1100)).expect("it is compared later");
+    compared(&mut rig, hashes, vec![Some(GOOD); 8], vec![Some(GOOD); 8]);
+    let checks = rig.core.status().checks;
+    assert_eq!((checks.scrubs, checks.diverged), (1, 0));
+    assert_eq!(rig.core.table.len(), 0);
+}
+
+#[test]
+fn i10_a_disk_here_that_does_not_read_holds_no_write_up() {
+    let (mut rig, (io, id)) = held();
+    let (epoch, digests) = (Epoch(1), vec![Some(GOOD); 8]);
+    rig.hear(B, Message::HashReply { epoch, id, digests });
+    assert!(is_appended(&rig.later(1100)), "its range is let go");
+    let digests = vec![Some(GOOD); 8];
+    rig.on(Event::Hashed { io, digests });
+    assert!(rig.core.status().replicas[0].scrub.is_some());
+    assert_eq!(rig.core.status().checks.scrubs, 0);
+}
+
+#[test]
+fn i10_a_scrub_ends_with_its_link_and_goes_on_with_the_replica_that_comes_back() {
+    let mut rig = Rig::serving();
+    let hashes = hashing(&rig.on(Event::Scrub)).unwrap();
+    rig.on(Event::PeerDown { node: B, link: LINK });
+    assert!(rig.core.status().replicas[0].scrub.is_none());
+    let io = hashes.0;
+    let digests = vec![Some(GOOD); 8];
+    rig.on(Event::Hashed { io, digests });
+    assert_eq!(rig.core.table.len(), 0);
+    assert_eq!(hashing(&rig.on(Event::Scrub)), None, "nobody can be compared");
+    rig.link(B);
+    let log = summary(rig.core.history(), pos(1, 1));
+    rig.hear(B, Message::Summary { epoch: Epoch(1), log });
+    let hashes = hashing(&rig.on(Event::Scrub)).expect("b again");
+    compared(&mut rig, hashes, vec![Some(GOOD); 8], vec![Some(GOOD); 8]);
+    assert_eq!(rig.core.status().checks.scrubs, 1);
+}
+
+#[test]
+fn i10_a_scrub_alone_has_nobody_to_compare_with() {
+    let mut rig = Rig::serving();
+    hashing(&rig.on(Event::Scrub)).unwrap();
+    rig.on(Event::PeerDown { node: B, link: LINK });
+    rig.set_view(|view| {
+        view.version = InSyncVersion(2);
+        view.in_sync = vec![A];
+    });
+    assert_eq!(hashing(&rig.on(Event::Scrub)), None);
+    let status = rig.core.status();
+    assert_eq!((status.checks.scrubs, status.replicas[0].scrub), (0, None));
 }

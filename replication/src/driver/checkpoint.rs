@@ -14,7 +14,7 @@ use holdfast_types::LogPos;
 use super::extent::{Extent, Tag};
 use super::shared::Shared;
 use crate::core::ExtentCore;
-use crate::core::api::{Event, FenceReason};
+use crate::core::api::{Event, FenceReason, ScrubOutcome};
 use crate::store::{Checkpoint, Damage, Entry, ExtentFile, NodeJournal};
 
 /// How long the thread waits for a checkpoint to be stable before it goes on; the next round finds it.
@@ -36,7 +36,9 @@ pub(super) enum Chore {
     /// A resync has begun, and its own mark says so (R1).
     Heal(Arc<Extent>),
     /// Every replica of it that is in sync was compared.
-    Scrubbed(Arc<Extent>),
+    Scrubbed(Arc<Extent>, ScrubOutcome),
+    /// It is looked at what is to be compared.
+    Scrubs,
 }
 
 /// The loop of the thread for chores.
@@ -45,8 +47,13 @@ pub(super) fn serve_chores(shared: &Arc<Shared>) {
     while shared.chores.take(&mut chores) {
         for chore in chores.drain(..) {
             let (extent, damage) = match &chore {
-                Chore::Scrubbed(extent) => {
-                    super::scrub::ended(shared, extent);
+                Chore::Scrubbed(extent, outcome) => {
+                    super::scrub::ended(shared, extent, *outcome);
+                    super::scrub::look(shared);
+                    continue;
+                }
+                Chore::Scrubs => {
+                    super::scrub::look(shared);
                     continue;
                 }
                 Chore::Mark(extent, damage) => (extent, Some(*damage)),
@@ -73,7 +80,7 @@ pub(super) fn serve(shared: &Arc<Shared>) {
         };
         journal.pump();
         if Instant::now() >= next_scrub {
-            super::scrub::look(shared);
+            shared.chores.push([Chore::Scrubs]);
             next_scrub = Instant::now() + super::scrub::LOOK_EVERY;
         }
         let fill = journal.fill_percent();

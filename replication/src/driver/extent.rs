@@ -10,7 +10,7 @@ use super::io::Job;
 use super::status::Progress;
 use crate::core::ExtentCore;
 use crate::core::api::{Command, FenceReason, JournalSeq, LinkId, Message, View};
-use crate::store::{Entry, ExtentFile, Place};
+use crate::store::{Entry, ExtentFile, LastScrub, Place};
 
 /// An extent that this node knows.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub(super) struct Extent {
     pub(super) place: Arc<Place>,
     /// When the timer looks at it next, in nanoseconds; `u64::MAX` for never.
     pub(super) armed: AtomicU64,
-    /// When its replicas were compared last, in seconds since 1970; 0 while not known.
-    pub(super) scrubbed: AtomicU64,
+    /// When its replicas were compared last; `None` while that was not looked up.
+    pub(super) scrubbed: Mutex<Option<LastScrub>>,
     /// Somebody asked for that.
     pub(super) scrub_wanted: AtomicBool,
     /// Its core was told of a failure (J2).
@@ -76,7 +76,7 @@ impl Extent {
             file: file.map_or_else(OnceLock::new, OnceLock::from),
             place,
             armed: AtomicU64::new(u64::MAX),
-            scrubbed: AtomicU64::new(0),
+            scrubbed: Mutex::new(None),
             scrub_wanted: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         }

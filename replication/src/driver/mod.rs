@@ -34,7 +34,7 @@ use holdfast_types::{ExtentId, OpOutcome};
 
 pub use node::{DataNode, Parts, UnknownExtent};
 pub use space::Space;
-pub use status::{ExtentStatus, ResyncRate};
+pub use status::{ExtentStatus, ResyncRate, Scrubs};
 
 use crate::core::api::{Config, Ctx, OpId, Proposal};
 

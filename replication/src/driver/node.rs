@@ -11,10 +11,11 @@ use holdfast_journal::Verdict;
 use holdfast_types::{ExtentId, Mono, NodeId, Revision};
 use tokio::net::TcpListener;
 
+use super::checkpoint::Chore;
 use super::extent::{Extent, Tag};
 use super::fatal::EndsWithPanic;
 use super::shared::{Ears, Shared, guard, spawn, spawn_io};
-use super::status::{ExtentStatus, snapshot};
+use super::status::{ExtentStatus, Scrubs, snapshot};
 use super::{DriverConfig, Front, LeaseView, Proposer, Space, checkpoint, timer};
 use crate::core::ExtentCore;
 use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, RoleName, Room, View};
@@ -224,8 +225,8 @@ impl DataNode {
         }
     }
 
-    /// Has an extent's replicas compared with this node, if it is the extent's primary: soon, and again after whatever cuts it short, as
-    /// long as this process runs. False if it is not.
+    /// Has an extent's replicas compared with this node, if it is the extent's primary: once no other scrub runs here, and again after
+    /// whatever cuts it short, as long as this process runs. False if it is not.
     ///
     /// # Errors
     /// [`UnknownExtent`].
@@ -234,7 +235,7 @@ impl DataNode {
         let serves = known.lock().core.status().role == RoleName::Primary;
         if serves {
             known.scrub_wanted.store(true, Ordering::Relaxed);
-            self.shared.drive(&known, [Event::Scrub]);
+            self.shared.chores.push([Chore::Scrubs]);
         }
         Ok(serves)
     }
@@ -353,8 +354,11 @@ impl Shared {
 
     fn status(&self, extent: &Arc<Extent>) -> ExtentStatus {
         let damaged = extent.file.get().and_then(|file| file.meta().damaged);
-        let scrubbed = Some(extent.scrubbed.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0);
-        snapshot(&mut extent.lock(), damaged, scrubbed, self.now())
+        let scrubs = Scrubs {
+            last: *guard(&extent.scrubbed),
+            wanted: extent.scrub_wanted.load(Ordering::Relaxed),
+        };
+        snapshot(&mut extent.lock(), damaged, scrubs, self.now())
     }
 
     /// Brings an extent to what the cluster decided.

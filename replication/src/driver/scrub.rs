@@ -1,6 +1,6 @@
-//! When extents are compared with their replicas: from time to time, and when somebody asks.
+//! When extents are compared with their replicas: from time to time, and when somebody asks; one extent after the other.
 //!
-//! The time of the last scrub that this node ended as primary is beside the extent, in `UUID.scrub`. It is wall-clock time: all that can go
+//! The last scrub that this node ended as primary is noted beside the extent, in `UUID.scrub`. Its time is wall-clock time: all that can go
 //! wrong with it is a scrub too early or too late.
 
 use std::sync::Arc;
@@ -8,52 +8,71 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::extent::Extent;
-use super::shared::Shared;
-use crate::core::api::{Event, RoleName};
-use crate::store::{load_scrubbed, store_scrubbed};
+use super::shared::{Shared, guard};
+use crate::core::api::{Event, RoleName, ScrubOutcome, Status};
+use crate::store::{LastScrub, load_scrubbed, store_scrubbed};
 
 /// How often it is looked at what is due.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(1, |since| since.as_secs().max(1))
+    since.map_or(0, |since| since.as_secs())
 }
 
-/// Starts what is due, and what was cut short.
+fn under_way(status: &Status) -> bool {
+    status.replicas.iter().any(|replica| replica.scrub.is_some())
+}
+
+/// Starts what is due, and what was cut short. One extent at a time is compared: so many of them load the disks no more than one.
 pub(super) fn look(shared: &Arc<Shared>) {
+    let mut due = Vec::new();
     for extent in shared.all() {
-        let serves = extent.lock().core.status().role == RoleName::Primary;
-        if serves && extent.file.get().is_some() && due(shared, &extent) {
+        let status = extent.lock().core.status();
+        if status.role != RoleName::Primary || extent.file.get().is_none() {
+            continue;
+        }
+        if under_way(&status) {
+            // With its other replicas, if it was cut short with one of them.
             shared.drive(&extent, [Event::Scrub]);
+            return;
+        }
+        let others = status.replicas.iter().any(|it| it.in_sync && it.following);
+        let last = last(shared, &extent);
+        let wanted = extent.scrub_wanted.load(Ordering::Relaxed);
+        if others && (wanted || now().saturating_sub(last) >= shared.config.scrub_every.as_secs()) {
+            due.push((!wanted, last, extent));
         }
     }
+    if let Some((_, _, extent)) = due.into_iter().min_by_key(|(asked, last, _)| (*asked, *last)) {
+        shared.drive(&extent, [Event::Scrub]);
+    }
 }
 
-fn due(shared: &Shared, extent: &Extent) -> bool {
-    let mut last = extent.scrubbed.load(Ordering::Relaxed);
-    if last == 0 {
-        // Not known, or never: a new extent has time.
-        let dir = shared.store.extents();
-        last = load_scrubbed(&dir, extent.id).unwrap_or_else(|| {
-            let last = now();
-            if let Err(error) = store_scrubbed(&dir, extent.id, last) {
-                tracing::warn!(extent = %extent.id, %error, "the time of the last scrub cannot be noted");
-            }
-            last
-        });
-        extent.scrubbed.store(last, Ordering::Relaxed);
+/// When it was scrubbed last, or first seen here: a new extent has time.
+fn last(shared: &Shared, extent: &Extent) -> u64 {
+    let mut scrubbed = guard(&extent.scrubbed);
+    if let Some(last) = *scrubbed {
+        return last.at;
     }
-    let late = now().saturating_sub(last) >= shared.config.scrub_every.as_secs();
-    extent.scrub_wanted.load(Ordering::Relaxed) || late
+    let known = load_scrubbed(&shared.store.extents(), extent.id);
+    let last = known.unwrap_or_else(|| {
+        let (at, outcome) = (now(), None);
+        note(shared, extent, LastScrub { at, outcome })
+    });
+    *scrubbed = Some(last);
+    last.at
+}
+
+fn note(shared: &Shared, extent: &Extent, last: LastScrub) -> LastScrub {
+    if let Err(error) = store_scrubbed(&shared.store.extents(), extent.id, &last) {
+        tracing::warn!(extent = %extent.id, %error, "the time of the last scrub cannot be noted");
+    }
+    last
 }
 
 /// Every replica in sync was compared.
-pub(super) fn ended(shared: &Shared, extent: &Extent) {
-    let last = now();
-    extent.scrubbed.store(last, Ordering::Relaxed);
-    extent.scrub_wanted.store(false, Ordering::Relaxed);
-    if let Err(error) = store_scrubbed(&shared.store.extents(), extent.id, last) {
-        tracing::warn!(extent = %extent.id, %error, "the time of the last scrub cannot be noted");
-    }
+pub(super) fn ended(shared: &Shared, extent: &Extent, outcome: ScrubOutcome) {
+    let (at, outcome) = (now(), Some(outcome));
+    *guard(&extent.scrubbed) = Some(note(shared, extent, LastScrub { at, outcome }));
 }

@@ -310,16 +310,7 @@ impl Shared {
                 }
                 Command::Propose(proposal) => self.timer.propose(extent.id, proposal, self.lease.ctx().now),
                 Command::Complete { op, outcome } => after.completes.push((op, outcome)),
-                Command::Note(note) => {
-                    match note {
-                        Note::Fenced { .. } | Note::Restarted { .. } => {
-                            self.fitness.fetch_add(1, Ordering::Release);
-                        }
-                        Note::Scrubbed { .. } => self.chores.push([Chore::Scrubbed(Arc::clone(extent))]),
-                        _ => {}
-                    }
-                    tell(extent.id, &note);
-                }
+                Command::Note(note) => self.noted(extent, &note),
             }
         }
         self.send(extent.id, &mut sends);
@@ -560,6 +551,23 @@ fn job(extent: &Arc<Extent>, io: IoToken, what: What) -> Job {
     }
 }
 
+impl Shared {
+    /// Something happened that people hear of, and that other threads may have to act upon.
+    fn noted(&self, extent: &Arc<Extent>, note: &Note) {
+        match note {
+            Note::Fenced { .. } | Note::Restarted { .. } => {
+                self.fitness.fetch_add(1, Ordering::Release);
+            }
+            Note::Scrubbed { outcome } => {
+                extent.scrub_wanted.store(false, Ordering::Relaxed);
+                self.chores.push([Chore::Scrubbed(Arc::clone(extent), *outcome)]);
+            }
+            _ => {}
+        }
+        tell(extent.id, note);
+    }
+}
+
 fn tell(extent: ExtentId, note: &Note) {
     match note {
         Note::Fenced { .. } => tracing::error!(%extent, ?note, "replica out of service"),
@@ -568,11 +576,31 @@ fn tell(extent: ExtentId, note: &Note) {
             %lba,
             "a block is bad in every replica that counts: it cannot be repaired, and reads of it end as unreadable until it is written"
         ),
-        Note::Diverged { node, blocks } => tracing::error!(
+        Note::Diverged { node, range, blocks } => tracing::error!(
             %extent,
             %node,
+            %range,
             blocks,
-            "a replica in sync differed from the primary although every block is what was written: it has the primary's contents now"
+            "A REPLICA IN SYNC DIFFERS from the primary although both copies have the right checksums: the primary's contents, which \
+             initiators were given, replace the replica's"
+        ),
+        Note::ScrubStarted { node } => {
+            tracing::info!(%extent, %node, "a scrub compares a replica in sync with the primary")
+        }
+        Note::ScrubWaits { node, range } => tracing::warn!(
+            %extent,
+            %node,
+            %range,
+            "a range was not read in time for a scrub: it is compared later"
+        ),
+        Note::Scrubbed { outcome } => tracing::info!(
+            %extent,
+            seconds = outcome.took.as_secs(),
+            bad = outcome.found,
+            repaired = outcome.repaired,
+            lost = outcome.lost,
+            diverged = outcome.diverged,
+            "a scrub compared every replica in sync"
         ),
         Note::BadMessage { .. } | Note::RefusedBy { .. } | Note::BadBlocks { .. } => {
             tracing::warn!(%extent, ?note, "replication")

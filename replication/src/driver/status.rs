@@ -7,7 +7,7 @@ use holdfast_types::{Mono, NodeId};
 
 use super::extent::Slot;
 use crate::core::api::{FenceReason, Status};
-use crate::store::Damage;
+use crate::store::{Damage, LastScrub};
 
 /// An extent on this node at a glance.
 #[derive(Debug, Clone)]
@@ -22,8 +22,17 @@ pub struct ExtentStatus {
     pub damaged: Option<Damage>,
     /// Resyncs and scrubs under way from here.
     pub resyncs: Vec<ResyncRate>,
-    /// When this node, as primary, last ended a scrub, or first had the extent: seconds since 1970. Missing where it does not know.
-    pub scrubbed: Option<u64>,
+    /// Scrubs from here.
+    pub scrubs: Scrubs,
+}
+
+/// What this node knows, as primary, of an extent's scrubs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scrubs {
+    /// The last one that it ended.
+    pub last: Option<LastScrub>,
+    /// Somebody asked for one, which has not ended yet.
+    pub wanted: bool,
 }
 
 /// How fast a resync goes.
@@ -86,12 +95,7 @@ impl Progress {
 }
 
 /// Takes stock under the extent's lock.
-pub(super) fn snapshot(
-    slot: &mut Slot,
-    damaged: Option<Damage>,
-    scrubbed: Option<u64>,
-    now: Mono,
-) -> ExtentStatus {
+pub(super) fn snapshot(slot: &mut Slot, damaged: Option<Damage>, scrubs: Scrubs, now: Mono) -> ExtentStatus {
     let core = slot.core.status();
     let resyncs = slot.progress.rates(&core, now);
     ExtentStatus {
@@ -103,7 +107,7 @@ pub(super) fn snapshot(
         fenced: slot.fenced,
         damaged,
         resyncs,
-        scrubbed,
+        scrubs,
         core,
     }
 }

@@ -209,7 +209,7 @@ impl ExtentMeta {
     }
 }
 
-fn check_of(text: &str) -> String {
+pub(super) fn check_of(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
 }
 

@@ -21,4 +21,5 @@ pub use extent_file::ExtentFile;
 pub use extent_meta::{Damage, EXTENT_FORMAT, ExtentMeta};
 pub use node_journal::{NodeJournal, NodeStore, Opened, Place};
 pub use replay::Inconsistent;
+pub use scrubbed::LastScrub;
 pub(crate) use scrubbed::{load_scrubbed, store_scrubbed};
