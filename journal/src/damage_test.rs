@@ -187,6 +187,36 @@ fn j1_the_owner_knows_of_more_or_needs_more() {
     );
 }
 
+/// Rot in the newest group would look like a torn write, and cutting it would lose what was acknowledged.
+#[test]
+fn j1_a_flipped_bit_in_the_last_group_is_no_torn_tail() {
+    let (device, records, end) = filled(3, false);
+    let (last, _) = records.last().unwrap();
+    let at = |position: Position| usize::try_from(position.get() % SEGMENT).unwrap();
+    let name = FileName::Segment(last.get() / SEGMENT);
+    // From the group's header on. The last sector is nearly empty, perhaps.
+    let group = at(*last) / BLOCK_LEN * BLOCK_LEN;
+    let full = at(end) / 512 * 512;
+    let mut bits: Vec<usize> = (group * 8..(group + 96) * 8).collect();
+    bits.extend(((group + 96) * 8..full * 8).step_by(41));
+    for bit in bits {
+        let copy = device.fork(1);
+        copy.edit(name, |bytes| {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            Ok(())
+        })
+        .unwrap();
+        // Bytes of the group's header that nobody reads may be wrong.
+        let (rig, found) = open_with(&copy, small(), OpenOptions::default());
+        if rig.is_ok() {
+            assert_eq!(found.len(), records.len(), "bit {bit}: nothing is cut");
+            continue;
+        }
+        let (_, damage, _) = damage_of(rig.err().unwrap());
+        assert_eq!(damage, Damage::BadRecord, "bit {bit}");
+    }
+}
+
 #[test]
 fn j1_a_torn_tail_is_cut_and_said() {
     let mut torn = 0;

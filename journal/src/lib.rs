@@ -16,6 +16,7 @@ mod journal;
 mod position;
 mod queue;
 mod recover;
+mod rot;
 mod sim;
 mod spares;
 mod walk;

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crate::device::{FileName, LogDevice};
 use crate::error::Damage;
 use crate::format::{BLOCK, BLOCK_LEN, Chain, GroupHeader, Record, WholeGroup, align, decode_group, salvage};
+use crate::rot;
 
 /// Bytes read at once when looking for a later group.
 const CHUNK: usize = 64 * BLOCK_LEN;
@@ -148,7 +149,8 @@ impl Segment<'_> {
                 continue;
             }
             let next = self.find_header(at + BLOCK, limit);
-            let Some(damage) = self.judge(&found, upto.is_some() || next.is_some()) else {
+            let proven = upto.is_some() || next.is_some() || self.has_rotted(&found, at);
+            let Some(damage) = self.judge(&found, proven) else {
                 walked.torn = torn_bytes(&found, self.base() + at, self.seed);
                 break;
             };
@@ -179,6 +181,26 @@ impl Segment<'_> {
             _ if proven => Some(Damage::BadRecord),
             _ => None,
         }
+    }
+
+    /// Whether what is no whole group was one before a bit of it flipped: then no torn write is.
+    fn has_rotted(&self, found: &Found, at: u64) -> bool {
+        let Found::Broken(bytes) = found else {
+            return false;
+        };
+        let address = self.base() + at;
+        if let Some((header, _)) = GroupHeader::decode(bytes, self.seed, address) {
+            let len = header.len as usize;
+            return len <= bytes.len() && rot::is_one_bit_off(&bytes.slice(..len), self.seed, address);
+        }
+        let Some((header, bit)) = rot::repaired_header(bytes, self.seed, address) else {
+            return false;
+        };
+        let len = header.len as usize;
+        at + u64::from(header.len) <= self.size
+            && self
+                .read(at, len.max(BLOCK_LEN))
+                .is_ok_and(|bytes| rot::is_whole_but_for(&bytes, bit, self.seed, address))
     }
 
     /// Offers what is still good of a damaged group, up to the offset `next`; returns the address of the first byte that is not.

@@ -386,7 +386,9 @@ impl Running {
             ));
         }
         let key = self.key.borrow().as_ref().map(ClusterKey::id);
-        if state.access.has_secrets() && key != state.access.key {
+        // A wrong key is said before there are secrets to open, a missing one only then.
+        let wanted = state.access.has_secrets() || (key.is_some() && state.access.key.is_some());
+        if wanted && key != state.access.key {
             seen.alarms.push(format!(
                 "{} has not the cluster's key, so nobody can log in there by CHAP: copy cluster.key from the directory of \
                  another node, and start it anew",

@@ -72,7 +72,7 @@ pub(super) fn serve_chores(shared: &Arc<Shared>) {
 pub(super) fn serve(shared: &Arc<Shared>) {
     let mut next = Instant::now() + shared.config.checkpoint_every;
     let mut retry = Instant::now();
-    let mut next_scrub = Instant::now() + super::scrub::LOOK_EVERY;
+    let mut next_scrub = Instant::now() + shared.config.checkpoint_every;
     while !shared.stopped() {
         std::thread::sleep(LOOK_EVERY.min(shared.config.checkpoint_every));
         let Some(journal) = shared.journal.get() else {

@@ -24,8 +24,10 @@ pub(super) struct Extent {
     pub(super) armed: AtomicU64,
     /// When its replicas were compared last; `None` while that was not looked up.
     pub(super) scrubbed: Mutex<Option<LastScrub>>,
-    /// Somebody asked for that.
+    /// Somebody asked for that, since the present scrub began.
     pub(super) scrub_wanted: AtomicBool,
+    /// The present scrub is one that somebody asked for: it begins again where it is cut short.
+    pub(super) scrub_owed: AtomicBool,
     /// Its core was told of a failure (J2).
     pub(super) failed: AtomicBool,
 }
@@ -78,6 +80,7 @@ impl Extent {
             armed: AtomicU64::new(u64::MAX),
             scrubbed: Mutex::new(None),
             scrub_wanted: AtomicBool::new(false),
+            scrub_owed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         }
     }

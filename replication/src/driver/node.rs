@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use super::checkpoint::Chore;
 use super::extent::{Extent, Tag};
 use super::fatal::EndsWithPanic;
+use super::scrub::is_wanted;
 use super::shared::{Ears, Shared, guard, spawn, spawn_io};
 use super::status::{ExtentStatus, Scrubs, snapshot};
 use super::{DriverConfig, Front, LeaseView, Proposer, Space, checkpoint, timer};
@@ -356,7 +357,7 @@ impl Shared {
         let damaged = extent.file.get().and_then(|file| file.meta().damaged);
         let scrubs = Scrubs {
             last: *guard(&extent.scrubbed),
-            wanted: extent.scrub_wanted.load(Ordering::Relaxed),
+            wanted: is_wanted(extent),
         };
         snapshot(&mut extent.lock(), damaged, scrubs, self.now())
     }

@@ -28,8 +28,12 @@ fn under_way(status: &Status) -> bool {
 pub(super) fn look(shared: &Arc<Shared>) {
     let mut due = Vec::new();
     for extent in shared.all() {
+        if extent.file.get().is_none() {
+            continue;
+        }
+        let last = last(shared, &extent);
         let status = extent.lock().core.status();
-        if status.role != RoleName::Primary || extent.file.get().is_none() {
+        if status.role != RoleName::Primary {
             continue;
         }
         if under_way(&status) {
@@ -38,15 +42,22 @@ pub(super) fn look(shared: &Arc<Shared>) {
             return;
         }
         let others = status.replicas.iter().any(|it| it.in_sync && it.following);
-        let last = last(shared, &extent);
-        let wanted = extent.scrub_wanted.load(Ordering::Relaxed);
+        let wanted = is_wanted(&extent);
         if others && (wanted || now().saturating_sub(last) >= shared.config.scrub_every.as_secs()) {
             due.push((!wanted, last, extent));
         }
     }
     if let Some((_, _, extent)) = due.into_iter().min_by_key(|(asked, last, _)| (*asked, *last)) {
+        if extent.scrub_wanted.swap(false, Ordering::Relaxed) {
+            extent.scrub_owed.store(true, Ordering::Relaxed);
+        }
         shared.drive(&extent, [Event::Scrub]);
     }
+}
+
+/// Whether somebody asked for a scrub that has not ended. One that is asked for while another runs begins after it.
+pub(super) fn is_wanted(extent: &Extent) -> bool {
+    extent.scrub_wanted.load(Ordering::Relaxed) || extent.scrub_owed.load(Ordering::Relaxed)
 }
 
 /// When it was scrubbed last, or first seen here: a new extent has time.

@@ -559,7 +559,7 @@ impl Shared {
                 self.fitness.fetch_add(1, Ordering::Release);
             }
             Note::Scrubbed { outcome } => {
-                extent.scrub_wanted.store(false, Ordering::Relaxed);
+                extent.scrub_owed.store(false, Ordering::Relaxed);
                 self.chores.push([Chore::Scrubbed(Arc::clone(extent), *outcome)]);
             }
             _ => {}

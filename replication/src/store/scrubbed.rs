@@ -5,7 +5,7 @@
 //! ```
 //!
 //! that is seconds since 1970, seconds, four counts, and the start of BLAKE3 over what stands before it. Where the extent was never
-//! scrubbed, it has the time at which this node first saw it as its primary, and `never` for all behind. Whatever cannot be read counts
+//! scrubbed, it has the time at which this node first saw it, and `never` for all behind. Whatever cannot be read counts
 //! as not known.
 
 use std::path::{Path, PathBuf};

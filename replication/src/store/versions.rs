@@ -232,7 +232,15 @@ impl Versions {
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
             _ => {}
         }
-        Ok(Page::decode(bytes, no))
+        let page = Page::decode(bytes, no);
+        if page.is_none() {
+            tracing::warn!(
+                map = %self.path.display(),
+                page = no,
+                "a page of the map of changes is damaged: all of its ranges count as changed"
+            );
+        }
+        Ok(page)
     }
 
     /// The ranges that may have changed behind `since`, one bit each. What cannot be read may have changed.
