@@ -7,6 +7,8 @@ holdfast_types::fault_switches! {
     CountedFromAck,
     /// L2: the whole of L is counted.
     NoDriftMargin,
+    /// L3: a silent node's extents are taken in one commit, without the suspicion before it.
+    NoSuspectStep,
     /// L3: a suspect still gets promises from voters that applied the suspicion.
     SuspectStillPromised,
     /// L3: one report is a majority.

@@ -15,6 +15,14 @@ holdfast_types::fault_switches! {
     GrowthNotCounted,
     /// R2: a block in resync is read without its lock, and not compared again.
     ResyncWithoutLock,
+    /// R2: a block in resync has no position of its own: the replica may put it over a newer write.
+    ResyncWithoutLsn,
+    /// R1: a replica in resync takes what it has for complete when its primary changes midway.
+    SourceForgotten,
+    /// R2: what a replica has in its log and had not applied is not compared.
+    DroppedNotCompared,
+    /// W2: a commit position that finds no message to ride on is never told.
+    CommitOnlyPiggybacked,
     /// W3: reads without a lease.
     ReadWithoutLease,
     /// E1: a primary serves on in its old epoch after a restart.
@@ -25,6 +33,12 @@ holdfast_types::fault_switches! {
     BaseForgotten,
     /// E6: a primary that handed back serves again after a while.
     ResumeByTimer,
+    /// E6: a primary that handed back answers on until it hears of its successor.
+    SwitchoverNotClosed,
+    /// F1: forwards of an older lease generation are carried out.
+    ForwardOfOldGeneration,
+    /// F2: asking for a command's fate does not bar it.
+    FateDoesNotBar,
     /// R2: the driver's: what changed between two checkpoints is not noted.
     ChangesForgotten,
     /// W4: reads are answered once one replica has confirmed the epoch.

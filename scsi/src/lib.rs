@@ -17,6 +17,7 @@
 mod absent;
 mod cdb;
 mod copy;
+pub mod fault;
 #[cfg(test)]
 mod fixture;
 mod nexus;

@@ -2,6 +2,7 @@
 
 use holdfast_types::UnitVersion;
 
+use crate::fault::{self, Fault};
 use crate::reservation::NexusNotices;
 use crate::sense::{AdditionalSense, SenseKey, asc};
 use crate::{CopyId, CopyResult, Sense};
@@ -116,9 +117,9 @@ impl NexusLu {
 
     /// Takes in the applied state: a difference to what the nexus was told last makes a unit attention pending. [`crate::start`]
     /// does this itself.
-    pub const fn observe(&mut self, present: Counters) {
+    pub fn observe(&mut self, present: Counters) {
         let told = self.told;
-        if told.groups != present.groups {
+        if told.groups != present.groups || fault::on(Fault::AttentionPerEntry) {
             self.raise(UnitAttention::AccessStateChanged);
         }
         if told.capacity != present.capacity {
@@ -233,6 +234,30 @@ mod tests {
         assert_eq!(nexus.take(), Some(UnitAttention::CapacityChanged));
         assert_eq!(nexus.take(), Some(UnitAttention::AccessStateChanged));
         assert_eq!(nexus.take(), None);
+    }
+
+    /// A nexus that has heard everything, and a state in which nothing of that has changed since.
+    fn heard_again() -> Option<UnitAttention> {
+        let mut nexus = started();
+        let present = Counters {
+            groups: 3,
+            ..Counters::default()
+        };
+        nexus.observe(present);
+        assert_eq!(nexus.take(), Some(UnitAttention::AccessStateChanged));
+        nexus.observe(present);
+        nexus.take()
+    }
+
+    #[test]
+    fn p3_a_unit_attention_per_entry_is_noticed() {
+        assert_eq!(heard_again(), None);
+        let again = fault::with(Some(Fault::AttentionPerEntry), heard_again);
+        assert_eq!(
+            again,
+            Some(UnitAttention::AccessStateChanged),
+            "initiators hear old news"
+        );
     }
 
     #[test]

@@ -88,25 +88,66 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     }
 }
 
-/// A quick part of what `make mutations` shows in full.
+/// No switch is left out of the table, and what it says of traces is so: the file has the test, and breaks that rule.
+#[test]
+fn every_rule_that_can_be_broken_is_in_the_table_with_what_notices_it() {
+    use holdfast_raft::fault::Fault as Control;
+    use holdfast_replication::fault::Fault as Data;
+    use holdfast_scsi::fault::Fault as Unit;
+    use sim::{Broken, Shown};
+
+    let control = Control::ALL.iter().copied().map(Broken::Control);
+    let data = Data::ALL.iter().copied().map(Broken::Data);
+    let unit = Unit::ALL.iter().copied().map(Broken::Unit);
+    for broken in control.chain(data).chain(unit) {
+        let known = sim::rules().any(|rule| rule.broken == Some(broken));
+        assert!(known, "{broken:?} is in no row of tests/src/sim/rules.rs");
+    }
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for rule in sim::rules() {
+        match (rule.shown, rule.broken) {
+            (Shown::Trace(file, test), Some(broken)) => {
+                let text = std::fs::read_to_string(top.join(file)).expect("a file of this repository");
+                let (Broken::Control(_) | Broken::Data(_) | Broken::Unit(_)) = broken else {
+                    panic!("{}: no crate has that switch", rule.text);
+                };
+                let debug = format!("{broken:?}");
+                let fault = debug.split(['(', ')']).nth(1).expect("a name in brackets");
+                assert!(text.contains(test), "{file} has no test {test}");
+                assert!(text.contains(fault), "{file} does not break {fault}");
+            }
+            (Shown::Seeds | Shown::Play(_), None) => panic!("{}: what is to be broken?", rule.text),
+            _ => {}
+        }
+    }
+}
+
+/// Every rule that seeds or plays must notice, in few seeds each. To be run with `--release`.
 #[cfg(feature = "faults")]
 #[test]
 fn rules_broken_on_purpose_are_noticed() {
-    use holdfast_raft::fault::Fault as Control;
-    use holdfast_replication::fault::Fault as Data;
-    use sim::Broken;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    for broken in [
-        Broken::Control(Control::SuspectStillPromised),
-        Broken::Control(Control::ReportWithoutId),
-        Broken::Control(Control::NoInSyncCheck),
-        Broken::Data(Data::AckWithoutReplica),
-        Broken::Data(Data::GrowWithoutBarrier),
-        Broken::Data(Data::ReadWithoutLease),
-        Broken::Data(Data::ServeAfterRestart),
-        Broken::ClockBeyondBound,
-    ] {
-        let caught = sim::hunt(broken, 300);
-        assert!(caught.is_some(), "{} is not noticed", broken.name());
-    }
+    let all: Vec<_> = sim::rules()
+        .filter_map(|rule| match (rule.shown, rule.broken?) {
+            (sim::Shown::Seeds, broken) => Some((broken, None)),
+            (sim::Shown::Play(play), broken) => Some((broken, Some(play))),
+            _ => None,
+        })
+        .collect();
+    assert!(all.len() > 30, "the table has its rules");
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((broken, play)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let caught = match play {
+                        None => sim::hunt(*broken, 300),
+                        play => (1..=300).find_map(|seed| sim::look(*broken, seed, *play)),
+                    };
+                    assert!(caught.is_some(), "{} is not noticed", broken.name());
+                }
+            });
+        }
+    });
 }

@@ -147,7 +147,12 @@ impl Governor {
         }
         let mut wanted = self.new_epochs(now, input);
         wanted.extend(self.clearings(input));
-        wanted.extend(absent(input));
+        let absent = absent(input);
+        if fault::on(Fault::NoSuspectStep) {
+            wanted.extend(absent.into_iter().map(|wish| taken_at_once(input, wish)));
+        } else {
+            wanted.extend(absent);
+        }
         if wanted.is_empty() {
             wanted.extend(chores(input).map(|(chore, proposal)| (Matter::Chore(chore), proposal)));
             wanted.extend(self.settle(now, input));
@@ -393,6 +398,26 @@ fn absent(input: &GovernorInput<'_>) -> Vec<(Matter, Proposal)> {
         }
     }
     out
+}
+
+/// What a leader without the suspicion step would want in its place.
+fn taken_at_once(input: &GovernorInput<'_>, wish: (Matter, Proposal)) -> (Matter, Proposal) {
+    let (Matter::Suspect(suspect), _) = wish else {
+        return wish;
+    };
+    let suspicion = SuspicionId(0);
+    let extents = input.state.extents.iter();
+    let lost: Vec<_> = extents
+        .filter(|(_, extent)| extent.primary == Some(suspect))
+        .map(|(id, extent)| (*id, extent))
+        .collect();
+    let command = Command::NewEpoch {
+        suspect,
+        suspicion,
+        candidates: candidates(input, suspicion, &lost),
+        voters: input.state.voters.id,
+    };
+    (Matter::Suspect(suspect), Proposal::Command(command))
 }
 
 /// A voter that hears `missed` and everybody whom this node hears: it sees strictly more. Leadership that only ever moves to who sees

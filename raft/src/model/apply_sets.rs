@@ -170,7 +170,8 @@ impl ClusterState {
             return Err(Refusal::VotersMoved);
         }
         let stands = self.member_mut(suspect)?.suspicion == Some(suspicion);
-        if !stands && !fault::on(Fault::NewEpochWithoutSuspicion) {
+        let anyway = fault::on(Fault::NewEpochWithoutSuspicion) || fault::on(Fault::NoSuspectStep);
+        if !stands && !anyway {
             return Err(Refusal::NoSuchSuspicion { node: suspect });
         }
         let any = fault::on(Fault::UnfitPromoted);

@@ -10,6 +10,8 @@ use holdfast_types::{
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "broken_test.rs"]
+mod broken_test;
 #[path = "lease_test.rs"]
 mod lease_test;
 #[path = "promote_test.rs"]

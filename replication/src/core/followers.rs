@@ -1,6 +1,6 @@
 //! A primary's followers: linked, asked for their logs, judged, streamed to, dropped.
 
-use holdfast_types::{Epoch, LogPos, Lsn, NodeId};
+use holdfast_types::{BlockRange, Epoch, LogPos, Lsn, NodeId};
 
 use super::ExtentCore;
 use super::api::{Command, Ctx, IoToken, LinkId, LogSummary, Message, Note, View};
@@ -9,6 +9,15 @@ use super::rejoin::{Judge, Verdict, decide_rejoin};
 use super::resync::Resync;
 use super::role::Role;
 use super::stuck::Mark;
+use crate::fault::{self, Fault};
+
+/// What a replica has in its log and had not applied (R2).
+fn not_applied(log: &LogSummary) -> &[BlockRange] {
+    if fault::on(Fault::DroppedNotCompared) {
+        return &[];
+    }
+    &log.unapplied
+}
 
 impl ExtentCore {
     /// Followers for the replicas that have none yet.
@@ -152,19 +161,20 @@ impl ExtentCore {
         let node = from;
         out.push(Command::Note(Note::Verdict { node, verdict, why }));
         self.drop_resync(from);
+        let unapplied = not_applied(log);
         match verdict {
             Verdict::InSyncAlready { after } => self.stream_after(from, link, after, false, None, out),
             Verdict::LogTail { after, restart } => {
                 let mut resync = Resync::of_tail(&self.config, &view, self.log.behind(after.lsn), after.lsn);
-                resync.mark_all(&log.unapplied);
+                resync.mark_all(unapplied);
                 self.stream_after(from, link, after, restart, Some(resync), out);
             }
             Verdict::ChangedSince { after } => {
                 let (end, id) = (self.log.end(), self.next_id());
                 // What is not applied here is not in the extent's map of changes either.
-                let unapplied = self.log.behind(self.log.applied);
-                let mut resync = Resync::of_tail(&self.config, &view, unapplied, end.lsn);
-                resync.mark_all(&log.unapplied);
+                let mine = self.log.behind(self.log.applied);
+                let mut resync = Resync::of_tail(&self.config, &view, mine, end.lsn);
+                resync.mark_all(unapplied);
                 resync.wait_for_changes(id);
                 let (io, since) = (IoToken(id), after.lsn);
                 out.push(Command::Changed { io, since });

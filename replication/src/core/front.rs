@@ -161,6 +161,7 @@ impl ExtentCore {
         }
         match &self.role {
             Role::Serving(_) => self.admit(ctx, key, out),
+            Role::HandedBack { .. } if fault::on(Fault::SwitchoverNotClosed) => self.admit(ctx, key, out),
             Role::Settling(_) | Role::Draining { .. } | Role::HandedBack { .. } | Role::Closed => {
                 self.hold(key);
             }
@@ -173,8 +174,14 @@ impl ExtentCore {
         let Some(op) = self.ops.get(&key) else { return true };
         match key {
             OpKey::Local(_) => op.generation < ctx.generation,
-            OpKey::Remote { node, .. } => self.generation_of(node).is_some_and(|now| op.generation < now),
+            OpKey::Remote { node, .. } => self.is_outdated(node, op.generation),
         }
+    }
+
+    /// Whether a forward of `node` under that generation comes too late (F1).
+    pub(crate) fn is_outdated(&self, node: NodeId, generation: LeaseGeneration) -> bool {
+        let newer = self.generation_of(node).is_some_and(|now| generation < now);
+        newer && !fault::on(Fault::ForwardOfOldGeneration)
     }
 
     /// Whether reads may be answered (W3): the lease is held, and the view is not of an older generation than the lease. The log tells the

@@ -70,6 +70,8 @@ use resync::Resync;
 use role::Role;
 use stuck::Watch;
 
+use crate::fault::{self, Fault};
+
 /// How often slow conditions are looked at while there are any.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
 
@@ -574,11 +576,50 @@ impl ExtentCore {
 
     fn emit_apply(&self, lock: u64, lsn: Lsn, out: &mut Vec<Command>) {
         if let Some(entry) = self.log.get(lsn) {
-            out.push(Command::Apply {
-                io: IoToken(lock),
-                record: entry.record.clone(),
-            });
+            let mut record = entry.record.clone();
+            if fault::on(Fault::ResyncWithoutLsn) {
+                self.overtake(&mut record);
+            }
+            let io = IoToken(lock);
+            out.push(Command::Apply { io, record });
         }
+    }
+
+    /// A rule broken on purpose: blocks of a resync that came before this record land after it.
+    fn overtake(&self, record: &mut Record) {
+        let (lsn, block_bytes) = (
+            record.pos.lsn,
+            self.view.as_ref().map(|view| view.block_size.bytes()),
+        );
+        let (api::RecordBody::Write { range, data }, Some(bytes)) = (&mut record.body, block_bytes) else {
+            return;
+        };
+        let bytes = u64::from(bytes);
+        let mut new = data.to_vec();
+        for older in self
+            .log
+            .behind(self.log.before().lsn)
+            .filter(|older| older.pos.lsn < lsn)
+        {
+            let api::RecordBody::Resync {
+                ranges,
+                data: Some(old),
+            } = &older.body
+            else {
+                continue;
+            };
+            let blocks = ranges.iter().flat_map(|range| range.lba().0..range.end().0);
+            for (piece, lba) in old
+                .chunks_exact(usize::try_from(bytes).unwrap_or(512))
+                .zip(blocks)
+            {
+                if (range.lba().0..range.end().0).contains(&lba) {
+                    let from = usize::try_from((lba - range.lba().0) * bytes).unwrap_or(0);
+                    new[from..from + piece.len()].copy_from_slice(piece);
+                }
+            }
+        }
+        *data = new.into();
     }
 
     /// Puts a record that comes from elsewhere (the journal, a primary) at the end of the log.

@@ -285,6 +285,9 @@ impl ExtentCore {
             return;
         }
         primary.commit_due = None;
+        if fault::on(Fault::CommitOnlyPiggybacked) {
+            return;
+        }
         let epoch = primary.epoch;
         for follower in &mut primary.followers {
             tell(follower, epoch, committed, out);

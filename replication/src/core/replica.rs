@@ -114,6 +114,9 @@ impl ExtentCore {
             return Self::bad(out, from, "it speaks for an epoch that is another node's");
         }
         if epoch > self.seen {
+            if fault::on(Fault::SourceForgotten) {
+                self.base = None;
+            }
             // Ahead of the committed state that was applied here: a primary of an older epoch steps down, too.
             self.seen = epoch;
             self.enter_role(ctx, out);

@@ -192,26 +192,43 @@ fn progress(done: &AtomicU64, all: u64, start: Instant) {
     }
 }
 
+/// What noticed a broken rule: seeds, play, and what was seen; `None` if nothing did.
+#[cfg(feature = "faults")]
+fn noticed(rule: &sim::Rule, seeds: u64) -> Option<[String; 3]> {
+    let none = || "-".to_owned();
+    let seen = |caught: sim::Caught| {
+        let play = format!("{:?}", caught.scenario);
+        [caught.seeds.to_string(), play, caught.what]
+    };
+    match (rule.shown, rule.broken) {
+        (sim::Shown::Trace(file, test), _) => Some([none(), none(), format!("the trace `{test}` in {file}")]),
+        (sim::Shown::NotNeeded(why), _) => Some([none(), none(), format!("not needed: {why}")]),
+        (sim::Shown::Absent(why), _) => Some([none(), none(), format!("absent: {why}")]),
+        (sim::Shown::Seeds, Some(broken)) => sim::hunt(broken, seeds).map(seen),
+        (sim::Shown::Play(play), Some(broken)) => (1..=seeds)
+            .find_map(|seed| sim::look(broken, seed, Some(play)))
+            .map(seen),
+        (_, None) => None,
+    }
+}
+
 /// Every rule broken in turn.
 #[cfg(feature = "faults")]
 fn mutations(arguments: &Arguments) -> ExitCode {
-    let start = Instant::now();
-    let next = AtomicU64::new(0);
+    let (start, next) = (Instant::now(), AtomicU64::new(0));
+    let all: Vec<&sim::Rule> = sim::rules().collect();
     let rows = Mutex::new(BTreeMap::new());
-    let all = sim::Broken::all();
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs() {
             scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(broken) = usize::try_from(number).ok().and_then(|n| all.get(n)) else {
-                        return;
-                    };
-                    let caught = sim::hunt(*broken, arguments.seeds);
-                    let _ = writeln!(std::io::stderr().lock(), "{broken:?}: {caught:?}");
+                while let Ok(number) = usize::try_from(next.fetch_add(1, Ordering::Relaxed))
+                    && let Some(rule) = all.get(number)
+                {
+                    let noticed = noticed(rule, arguments.seeds);
+                    let _ = writeln!(std::io::stderr().lock(), "{}: {noticed:?}", rule.text);
                     rows.lock()
                         .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .insert(number, caught);
+                        .insert(number, noticed);
                 }
             });
         }
@@ -219,31 +236,30 @@ fn mutations(arguments: &Arguments) -> ExitCode {
     let rows = rows
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    print("| fault | seeds | scenario | what is noticed |\n|---|---|---|---|");
-    let mut missed = 0;
-    for (number, caught) in &rows {
-        let broken = all[usize::try_from(*number).unwrap_or(0)];
-        match caught {
-            Some(caught) => print(&format!(
-                "| {} | {} | {:?} | {} |",
-                broken.name(),
-                caught.seeds,
-                caught.scenario,
-                caught.what
-            )),
-            None => {
-                missed += 1;
-                print(&format!(
-                    "| {} | more than {} | - | nothing |",
-                    broken.name(),
-                    arguments.seeds
-                ));
-            }
-        }
+    print("| rule that is broken | fault | seeds | play | noticed as |\n|---|---|---|---|---|");
+    let missed = rows.values().filter(|row| row.is_none()).count();
+    for (rule, row) in all.iter().zip(rows.into_values()) {
+        let fault = rule.broken.map_or_else(|| "-".to_owned(), sim::Broken::name);
+        let nothing = || {
+            [
+                format!("more than {}", arguments.seeds),
+                "-".to_owned(),
+                "nothing".to_owned(),
+            ]
+        };
+        let [seeds, play, what] = row.unwrap_or_else(nothing);
+        print(&format!(
+            "| {} | {fault} | {seeds} | {play} | {what} |",
+            rule.text
+        ));
     }
+    let count = |which: fn(&sim::Shown) -> bool| all.iter().filter(|rule| which(&rule.shown)).count();
     print(&format!(
-        "{} rules broken, {missed} not noticed, {:.0} s",
-        rows.len(),
+        "{} rules broken in simulated clusters, {} in traces, {missed} not noticed, {} not needed, {} absent, {:.0} s",
+        count(|shown| matches!(shown, sim::Shown::Seeds | sim::Shown::Play(_))),
+        count(|shown| matches!(shown, sim::Shown::Trace(..))),
+        count(|shown| matches!(shown, sim::Shown::NotNeeded(_))),
+        count(|shown| matches!(shown, sim::Shown::Absent(_))),
         start.elapsed().as_secs_f64()
     ));
     if missed == 0 {

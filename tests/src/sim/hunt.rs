@@ -1,8 +1,9 @@
 //! Rules broken on purpose: how many seeds it takes until that is noticed.
 
-use super::{Broken, Options, Outcome, Scenario, run};
+use super::{Broken, Options, Outcome, Scenario, rules, run};
 use holdfast_raft::fault::{self as control, Fault as ControlFault};
 use holdfast_replication::fault::{self as data, Fault as DataFault};
+use holdfast_scsi::fault as unit;
 
 /// How a broken rule was noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,32 +19,21 @@ pub struct Caught {
 }
 
 impl Broken {
-    /// Every rule that can be broken.
-    pub fn all() -> Vec<Self> {
-        let control = ControlFault::ALL.iter().copied().map(Self::Control);
-        let data = DataFault::ALL.iter().copied().map(Self::Data);
-        control
-            .chain(data)
-            .chain([
-                Self::RecoveryOverDamage,
-                Self::FlushRetried,
-                Self::ClockBeyondBound,
-            ])
-            .collect()
-    }
-
     /// As the table and `--broken` have it.
     pub fn name(self) -> String {
         match self {
             Self::Control(fault) => format!("{fault:?}"),
             Self::Data(fault) => format!("{fault:?}"),
+            Self::Unit(fault) => format!("{fault:?}"),
             other => format!("{other:?}"),
         }
     }
 
     /// By its name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::all().into_iter().find(|one| one.name() == name)
+        rules()
+            .filter_map(|rule| rule.broken)
+            .find(|one| one.name() == name)
     }
 
     /// The scenario that goes where the rule is needed, for those that seeds find late or never.
@@ -52,6 +42,7 @@ impl Broken {
         use DataFault as D;
         Some(match self {
             Self::Control(fault) => match fault {
+                C::NoSuspectStep => Scenario::Isolated,
                 C::SelfAlwaysCounts | C::SuspectStillPromised => Scenario::OwnSuspicion,
                 C::CountedFromAck => Scenario::LateAcknowledgements,
                 C::NoDriftMargin => Scenario::DriftAtBound,
@@ -59,7 +50,7 @@ impl Broken {
                 C::ReportWithoutId => Scenario::SecondSuspicion,
                 C::NewEpochWithoutSuspicion => Scenario::LateNewEpoch,
                 C::NoPrecondition => Scenario::LateShrink,
-                C::NoGeneration => Scenario::ClearedLaggard,
+                C::NoGeneration => Scenario::ClearedUnlinked,
                 C::NoWaitAfterStart => Scenario::ForgetfulVoter,
                 C::PromiseBeforeCaughtUp => Scenario::RolledBackVoter,
                 C::UnfitPromoted | C::SuspectTakenOut => Scenario::DamagedOnePromoted,
@@ -75,10 +66,15 @@ impl Broken {
                 D::ServeAfterRestart => Scenario::RestartedPrimary,
                 D::ForgetNames => Scenario::ForwarderStopped,
                 D::BaseForgotten => Scenario::CrashInResync,
+                D::ResyncWithoutLsn => Scenario::WritesInResync,
+                D::SourceForgotten => Scenario::CrashInResync,
+                D::CommitOnlyPiggybacked => Scenario::IdleAfterWrite,
+                D::SwitchoverNotClosed => Scenario::SwitchoverUnheard,
                 D::ResumeByTimer => Scenario::LateSwitchover,
                 D::RestartUnflushed => Scenario::PowerAfterGrowth,
                 _ => return None,
             },
+            Self::Unit(_) => return None,
             Self::FlushRetried => Scenario::FlushFails,
             Self::ClockBeyondBound => Scenario::Isolated,
             Self::RecoveryOverDamage => Scenario::DamagedOnePromoted,
@@ -97,6 +93,7 @@ pub fn run_broken(options: &Options, broken: Broken) -> Outcome {
     match broken {
         Broken::Control(fault) => control::with(Some(fault), work),
         Broken::Data(fault) => data::with(Some(fault), work),
+        Broken::Unit(fault) => unit::with(Some(fault), work),
         _ => work(),
     }
 }

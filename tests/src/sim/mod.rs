@@ -14,6 +14,7 @@
 //! | `net` | datagrams, messages, links |
 //! | `clients`, `front`, `history` | initiators, connections, and whether what they saw can be |
 //! | `trouble`, `scenario`, `plays` | faults by chance, and known bad traces, varied by the seed |
+//! | `rules`, `hunt` | rules broken on purpose, and what notices each |
 //! | `watch` | what must hold at every moment, and in the end |
 //!
 //! [`ExtentCore`]: holdfast_replication::core::ExtentCore
@@ -32,6 +33,7 @@ mod plan;
 mod plays;
 mod raft;
 mod rng;
+mod rules;
 mod scenario;
 mod storage;
 mod trace;
@@ -57,6 +59,7 @@ use net::Net;
 use plan::Plan;
 pub use plan::{Broken, Options, Scenario};
 use rng::Rng;
+pub use rules::{Rule, Shown, rules};
 use storage::DiskEvent;
 
 /// A node by its place; its id is one more.

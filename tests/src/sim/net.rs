@@ -29,6 +29,8 @@ pub(super) struct Net {
     pub(super) loss: Vec<Vec<u64>>,
     /// Longest extra delay of messages.
     pub(super) slow: Vec<Vec<u64>>,
+    /// The data plane's link between the two, lower node first, is not dialed before this, whatever else gets through.
+    unlinked: Vec<Vec<u64>>,
     links: BTreeMap<(Node, Node), Link>,
     next: u64,
 }
@@ -40,6 +42,7 @@ impl Net {
             cut: table(),
             loss: table(),
             slow: table(),
+            unlinked: table(),
             links: BTreeMap::new(),
             next: 1,
         }
@@ -186,7 +189,8 @@ impl World {
     pub(super) fn dial(&mut self, a: Node, b: Node) {
         let (now, hosts) = (self.now, &self.hosts);
         let up = |node: Node| hosts[node].process.is_some() && !hosts[node].is_paused(now);
-        let blocked = self.net.is_cut(a, b, now) || self.net.is_cut(b, a, now);
+        let apart = self.net.unlinked[a][b] > now;
+        let blocked = apart || self.net.is_cut(a, b, now) || self.net.is_cut(b, a, now);
         if self.net.links.contains_key(&(a, b)) {
             return;
         }
@@ -218,6 +222,14 @@ impl World {
     /// A link breaks. Some of what is under way may still arrive before a side hears of it.
     pub(super) fn break_link(&mut self, a: Node, b: Node) {
         self.end_link(a, b, false);
+    }
+
+    /// The data plane's link breaks and does not come back for a while; heartbeats and Raft get through.
+    pub(super) fn unlink(&mut self, a: Node, b: Node, time: u64) {
+        let (a, b) = pair(a, b);
+        self.net.unlinked[a][b] = self.net.unlinked[a][b].max(self.now + time);
+        self.say(|| format!("no link {a}-{b} for {} ms", time / MS));
+        self.break_link(a, b);
     }
 
     /// An abortive close: nothing that is under way arrives.

@@ -12,6 +12,7 @@ use holdfast_raft::model::{
 };
 use holdfast_replication::core::api::{Config, Policy};
 use holdfast_replication::fault::Fault as DataFault;
+use holdfast_scsi::fault::Fault as UnitFault;
 use holdfast_types::{BlockSize, IscsiName};
 
 use super::glue::extent_id;
@@ -28,6 +29,8 @@ pub enum Broken {
     Control(ControlFault),
     /// In the data plane.
     Data(DataFault),
+    /// In what an initiator sees of a unit.
+    Unit(UnitFault),
     /// J1: recovery takes a damaged journal for one with a torn tail.
     RecoveryOverDamage,
     /// J2: a failed flush is tried again, and what it dropped is forgotten.

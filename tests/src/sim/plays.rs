@@ -51,6 +51,18 @@ fn suspicions(scenario: Scenario, rng: &mut Rng) -> Option<Vec<Step>> {
             Until(Mark::Cleared, 4000),
             Sleep((2000, 3000)),
         ],
+        Scenario::ClearedUnlinked => vec![
+            Lead(Third),
+            Sleep((200, 400)),
+            Pin(Primary),
+            Pause(Primary, (560, 700)),
+            Unlink(Primary, Replica, (6000, 7000)),
+            Until(Mark::Suspected, 1500),
+            Sleep((200, 450)),
+            LagApply(Primary, (3500, 4500)),
+            Until(Mark::Cleared, 5000),
+            Sleep((2000, 3000)),
+        ],
         Scenario::OwnSuspicion => vec![
             Lead(Replica),
             Sleep((200, 400)),
@@ -230,6 +242,17 @@ fn moves(scenario: Scenario, rng: &mut Rng) -> Option<Vec<Step>> {
                 CutBoth(Primary, Replica, (1200, 1800))
             },
             Sleep((2000, 3500)),
+        ],
+        Scenario::SwitchoverUnheard => vec![
+            Pin(Primary),
+            Sleep((50, 200)),
+            LagApply(Primary, (2500, 3000)),
+            LagViews(Replica, (80, 200)),
+            Switch(Replica),
+            Until(Mark::HandedBack, 1500),
+            Sleep((5, 40)),
+            Unlink(Primary, Replica, (3000, 3500)),
+            Sleep((3000, 4000)),
         ],
         Scenario::SwitchoverAndRestart => vec![
             Hold(Kind::Switchover, (100, 900), 3000),

@@ -28,6 +28,8 @@ pub enum Scenario {
     SecondSuspicion,
     /// A suspect is cleared before it applies that it lost its epoch (A4).
     ClearedLaggard,
+    /// The same, and its successor cannot reach it over the data plane (A4).
+    ClearedUnlinked,
     /// A voter restarts while its promise runs (A5).
     ForgetfulVoter,
     /// A voter restarts behind the suspicion that it had applied (A5).
@@ -56,6 +58,8 @@ pub enum Scenario {
     OneLinkCut,
     /// Switchovers whose entries are late (A13).
     LateSwitchover,
+    /// The primary that handed back does not hear of its successor, over the log or a link.
+    SwitchoverUnheard,
     /// The primary dies after it handed back (A1, A13).
     SwitchoverAndRestart,
     /// An extent falls idle right after a write (A16).
@@ -78,6 +82,7 @@ impl Scenario {
         Self::LateNewEpoch,
         Self::SecondSuspicion,
         Self::ClearedLaggard,
+        Self::ClearedUnlinked,
         Self::ForgetfulVoter,
         Self::RolledBackVoter,
         Self::OwnSuspicion,
@@ -92,6 +97,7 @@ impl Scenario {
         Self::ForwarderStopped,
         Self::OneLinkCut,
         Self::LateSwitchover,
+        Self::SwitchoverUnheard,
         Self::SwitchoverAndRestart,
         Self::IdleAfterWrite,
         Self::WritesInResync,
@@ -119,6 +125,7 @@ impl Scenario {
             Self::LateNewEpoch
                 | Self::SecondSuspicion
                 | Self::ClearedLaggard
+                | Self::ClearedUnlinked
                 | Self::ForgetfulVoter
                 | Self::RolledBackVoter
                 | Self::OwnSuspicion
@@ -205,6 +212,8 @@ pub(super) enum Step {
     Switch(Who),
     Lead(Who),
     BreakLinks(Who),
+    /// No link of the data plane between the two.
+    Unlink(Who, Who, Span),
     FlushFails(Who),
     /// It dies with power, and its disk has lost something that was stable.
     Damage(Who),
@@ -400,6 +409,10 @@ impl World {
                 for (a, b, _) in self.links_of(self.actor(who)) {
                     self.break_link(a, b);
                 }
+            }
+            Step::Unlink(a, b, span) => {
+                let time = self.span(span);
+                self.unlink(self.actor(a), self.actor(b), time);
             }
             Step::FlushFails(who) => self.disk_fails(self.actor(who)),
             Step::Damage(who) => self.damage(self.actor(who)),

@@ -61,6 +61,10 @@ impl World {
             91..93 => self.hosts[n].views_after = self.now + self.rng.between(50, 1000) * MS,
             93..95 => self.raft(n, |raft, _, _, out| raft.transfer(m, out))?,
             95..98 => self.damage(n),
+            98 if n != m => {
+                let time = self.rng.between(50, 3000) * MS;
+                self.unlink(n, m, time);
+            }
             _ => self.break_link(n.min(m), n.max(m)),
         }
         Ok(())

@@ -1,0 +1,151 @@
+//! Every rule whose loss something must notice, and what does: each fault that the protocol's design demands, and each switch that there
+//! is. `simulate --mutations` goes through this table; `tests/tests/simulate.rs` keeps it true.
+
+use holdfast_raft::fault::Fault as C;
+use holdfast_replication::fault::Fault as D;
+use holdfast_scsi::fault::Fault as U;
+
+use super::{Broken, Scenario};
+
+/// What notices that a rule is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Seeds as they come; if those do not, [`Broken::scenario`] alone.
+    Seeds,
+    /// Seeds that all play this.
+    Play(Scenario),
+    /// A trace in a crate's own tests, which runs the real cores with the rule in force and broken: path of the file, name of the test.
+    Trace(&'static str, &'static str),
+    /// Nothing, and nothing has to: why.
+    NotNeeded(&'static str),
+    /// What it is a rule of is not there.
+    Absent(&'static str),
+}
+
+/// A rule, the switch that breaks it, and what notices.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// In the words of the protocol.
+    pub text: &'static str,
+    /// `None`: there is nothing to switch off.
+    pub broken: Option<Broken>,
+    /// What notices.
+    pub shown: Shown,
+}
+
+const fn control(text: &'static str, fault: C, shown: Shown) -> Rule {
+    let broken = Some(Broken::Control(fault));
+    Rule { text, broken, shown }
+}
+
+const fn data(text: &'static str, fault: D, shown: Shown) -> Rule {
+    let broken = Some(Broken::Data(fault));
+    Rule { text, broken, shown }
+}
+
+const fn other(text: &'static str, broken: Broken, shown: Shown) -> Rule {
+    let broken = Some(broken);
+    Rule { text, broken, shown }
+}
+
+const fn none(text: &'static str, shown: Shown) -> Rule {
+    let broken = None;
+    Rule { text, broken, shown }
+}
+
+const CHANGES: &str = "raft/src/lease/change_test.rs";
+const CORE: &str = "replication/src/core/sim/tests.rs";
+const STEPS: &str = "replication/src/core/broken_test.rs";
+const UNIT: &str = "replication/src/core/unit_test.rs";
+use Shown::{Absent, NotNeeded, Play, Seeds, Trace};
+
+/// Of leases, suspicions, voters.
+#[rustfmt::skip]
+const LEASES: &[Rule] = &[
+    data("lease: no check", D::ReadWithoutLease, Seeds),
+    control("lease: self always counts", C::SelfAlwaysCounts, Seeds),
+    control("lease: counted from the acknowledgement", C::CountedFromAck, Seeds),
+    control("lease: no drift margin", C::NoDriftMargin, Seeds),
+    control("lease: no suspect step", C::NoSuspectStep, Seeds),
+    control("lease: an applied suspect still promised to", C::SuspectStillPromised, Seeds),
+    control("lease: one report is enough", C::OneReportIsEnough, Seeds),
+    control("lease: report without id", C::ReportWithoutId, Seeds),
+    control("lease: new epoch without suspicion id", C::NewEpochWithoutSuspicion, Seeds),
+    control("lease: heartbeat without generation", C::NoGeneration, Seeds),
+    control("lease: no L after a start", C::NoWaitAfterStart, Seeds),
+    control("lease: promise before caught up", C::PromiseBeforeCaughtUp, Seeds),
+    control("lease: an older, longer lease time goes on counting", C::OlderLeaseCounted,
+        Trace(CHANGES, "l2_a_promise_never_counts_for_longer_than_the_lease_time_in_force")),
+    control("lease: report before caught up", C::ReportBeforeCaughtUp,
+        Trace(CHANGES, "l5_nothing_is_reported_before_the_voter_has_caught_up")),
+    control("lease: a change of the lease time settled at once", C::LeaseSettledAtOnce,
+        Trace(CHANGES, "l2_a_shorter_lease_time_waits_out_the_promises_of_the_longer_one")),
+    control("a voter swapped during a lease: promises do not name the set", C::VotersUnnamed,
+        Trace(CHANGES, "l8_promises_name_the_newest_voter_set_in_their_voters_log")),
+    control("a voter swapped during a lease: reports right after", C::NoWaitAfterVoters,
+        Trace(CHANGES, "l8_nobody_reports_right_after_a_change_of_voters")),
+    control("a leader that suspects a node others hear", C::SuspectsWhomOthersHear, Seeds),
+];
+
+/// Of epochs and in-sync sets.
+#[rustfmt::skip]
+const SETS: &[Rule] = &[
+    data("epoch: same epoch after a restart", D::ServeAfterRestart, Seeds),
+    control("epoch: no precondition", C::NoPrecondition, Seeds),
+    control("set: no in-sync check at apply", C::NoInSyncCheck, Seeds),
+    control("set: an unfit replica promoted, the suspect taken out for it", C::UnfitPromoted, Seeds),
+    control("set: the suspect taken out before the next primary has shown that it can serve", C::SuspectTakenOut, Seeds),
+    data("set: growth not counted while pending", D::GrowthNotCounted, Seeds),
+    data("set: growth without barrier", D::GrowWithoutBarrier, Seeds),
+    data("epoch: a replica accepts an old one", D::AcceptOldEpoch, Seeds),
+    data("switchover: not closed", D::SwitchoverNotClosed, Seeds),
+    data("switchover: resumed by a timer", D::ResumeByTimer, Seeds),
+    data("switchover: forgotten by a restart", D::ServeAfterRestart, Play(Scenario::SwitchoverAndRestart)),
+];
+
+/// Of data.
+#[rustfmt::skip]
+const DATA: &[Rule] = &[
+    data("data: acknowledged without the replica", D::AckWithoutReplica, Seeds),
+    data("data: acknowledged before it is stable locally", D::AckBeforeLocal, Seeds),
+    data("data: reads before the tail is settled", D::ReadBeforeSettled, Seeds),
+    data("data: base position forgotten in resync", D::BaseForgotten, Seeds),
+    data("data: resync block without its lock", D::ResyncWithoutLock, Seeds),
+    data("data: resync block without lsn", D::ResyncWithoutLsn, Seeds),
+    data("data: source changed midway", D::SourceForgotten, Seeds),
+    data("data: dropped ranges not compared", D::DroppedNotCompared, NotNeeded(
+        "an extent holds only what was committed (I7), and the primary's log and its map of changes name all of that")),
+    data("data: changes between two checkpoints not noted", D::ChangesForgotten,
+        Trace(CORE, "r2_changes_forgotten_are_noticed")),
+    data("data: extent not flushed before its log starts anew", D::RestartUnflushed, Seeds),
+    other("data: recovery over mid-log damage", Broken::RecoveryOverDamage, Seeds),
+    other("data: a flush retried", Broken::FlushRetried, Seeds),
+    none("data: extent before journal with WCE=1", Absent("there is no write-back: WCE=0, and MODE SELECT refuses to change it")),
+    data("data: commit position only piggybacked", D::CommitOnlyPiggybacked, Seeds),
+    data("confirmed reads: one replica of several", D::ConfirmedByOne,
+        Trace(CORE, "w4_a_confirmation_of_one_replica_is_noticed")),
+    none("confirmed reads: a majority that has applied a suspicion", NotNeeded(
+        "no majority of voters is asked: every other member of the set is, or, alone in it, a Raft read index is applied")),
+];
+
+/// Of what initiators see.
+#[rustfmt::skip]
+const FRONT: &[Rule] = &[
+    data("front: names forgotten (a command may be carried out twice)", D::ForgetNames, Seeds),
+    data("front: reservation acknowledged before the primary applied it", D::FenceBeforeApplied,
+        Trace(UNIT, "p2_a_fence_that_does_not_wait_for_the_state_is_noticed")),
+    data("front: reservation judged at the forwarder", D::JudgedAtForwarder,
+        Trace(UNIT, "p1_judging_at_the_forwarder_is_noticed")),
+    data("front: forward after a generation change", D::ForwardOfOldGeneration,
+        Trace(STEPS, "f1_a_forward_after_a_generation_change_is_noticed")),
+    data("front: a fate query that does not bar", D::FateDoesNotBar,
+        Trace(STEPS, "f2_a_fate_query_that_does_not_bar_is_noticed")),
+    other("front: unit attention per entry", Broken::Unit(U::AttentionPerEntry),
+        Trace("scsi/src/nexus.rs", "p3_a_unit_attention_per_entry_is_noticed")),
+    other("(an assumption) clocks beyond the bound", Broken::ClockBeyondBound, Seeds),
+];
+
+/// All of them.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    [LEASES, SETS, DATA, FRONT].into_iter().flatten()
+}
