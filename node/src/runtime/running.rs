@@ -375,8 +375,8 @@ impl Running {
         seen.me = self.me;
         seen.heard = heard.chain([self.me]).collect();
         seen.leader = metrics.leader;
-        let majority = state.voters.is_majority(|node| seen.heard.contains(&node));
-        seen.quorum = state.is_initialized() && majority && metrics.leader.is_some();
+        seen.majority = state.voters.is_majority(|node| seen.heard.contains(&node));
+        seen.caught_up = view.caught_up;
         seen.lease = self.lease.cell().holds(boot_clock()());
         seen.sessions = self.registry.sessions();
         if let Some(reason) = &metrics.stopped {

@@ -24,7 +24,10 @@ pub(crate) struct Seen {
     /// Raft's leader, as far as it knows.
     pub(crate) leader: Option<NodeId>,
     /// A majority of voters is heard.
-    pub(crate) quorum: bool,
+    pub(crate) majority: bool,
+    /// It has applied what was committed before it started (L5). Until then the committed state is that of an earlier run, and says
+    /// nothing of the present: not that a replica is in sync either, this node's own least of all.
+    pub(crate) caught_up: bool,
     /// It holds its quorum lease.
     pub(crate) lease: bool,
     /// Nodes that it hears, itself included.
@@ -41,6 +44,14 @@ pub(crate) struct Seen {
     pub(crate) alarms: Vec<String>,
 }
 
+impl Seen {
+    /// Whether `state` is the present one, as far as can be known without asking: a majority is heard and led, and this node has caught up
+    /// with it since it started.
+    fn quorum(&self, state: &ClusterState) -> bool {
+        state.is_initialized() && self.majority && self.leader.is_some() && self.caught_up
+    }
+}
+
 /// The status document.
 pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
     let name = |node: NodeId| {
@@ -48,6 +59,7 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
             .node(node)
             .map_or_else(|| format!("node {node}"), |member| member.name.clone())
     };
+    let quorum = seen.quorum(state);
     let nodes: Vec<NodeStatus> = state
         .nodes
         .keys()
@@ -82,8 +94,8 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         reasons,
         alarms: seen.alarms,
         sessions: seen.sessions,
-        quorum: seen.quorum,
-        leader: seen.leader.filter(|_| seen.quorum).map(name),
+        quorum,
+        leader: seen.leader.filter(|_| quorum).map(name),
         revision: state.revision.value(),
         answered_by: seen.my_name,
         nodes,
@@ -298,13 +310,17 @@ fn judge(
             Health::Down,
             "this node belongs to no cluster yet; see 'holdfast cluster init'".to_owned(),
         ));
-    } else if !seen.quorum {
+    } else if !seen.quorum(state) {
+        let why = if !seen.majority {
+            "hears no majority of voters"
+        } else if !seen.caught_up {
+            "has just started and has not caught up with the cluster"
+        } else {
+            "knows of no leader: an election is under way"
+        };
         found.push((
             Health::Down,
-            format!(
-                "{} hears no majority of voters; this is the last known state",
-                seen.my_name
-            ),
+            format!("{} {why}; this is the last known state", seen.my_name),
         ));
     }
     for extent in extents.iter().filter(|extent| !extent.served) {
@@ -356,3 +372,7 @@ fn judge(
     let health = found.first().map_or(Health::Ok, |(health, _)| *health);
     (health, found.into_iter().map(|(_, reason)| reason).collect())
 }
+
+#[cfg(test)]
+#[path = "derive_test.rs"]
+mod tests;
