@@ -431,17 +431,24 @@ fn e5_a_replica_drops_what_the_new_primary_does_not_hold() {
     };
     let seq = JournalSeq(4);
     assert_eq!(out, [Command::Truncate { seq, after }, send(A, ack2.clone())]);
-    // What is committed cannot be cut.
+    // What is committed cannot be cut. A primary that goes by the first of two answers is asked to look again, and not blamed.
     rig.hear(A, Message::Probe { epoch: Epoch(2) });
-    let after = LogPos::EMPTY;
-    let out = rig.hear(
-        A,
-        Message::Adopt {
-            epoch: Epoch(2),
-            after,
-        },
-    );
-    assert_eq!(out, [send(A, Message::Refused { newest: Epoch(2) })]);
+    let refused = send(A, Message::Refused { newest: Epoch(2) });
+    for (after, blamed) in [(LogPos::EMPTY, 0), (pos(7, 1), 1)] {
+        let event = Event::Message {
+            from: A,
+            link: LINK,
+            message: Message::Adopt {
+                epoch: Epoch(2),
+                after,
+            },
+        };
+        let mut out = Vec::new();
+        rig.core.handle(&rig.ctx, event, &mut out);
+        let bad = |command: &&Command| matches!(command, Command::Note(Note::BadMessage { .. }));
+        assert_eq!(out.iter().filter(bad).count(), blamed, "{after}");
+        assert_eq!(out.last(), Some(&refused));
+    }
 }
 
 #[test]

@@ -175,10 +175,14 @@ impl ExtentCore {
         if !self.probed_by((from, link, epoch)) {
             return self.refuse(from, link, out);
         }
+        if self.log.pos_at(after.lsn) != Some(after) {
+            Self::bad(out, from, "it wants the log cut at a position that is not in it");
+            return self.refuse(from, link, out);
+        }
         let cut_off = after.lsn < self.log.committed;
-        let cut_off = cut_off && !fault::on(Fault::AcceptOldEpoch);
-        if self.log.pos_at(after.lsn) != Some(after) || cut_off {
-            Self::bad(out, from, "it wants the log cut at a position that cannot be cut");
+        if cut_off && !fault::on(Fault::AcceptOldEpoch) {
+            // What is committed is never cut. A primary that asked twice, the answer being late, and decides by the first answer may want
+            // it all the same: more was committed here between its questions. It asks once more.
             return self.refuse(from, link, out);
         }
         self.truncate(after, out);
