@@ -50,6 +50,17 @@ impl Seen {
     fn quorum(&self, state: &ClusterState) -> bool {
         state.is_initialized() && self.majority && self.leader.is_some() && self.caught_up
     }
+
+    /// Why the present state is not known.
+    const fn ignorance(&self) -> &'static str {
+        if !self.majority {
+            "hears no majority of voters"
+        } else if !self.caught_up {
+            "has just started and has not caught up with the cluster"
+        } else {
+            "knows of no leader: an election is under way"
+        }
+    }
 }
 
 /// The status document.
@@ -311,16 +322,13 @@ fn judge(
             "this node belongs to no cluster yet; see 'holdfast cluster init'".to_owned(),
         ));
     } else if !seen.quorum(state) {
-        let why = if !seen.majority {
-            "hears no majority of voters"
-        } else if !seen.caught_up {
-            "has just started and has not caught up with the cluster"
-        } else {
-            "knows of no leader: an election is under way"
-        };
         found.push((
             Health::Down,
-            format!("{} {why}; this is the last known state", seen.my_name),
+            format!(
+                "{} {}; this is the last known state",
+                seen.my_name,
+                seen.ignorance()
+            ),
         ));
     }
     for extent in extents.iter().filter(|extent| !extent.served) {

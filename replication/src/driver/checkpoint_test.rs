@@ -273,3 +273,21 @@ fn j3_a_tail_too_long_to_be_copied_leaves_room_for_the_checkpoint_that_frees_it(
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A disk that hangs is played by a pipe that nobody writes to. Whoever asks for the status, on a thread that answers initiators too, must
+/// not wait for it.
+#[test]
+fn i10_the_status_does_not_wait_for_a_disk_that_hangs_at_the_note_of_a_scrub() {
+    let rig = Rig::new();
+    let extent = rig.extent(ID);
+    let note = rig.shared.store.extents().join(format!("{ID}.scrub"));
+    let made = std::process::Command::new("mkfifo").arg(&note).status().unwrap();
+    assert!(made.success());
+    let shared = Arc::clone(&rig.shared);
+    let chores = std::thread::spawn(move || super::super::scrub::look(&shared));
+    // Opens once the other side does, which then reads, and gets nothing.
+    let silent = std::fs::OpenOptions::new().write(true).open(&note).unwrap();
+    assert!(extent.scrubbed.try_lock().is_ok());
+    drop(silent);
+    chores.join().unwrap();
+}

@@ -60,10 +60,11 @@ pub(super) fn is_wanted(extent: &Extent) -> bool {
     extent.scrub_wanted.load(Ordering::Relaxed) || extent.scrub_owed.load(Ordering::Relaxed)
 }
 
-/// When it was scrubbed last, or first seen here: a new extent has time.
+/// When it was scrubbed last, or first seen here: a new extent has time. Whoever asks for the status waits for that lock, so it is never
+/// held while the disk, which may hang, is asked (I10). Only the thread that does the chores comes here.
 fn last(shared: &Shared, extent: &Extent) -> u64 {
-    let mut scrubbed = guard(&extent.scrubbed);
-    if let Some(last) = *scrubbed {
+    let seen = *guard(&extent.scrubbed);
+    if let Some(last) = seen {
         return last.at;
     }
     let known = load_scrubbed(&shared.store.extents(), extent.id);
@@ -71,7 +72,7 @@ fn last(shared: &Shared, extent: &Extent) -> u64 {
         let (at, outcome) = (now(), None);
         note(shared, extent, LastScrub { at, outcome })
     });
-    *scrubbed = Some(last);
+    *guard(&extent.scrubbed) = Some(last);
     last.at
 }
 
@@ -85,5 +86,6 @@ fn note(shared: &Shared, extent: &Extent, last: LastScrub) -> LastScrub {
 /// Every replica in sync was compared.
 pub(super) fn ended(shared: &Shared, extent: &Extent, outcome: ScrubOutcome) {
     let (at, outcome) = (now(), Some(outcome));
-    *guard(&extent.scrubbed) = Some(note(shared, extent, LastScrub { at, outcome }));
+    let last = note(shared, extent, LastScrub { at, outcome });
+    *guard(&extent.scrubbed) = Some(last);
 }

@@ -10,7 +10,7 @@ use super::{Broken, Scenario};
 /// What notices that a rule is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
-    /// Seeds as they come; if those do not, [`Broken::scenario`] alone.
+    /// Seeds as they come; if those do not, the play that belongs to the fault (`Broken::scenario`) alone.
     Seeds,
     /// Seeds that all play this.
     Play(Scenario),
