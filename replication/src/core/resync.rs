@@ -155,7 +155,7 @@ impl Resync {
         }
         let bytes = self.unit.saturating_mul(self.block_bytes);
         match &mut self.pace {
-            Some(pace) => pace.start(now, bytes),
+            Some(pace) => pace.start(now, bytes).map(|()| true),
             None => Ok(true),
         }
     }

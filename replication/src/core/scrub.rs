@@ -65,14 +65,14 @@ impl Pace {
         }
     }
 
-    /// Whether a range of so many bytes may be started now. If not yet, when.
-    pub(crate) fn start(&mut self, now: Mono, bytes: u64) -> Result<bool, Mono> {
+    /// Starts a range of so many bytes. If that is too early, when it may be.
+    pub(crate) fn start(&mut self, now: Mono, bytes: u64) -> Result<(), Mono> {
         if now < self.next {
             return Err(self.next);
         }
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate);
         self.next = now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -108,16 +108,7 @@ fn i10_a_scrub_does_not_hurry_and_ends_with_a_switchover() {
     rig.core.config.scrub_rate = 40960;
     rig.link(B);
     rig.set_view(|_| ());
-    let log = LogSummary {
-        history: EpochHistory::empty(),
-        committed: LogPos::EMPTY,
-        applied: LogPos::EMPTY,
-        unapplied: vec![],
-        base: None,
-        damaged: false,
-        fenced: false,
-        stuck: false,
-    };
+    let log = summary(EpochHistory::empty(), LogPos::EMPTY);
     rig.hear(B, Message::Summary { epoch: Epoch(1), log });
     rig.on(Event::Appended { seq: JournalSeq(1) });
     rig.hear(B, ack(1, 1));
