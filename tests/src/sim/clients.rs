@@ -9,7 +9,7 @@ use holdfast_types::{BlockOp, BlockRange, Lba, OpOutcome};
 use super::disk::{bytes, values};
 use super::front::FrontEvent;
 use super::plan::{BLOCKS, RANGE};
-use super::{Ev, MS, Node, Res, World, glue, place};
+use super::{Ev, MS, Node, Res, SECOND, World, glue, place};
 
 #[derive(Debug)]
 pub(super) enum ClientEvent {
@@ -161,7 +161,7 @@ impl World {
                     self.clients[client].line = Some(line);
                     if std::mem::take(&mut self.clients[client].replacing) {
                         // Nothing of the old session takes effect any more.
-                        self.send_again_on(client, false);
+                        self.send_again_on(client, false, self.now);
                     } else {
                         self.send_command(client);
                     }
@@ -334,16 +334,17 @@ impl World {
 
     /// The command may have taken effect until now, and never later: the same data is sent again, on whatever path.
     fn send_again(&mut self, client: usize) {
-        self.send_again_on(client, true);
+        self.send_again_on(client, true, self.now);
     }
 
-    fn send_again_on(&mut self, client: usize, other_path: bool) {
+    /// The command may take effect until `latest`.
+    fn send_again_on(&mut self, client: usize, other_path: bool, latest: u64) {
         let extent = self.clients[client].extent;
         let Some(open) = self.clients[client].open.take() else {
             return;
         };
         if let Some(call) = open.call {
-            self.histories[extent].given_up(call, self.now);
+            self.histories[extent].given_up(call, latest);
         }
         self.clients[client].attempt += 1;
         self.clients[client].replacing = false;
@@ -385,7 +386,10 @@ impl World {
         if let Some(line) = self.clients[client].line.take() {
             self.hang_up(line);
         }
-        self.send_again(client);
+        // What has its position completes when its disk goes on (W1), and is read only then.
+        let hang = self.hosts.iter().map(|host| host.disk.hangs).max().unwrap_or(0);
+        let latest = if hang > self.now { hang + SECOND } else { self.now };
+        self.send_again_on(client, true, latest);
     }
 
     fn draw(&mut self, client: usize) -> BlockOp {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use holdfast_replication::core::api::{Base, EpochHistory, Record, RecordBody, Recovered};
 use holdfast_types::{BlockRange, Epoch, Lba, LogPos, Lsn};
 
+use super::changes::Changes;
 use super::raft::Durable;
 use super::rng::{Rng, at};
 
@@ -36,9 +37,10 @@ pub(super) struct Checkpoint {
 pub(super) enum Io {
     Apply(Record),
     Read(BlockRange),
-    Hash(BlockRange),
-    /// Which ranges may have changed: all of them, as far as this disk knows.
-    Changed,
+    /// With `true` the range counts as changed from then on.
+    Hash(BlockRange, bool),
+    /// Which ranges may have changed behind a position.
+    Changed(Lsn),
     /// Which blocks from the first on have space, as so many runs at most.
     Map(Lba, u16),
 }
@@ -47,8 +49,8 @@ impl Io {
     pub(super) fn ranges(&self) -> &[BlockRange] {
         match self {
             Self::Apply(record) => record.body.ranges(),
-            Self::Read(range) | Self::Hash(range) => std::slice::from_ref(range),
-            Self::Changed | Self::Map(..) => &[],
+            Self::Read(range) | Self::Hash(range, _) => std::slice::from_ref(range),
+            Self::Changed(_) | Self::Map(..) => &[],
         }
     }
 }
@@ -69,6 +71,8 @@ pub(super) struct Replica {
     syncing: Option<BTreeMap<u64, u64>>,
     /// Times the log was started anew in this run.
     pub(super) restarts: u64,
+    /// When what changed last.
+    pub(super) changes: Changes,
 }
 
 impl Replica {
@@ -87,8 +91,16 @@ impl Replica {
 
     /// Carries a record out in the page cache.
     pub(super) fn apply(&mut self, record: &Record) {
+        self.changes.touch(record.body.ranges());
         for (block, value) in effects(record) {
             self.put(block, value);
+        }
+    }
+
+    /// A process starts: what lies behind the checkpoint may be carried out, in whole or in part, and counts as changed.
+    pub(super) fn doubt(&mut self) {
+        for record in &self.found.tail {
+            self.changes.touch(record.body.ranges());
         }
     }
 
@@ -129,8 +141,8 @@ impl Replica {
         }
     }
 
-    /// Everything given so far is finished and on the platter.
-    pub(super) fn settle(&mut self) {
+    /// Everything given so far is finished and on the platter, and noted as changed at `now`.
+    pub(super) fn settle(&mut self, now: Lsn) {
         let under_way: Vec<Record> = self
             .io
             .values()
@@ -144,6 +156,8 @@ impl Replica {
         }
         self.dirty.clear();
         self.syncing = None;
+        self.changes.note_begins(now);
+        self.changes.noted();
     }
 
     /// The process ends: what was being written is written in part. With `power` the page cache goes too.
@@ -155,6 +169,7 @@ impl Replica {
         }
         self.syncing = None;
         self.restarts = 0;
+        self.changes.crash(power, rng);
         if power {
             let keep = rng.pick(&[0, 50, 95]);
             for (block, old) in std::mem::take(&mut self.dirty) {

@@ -172,6 +172,7 @@ impl World {
             node: node_id(node),
             incarnation,
         };
+        host.disk.replicas.iter_mut().for_each(Replica::doubt);
         let cores: Vec<ExtentCore> = host
             .disk
             .replicas

@@ -10,7 +10,7 @@
 //! | `plan` | what a seed makes of a run: topology, clocks, limits, which scenario |
 //! | `raft`, `agreed` | the model of Raft, and what it must keep |
 //! | `host`, `glue` | a node: its process, its clock, what lies between its planes |
-//! | `disk`, `storage` | what a node keeps, and what reads and writes it |
+//! | `disk`, `changes`, `storage` | what a node keeps, and what reads and writes it |
 //! | `net` | datagrams, messages, links |
 //! | `clients`, `front`, `history` | initiators, connections, and whether what they saw can be |
 //! | `trouble`, `scenario`, `plays` | faults by chance, and known bad traces, varied by the seed |
@@ -20,6 +20,7 @@
 //! [`ExtentCore`]: holdfast_replication::core::ExtentCore
 
 mod agreed;
+mod changes;
 mod clients;
 mod disk;
 mod front;

@@ -115,8 +115,7 @@ const DATA: &[Rule] = &[
     data("data: source changed midway", D::SourceForgotten, Seeds),
     data("data: dropped ranges not compared", D::DroppedNotCompared, NotNeeded(
         "an extent holds only what was committed (I7), and the primary's log and its map of changes name all of that")),
-    data("data: changes between two checkpoints not noted", D::ChangesForgotten,
-        Trace(CORE, "r2_changes_forgotten_are_noticed")),
+    data("data: changes between two checkpoints not noted", D::ChangesForgotten, Seeds),
     data("data: extent not flushed before its log starts anew", D::RestartUnflushed, Seeds),
     other("data: recovery over mid-log damage", Broken::RecoveryOverDamage, Seeds),
     other("data: a flush retried", Broken::FlushRetried, Seeds),

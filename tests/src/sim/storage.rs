@@ -26,6 +26,12 @@ pub(super) enum DiskEvent {
         applied: LogPos,
         restarts: u64,
     },
+    /// What changed since the last checkpoint is in the map of changes.
+    Noted {
+        extent: usize,
+        applied: LogPos,
+        restarts: u64,
+    },
     /// Journal or extent fails.
     Fails { extent: usize, reason: FenceReason },
 }
@@ -62,6 +68,14 @@ impl World {
                 restarts,
             } => {
                 self.synced(node, extent, applied, restarts);
+                Ok(())
+            }
+            DiskEvent::Noted {
+                extent,
+                applied,
+                restarts,
+            } => {
+                self.noted(node, extent, applied, restarts);
                 Ok(())
             }
             DiskEvent::Fails { extent, reason } => self.fails(node, extent, reason),
@@ -137,6 +151,25 @@ impl World {
             return;
         }
         replica.synced();
+        replica.changes.note_begins(process.cores[extent].end().lsn);
+        let time = self.rng.between(MS / 50, 3 * MS);
+        let noted = DiskEvent::Noted {
+            extent,
+            applied,
+            restarts,
+        };
+        self.disk(node, time, noted);
+    }
+
+    fn noted(&mut self, node: Node, extent: usize, applied: LogPos, restarts: u64) {
+        let host = &mut self.hosts[node];
+        let Some(process) = host.process.as_ref() else {
+            return;
+        };
+        host.disk.replicas[extent].changes.noted();
+        if host.disk.failed[extent] || host.disk.replicas[extent].restarts != restarts {
+            return;
+        }
         let core = &process.cores[extent];
         let checkpoint = Checkpoint {
             applied,
@@ -183,11 +216,17 @@ impl World {
                 ));
             }
         }
-        let most = if matches!(what, Io::Hash(_)) {
+        let most = if matches!(what, Io::Hash(..)) {
             self.plan.hash_time
         } else {
             2 * MS
         };
+        if let Io::Apply(record) = &what
+            && self.rng.chance(50)
+        {
+            // Long before the bytes are there, or with them.
+            replica.changes.touch(record.body.ranges());
+        }
         replica.io.insert(io, what);
         let time = self.rng.between(MS / 50, most);
         self.disk(node, time, DiskEvent::Done { extent, io });
@@ -216,9 +255,9 @@ impl World {
                 let data = bytes(replica.blocks[span(range)].iter().copied());
                 Event::ReadDone { io: token, data }
             }
-            Io::Changed => Event::Changed {
+            Io::Changed(since) => Event::Changed {
                 io: token,
-                ranges: BlockRange::new(Lba(0), BLOCKS).into_iter().collect(),
+                ranges: replica.changes.changed_since(since),
             },
             Io::Map(from, runs) => Event::Mapped {
                 io: token,
@@ -231,7 +270,10 @@ impl World {
                     })
                     .collect(),
             },
-            Io::Hash(range) => {
+            Io::Hash(range, renew) => {
+                if renew {
+                    replica.changes.touch(&[range]);
+                }
                 let piece = at(self.plan.config.resync_piece_bytes / 512);
                 let digests = replica.blocks[span(range)].chunks(piece).map(|piece| {
                     let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
@@ -270,18 +312,24 @@ impl World {
                 from,
                 history,
             } => {
-                let replica = &mut self.hosts[node].disk.replicas[extent];
+                let host = &mut self.hosts[node];
+                let end = host.process.as_ref().map(|process| process.cores[extent].end());
+                let replica = &mut host.disk.replicas[extent];
                 replica.restarts += 1;
                 if !fault::on(Fault::RestartUnflushed) {
-                    replica.settle();
+                    replica.settle(end.unwrap_or_default().lsn);
                 }
                 self.journal(node, extent, seq.0, Item::Restart(base, from, history));
             }
             Command::ClearBase { seq } => self.journal(node, extent, seq.0, Item::ClearBase),
             Command::Apply { io, record } => return self.start_io(node, extent, io.0, Io::Apply(record)),
             Command::Read { io, range } => return self.start_io(node, extent, io.0, Io::Read(range)),
-            Command::Hash { io, range, .. } => return self.start_io(node, extent, io.0, Io::Hash(range)),
-            Command::Changed { io, .. } => return self.start_io(node, extent, io.0, Io::Changed),
+            Command::Hash { io, range, renew } => {
+                return self.start_io(node, extent, io.0, Io::Hash(range, renew));
+            }
+            Command::Changed { io, since } => {
+                return self.start_io(node, extent, io.0, Io::Changed(since));
+            }
             // Disks have room here, and reads are answered under the lease alone.
             asked @ (Command::Allocated { .. } | Command::Confirm { .. }) => {
                 return Err(format!(

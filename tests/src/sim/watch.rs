@@ -54,8 +54,9 @@ impl World {
                         .any(|status| status.extent == *id && status.role == RoleName::Primary)
                 };
                 if deposed && mine && serves() {
+                    let name = &extent.name;
                     return Err(format!(
-                        "I4: n{node} holds a lease and is primary of {id} in epoch {}, which a commit has ended",
+                        "I4: n{node} holds a lease and is primary of {name} in epoch {}, which a commit has ended",
                         extent.epoch
                     ));
                 }
