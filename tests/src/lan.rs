@@ -130,6 +130,14 @@ impl Lan {
             .with_context(|| format!("{file} holds: {text}"))
     }
 
+    /// The process of a node.
+    ///
+    /// # Errors
+    /// There is no such machine, or it does not run.
+    pub fn process(&self, machine: &str) -> Result<u32> {
+        self.nodes[index(machine)?].id().context("it has ended")
+    }
+
     fn node(&self, machine: &str) -> Result<Child> {
         let home = self.dir.path().join(machine);
         std::fs::create_dir_all(&home)?;

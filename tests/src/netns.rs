@@ -23,6 +23,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 struct Programs {
     ip: PathBuf,
     nft: PathBuf,
+    /// For slow links alone.
+    tc: Option<PathBuf>,
 }
 
 /// A network of machines. Dropping it takes everything away.
@@ -60,7 +62,8 @@ impl Network {
         let (Some(ip), Some(nft)) = (tools::find("ip", "iproute2"), tools::find("nft", "nftables")) else {
             return Ok(None);
         };
-        let programs = Programs { ip, nft };
+        let tc = tools::find("tc", "iproute2");
+        let programs = Programs { ip, nft, tc };
         take_leftovers_away(&programs);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = std::process::id();
@@ -187,6 +190,24 @@ impl Network {
     /// The filter cannot be set.
     pub fn heal(&self) -> Result<()> {
         self.nft(&["flush", "chain", "bridge", "cuts", "links"])
+    }
+
+    /// From now on a machine hears no more than so many bytes a second, headers of every layer included. False where that cannot be had.
+    ///
+    /// # Errors
+    /// It can be had, and fails.
+    pub fn slow(&self, machine: &str, rate: u64) -> Result<bool> {
+        let Some(tc) = &self.programs.tc else {
+            return Ok(false);
+        };
+        let (space, tc, port) = (self.switch(), tc.to_string_lossy(), format!("p-{machine}"));
+        // What waits is dropped beyond 10 ms, as a switch does it.
+        let (rate, limit) = (format!("{}bit", rate * 8), (rate / 100).to_string());
+        self.ip(&[
+            "netns", "exec", &space, &tc, "qdisc", "replace", "dev", &port, "root", "tbf", "rate", &rate,
+            "burst", "256k", "limit", &limit,
+        ])?;
+        Ok(true)
     }
 
     fn ip(&self, arguments: &[&str]) -> Result<()> {

@@ -27,8 +27,10 @@ pub struct Config {
     pub resync_range_bytes: u64,
     /// The unit in which a range that differs travels. A multiple of the block size; divides `resync_range_bytes`.
     pub resync_piece_bytes: u64,
-    /// Ranges of one replica compared at a time.
+    /// Ranges of one replica compared at a time; one while commands of initiators are open.
     pub resync_in_flight: usize,
+    /// Bytes of contents on their way to one replica at which no further range is started.
+    pub resync_window_bytes: usize,
     /// A read that has waited this long for the local disk is asked of an in-sync replica too, whose answer counts as well (I10).
     pub fetch_after: Duration,
     /// Bytes a second that a scrub compares at most.
@@ -53,6 +55,7 @@ impl Default for Config {
             resync_range_bytes: holdfast_types::RESYNC_RANGE_BYTES,
             resync_piece_bytes: 4096,
             resync_in_flight: 4,
+            resync_window_bytes: 3 << 20,
             fetch_after: Duration::from_secs(1),
             scrub_rate: 64 << 20,
             unreadable_retry: Duration::from_secs(5),

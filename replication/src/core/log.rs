@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use holdfast_types::{Epoch, LogPos, Lsn};
+use holdfast_types::{BlockRange, Epoch, LogPos, Lsn};
 
 use super::api::Record;
 use super::front::OpKey;
@@ -197,6 +197,21 @@ impl Log {
         let skip = lsn.0.saturating_sub(self.before.lsn.0);
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         self.entries.iter().skip(skip).map(|entry| &entry.record)
+    }
+
+    /// A position up to the committed one behind which no committed record touches these blocks: as old as a short look tells.
+    pub(crate) fn newest_on(&self, blocks: BlockRange) -> Lsn {
+        const LOOK: u64 = 1024;
+        let touches = |record: &Record| {
+            let mut ranges = record.body.ranges().iter();
+            ranges.any(|range| range.lba() < blocks.end() && blocks.lba() < range.end())
+        };
+        let mut at = self.committed;
+        let oldest = Lsn(self.before.lsn.0.max(at.0.saturating_sub(LOOK)));
+        while at > oldest && self.get(at).is_some_and(|entry| !touches(&entry.record)) {
+            at = Lsn(at.0 - 1);
+        }
+        at
     }
 
     /// Appends; the record's lsn must be the next one, its epoch not older than the end's.

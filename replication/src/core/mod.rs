@@ -20,6 +20,7 @@
 //! | `unit` | reservations and resets of the unit, judged where commands take effect |
 
 pub mod api;
+mod comparison;
 mod config;
 mod confirm;
 mod fetch;
@@ -520,6 +521,7 @@ impl ExtentCore {
             self.log.applied(lsn);
             self.trim();
         }
+        self.tell_arrived(out);
         self.hash_waiting(out);
     }
 

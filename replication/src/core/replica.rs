@@ -3,7 +3,7 @@
 use holdfast_types::{BlockRange, Epoch, InSyncVersion, LogPos, Lsn, NodeId};
 
 use super::api::{
-    Base, Command, Ctx, Digests, EpochHistory, IoToken, LinkId, LogSummary, Message, Note, Record,
+    Base, Command, Ctx, Digests, EpochHistory, IoToken, LinkId, LogSummary, Message, Note, Record, RecordBody,
 };
 use super::log::Log;
 use super::ranges::{Blocks, Want};
@@ -130,6 +130,7 @@ impl ExtentCore {
             });
             replica.following = None;
             replica.hashes.clear();
+            replica.awaited.clear();
         } else if self.fenced.is_none() {
             return;
         }
@@ -285,6 +286,11 @@ impl ExtentCore {
             return self.refuse(from, link, out);
         }
         let commit = record.commit;
+        if let RecordBody::Resync { data: Some(_), .. } = record.body
+            && let Some(replica) = self.role.replica_mut()
+        {
+            replica.awaited.push_back(pos.lsn);
+        }
         let seq = self.next_seq(pos.lsn);
         out.push(Command::Append {
             seq,
@@ -299,7 +305,21 @@ impl ExtentCore {
         if commit > self.log.committed {
             self.log.committed = commit;
             self.hand_committed(out);
+            self.tell_arrived(out);
             self.hash_waiting(out);
+        }
+    }
+
+    /// Tells the primary that contents which it sent are applied here.
+    pub(crate) fn tell_arrived(&mut self, out: &mut Vec<Command>) {
+        let applied = self.log.applied;
+        let Some(replica) = self.role.replica_mut() else {
+            return;
+        };
+        let waited = replica.awaited.len();
+        while replica.awaited.pop_front_if(|lsn| *lsn <= applied).is_some() {}
+        if replica.awaited.len() < waited {
+            self.ack_primary(out);
         }
     }
 
@@ -379,7 +399,8 @@ impl ExtentCore {
         let applied = self.log.applied;
         while let Some(replica) = self.role.replica_mut()
             && let Some(session) = replica.following
-            && let Some(wait) = replica.hashes.pop_front_if(|wait| wait.at <= applied)
+            && let Some(next) = replica.hashes.iter().position(|wait| wait.at <= applied)
+            && let Some(wait) = replica.hashes.remove(next)
         {
             let Session { node, link, epoch } = session;
             let owner = Owner::HashFor {

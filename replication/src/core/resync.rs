@@ -2,8 +2,8 @@
 //!
 //! Per range, the primary holds it exclusively: every write to it with an lsn is applied here, and no other gets one. What both sides then
 //! have, once the replica has applied as much, must be equal. It is hashed piece by piece, and the pieces that differ become a record of
-//! their own, with its own lsn, so that they can never overtake a newer write; and the range is compared again once that record is
-//! committed. A range that was equal once stays equal, because both sides apply the same records.
+//! their own, with its own lsn, so that they can never overtake a newer write. Nothing is held while they travel. Once the replica has
+//! applied them, what spans them is compared again. What was equal once stays equal, because both sides apply the same records.
 //!
 //! A piece that is bad on the replica equals nothing, so it is sent; one that is bad here is repaired from an in-sync replica first (I10,
 //! `repair`). What nobody has any more is never proven equal: the range waits, and is tried again from time to time.
@@ -12,335 +12,20 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use holdfast_types::{BlockRange, Epoch, Lba, Lsn, Mono, NodeId};
+use bytes::Bytes;
+use holdfast_types::{BlockRange, Epoch, NodeId};
 
-use super::api::{
-    Command, Config, Ctx, Digests, IoToken, Message, Note, Record, RecordBody, ResyncStatus, View,
-};
+use super::api::{Command, Ctx, Digests, IoToken, Message, Note, RecordBody};
+use super::comparison::{Active, Phase, Step, enclosing, gather, unreachable_range};
 use super::primary::{FollowerState, Growth};
 use super::ranges::{Blocks, Want};
 use super::repair::Waiter;
 use super::role::Role;
-use super::scrub::Pace;
 use super::{ExtentCore, Owner};
 use crate::fault::{self, Fault};
 
-/// A replica's way to the barrier.
-#[derive(Debug)]
-pub(crate) struct Resync {
-    /// Blocks of a range, and of the extent.
-    unit: u64,
-    /// Blocks of a piece.
-    piece: u64,
-    blocks: u64,
-    block_bytes: u64,
-    /// Which ranges have not been started, one bit each.
-    todo: Vec<u64>,
-    /// No range before this one is to be started.
-    next: u64,
-    active: Vec<Active>,
-    /// Ranges with blocks that nobody can read; all of them are tried again at the given time.
-    unreadable: Vec<u64>,
-    try_again: Option<Mono>,
-    /// Records up to here are not in the stream: they must be committed before the barrier, so that what was compared holds them.
-    from: Lsn,
-    total: u64,
-    left: u64,
-    sent: u64,
-    in_flight: usize,
-    /// The extent's answer about changes is waited for, under this token.
-    asked: Option<u64>,
-    phase: Phase,
-    /// Its replica is in sync: there is no hurry.
-    pace: Option<Pace>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Comparing,
-    /// Every range is proven. Commits need the replica from here on; once it has everything up to `upto`, its growth is proposed.
-    Barrier {
-        upto: Lsn,
-    },
-    Proposed,
-}
-
-#[derive(Debug)]
-struct Active {
-    no: u64,
-    lock: u64,
-    step: Step,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    Waits,
-    Hashing {
-        mine: Option<Digests>,
-        theirs: Option<Digests>,
-    },
-    /// The ranges that differ are being read, with all between them.
-    Reading {
-        differ: Vec<BlockRange>,
-    },
-    /// Blocks are bad here and repaired first.
-    Repairing,
-    /// Its contents travel as this record.
-    Sent(Lsn),
-}
-
-impl Active {
-    /// Whether this node's disk is being read for it.
-    fn reads_here(&self) -> bool {
-        match &self.step {
-            Step::Waits | Step::Sent(_) | Step::Repairing => false,
-            Step::Hashing { mine, .. } => mine.is_none(),
-            Step::Reading { .. } => true,
-        }
-    }
-}
-
-impl Resync {
-    fn new(config: &Config, view: &View, from: Lsn) -> Self {
-        let block_bytes = u64::from(view.block_size.bytes());
-        let unit = (config.resync_range_bytes / block_bytes).max(1);
-        let piece = (config.resync_piece_bytes / block_bytes).clamp(1, unit);
-        let count = view.blocks.div_ceil(unit);
-        let words = usize::try_from(count.div_ceil(64)).unwrap_or(usize::MAX);
-        Self {
-            unit,
-            piece,
-            blocks: view.blocks,
-            block_bytes,
-            todo: vec![0; words],
-            next: 0,
-            active: Vec::new(),
-            unreadable: Vec::new(),
-            try_again: None,
-            from,
-            total: 0,
-            left: 0,
-            sent: 0,
-            in_flight: config.resync_in_flight.max(1),
-            asked: None,
-            phase: Phase::Comparing,
-            pace: None,
-        }
-    }
-
-    /// Every range.
-    pub(crate) fn of_all(config: &Config, view: &View, from: Lsn) -> Self {
-        let mut resync = Self::new(config, view, from);
-        resync.mark(0, view.blocks);
-        resync
-    }
-
-    /// Every range of a replica that is in sync, one at a time, not too fast.
-    pub(crate) fn of_scrub(config: &Config, view: &View) -> Self {
-        let mut resync = Self::of_all(config, view, Lsn(0));
-        resync.pace = Some(Pace::new(config));
-        resync.in_flight = 1;
-        resync
-    }
-
-    pub(crate) fn scrubs(&self) -> bool {
-        self.pace.is_some()
-    }
-
-    /// Whether another range may be started now. If not yet, when.
-    fn may_start(&mut self, now: Mono) -> Result<bool, Mono> {
-        if self.active.len() >= self.in_flight || self.asked.is_some() {
-            return Ok(false);
-        }
-        let bytes = self.unit.saturating_mul(self.block_bytes);
-        match &mut self.pace {
-            Some(pace) => pace.start(now, bytes).map(|()| true),
-            None => Ok(true),
-        }
-    }
-
-    /// The range of a scrub that has been held for too long, and is not any more: its lock, whether I/O for it is under way, and where it
-    /// is. If there is none yet, when there may be.
-    pub(crate) fn overdue(&mut self, now: Mono) -> Result<(u64, bool, BlockRange), Option<Mono>> {
-        let held = self
-            .active
-            .first()
-            .filter(|active| !matches!(active.step, Step::Sent(_) | Step::Repairing));
-        let Some(pace) = &mut self.pace else {
-            return Err(None);
-        };
-        let Some(active) = held else {
-            pace.held_since = None;
-            return Err(None);
-        };
-        let until = *pace.held_since.get_or_insert(now) + pace.patience;
-        if now < until {
-            return Err(Some(until));
-        }
-        pace.held_since = None;
-        pace.next = now + pace.pause;
-        let (no, lock, io) = (active.no, active.lock, active.reads_here());
-        self.active.clear();
-        self.put_back(no);
-        Ok((lock, io, self.range(no)))
-    }
-
-    /// The ranges that these records touch. They are in the stream, so nothing before them matters.
-    pub(crate) fn of_tail<'a>(
-        config: &Config,
-        view: &View,
-        records: impl Iterator<Item = &'a Record>,
-        from: Lsn,
-    ) -> Self {
-        let mut resync = Self::new(config, view, from);
-        for record in records {
-            for range in record.body.ranges() {
-                resync.mark(range.lba().0, range.end().0);
-            }
-        }
-        resync
-    }
-
-    /// These ranges, too.
-    pub(crate) fn mark_all(&mut self, ranges: &[BlockRange]) {
-        for range in ranges {
-            self.mark(range.lba().0, range.end().0);
-        }
-    }
-
-    /// More ranges come once the extent has answered.
-    pub(crate) fn wait_for_changes(&mut self, token: u64) {
-        self.asked = Some(token);
-    }
-
-    fn mark(&mut self, lo: u64, hi: u64) {
-        for no in lo / self.unit..hi.min(self.blocks).div_ceil(self.unit) {
-            let (word, bit) = (usize::try_from(no / 64).unwrap_or(usize::MAX), 1 << (no % 64));
-            if let Some(word) = self.todo.get_mut(word)
-                && *word & bit == 0
-            {
-                *word |= bit;
-                self.total += 1;
-                self.left += 1;
-            }
-        }
-    }
-
-    /// The range is to be started again.
-    fn put_back(&mut self, no: u64) {
-        let index = usize::try_from(no / 64).unwrap_or(usize::MAX);
-        if let Some(word) = self.todo.get_mut(index) {
-            *word |= 1 << (no % 64);
-            self.next = self.next.min(no / 64 * 64);
-        }
-    }
-
-    fn take_next(&mut self) -> Option<u64> {
-        let mut index = usize::try_from(self.next / 64).ok()?;
-        while let Some(word) = self.todo.get_mut(index) {
-            if *word != 0 {
-                let bit = word.trailing_zeros();
-                *word &= *word - 1;
-                self.next = index as u64 * 64;
-                return Some(self.next + u64::from(bit));
-            }
-            index += 1;
-        }
-        self.next = index as u64 * 64;
-        None
-    }
-
-    fn range(&self, no: u64) -> BlockRange {
-        let lba = no * self.unit;
-        between(lba, lba + self.unit.min(self.blocks.saturating_sub(lba)))
-    }
-
-    /// The pieces of range `no` for which `which` holds, as few ranges as possible.
-    fn pieces(&self, no: u64, which: impl Fn(usize) -> bool) -> Vec<BlockRange> {
-        let whole = self.range(no);
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        let mut lba = whole.lba().0;
-        let mut index = 0;
-        while lba < whole.end().0 {
-            let end = (lba + self.piece).min(whole.end().0);
-            if which(index) {
-                match runs.last_mut().filter(|(_, to)| *to == lba) {
-                    Some((_, to)) => *to = end,
-                    None => runs.push((lba, end)),
-                }
-            }
-            (lba, index) = (end, index + 1);
-        }
-        runs.into_iter().map(|(lo, hi)| between(lo, hi)).collect()
-    }
-
-    fn active(&mut self, no: u64) -> Option<&mut Active> {
-        self.active.iter_mut().find(|active| active.no == no)
-    }
-
-    /// Whether it is known what is to be compared.
-    pub(crate) fn planned(&self) -> bool {
-        self.asked.is_none()
-    }
-
-    pub(crate) fn ranges_left(&self) -> u64 {
-        self.left
-    }
-
-    /// Whether commits need the replica already (E3).
-    pub(crate) fn at_barrier(&self) -> bool {
-        self.phase != Phase::Comparing
-    }
-
-    pub(crate) fn proposed(&self) -> bool {
-        self.phase == Phase::Proposed
-    }
-
-    pub(crate) fn status(&self) -> ResyncStatus {
-        let bytes = self.unit * self.block_bytes;
-        let whole = self.blocks * self.block_bytes;
-        ResyncStatus {
-            bytes_total: (self.total * bytes).min(whole),
-            bytes_left: (self.left * bytes).min(whole),
-            bytes_sent: self.sent,
-            unreadable: self.unreadable.len() as u64,
-        }
-    }
-}
-
-/// Ranges are cut to the extent's size, which is far below the end of addresses.
-fn unreachable_range() -> BlockRange {
-    BlockRange::try_from((0, 0)).expect("an empty range at 0 is always one")
-}
-
-/// The blocks from `lo` on, before `hi`: within an extent.
-pub(super) fn between(lo: u64, hi: u64) -> BlockRange {
-    BlockRange::new(Lba(lo), hi.saturating_sub(lo)).unwrap_or_else(|_| unreachable_range())
-}
-
-/// The smallest range that holds all of them, which are in order.
-fn enclosing(ranges: &[BlockRange]) -> Option<BlockRange> {
-    let (first, last) = (ranges.first()?, ranges.last()?);
-    Some(between(first.lba().0, last.end().0))
-}
-
-/// The ranges' bytes out of the bytes that begin at `first`.
-fn gather(first: Lba, data: &Bytes, ranges: &[BlockRange], block_bytes: u64) -> Bytes {
-    let cut = |range: &BlockRange| {
-        let from = (range.lba().0 - first.0) * block_bytes;
-        let to = (range.end().0 - first.0) * block_bytes;
-        usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX)
-    };
-    if let [one] = ranges {
-        return data.slice(cut(one));
-    }
-    let mut all = BytesMut::with_capacity(data.len());
-    for range in ranges {
-        all.extend_from_slice(&data[cut(range)]);
-    }
-    all.freeze()
-}
+pub(crate) use super::comparison::Resync;
+pub(super) use super::comparison::between;
 
 impl ExtentCore {
     pub(super) fn resync_mut(&mut self, node: NodeId) -> Option<&mut Resync> {
@@ -377,6 +62,7 @@ impl ExtentCore {
         // Mostly there are none: no allocation then.
         for node in nodes.map(|follower| follower.node).collect::<Vec<_>>() {
             self.try_unreadable(ctx, node);
+            self.follow_sent(node, out);
             self.compare_again(node, out);
             self.start_ranges(ctx, node, out);
             self.pace_scrub(ctx, node, out);
@@ -384,15 +70,35 @@ impl ExtentCore {
         }
     }
 
-    /// Ranges whose contents are on their way as a committed record are compared again.
-    fn compare_again(&mut self, node: NodeId, out: &mut Vec<Command>) {
+    /// Contents on their way are to be applied there as soon as they are committed: no later message may come that says so.
+    fn follow_sent(&mut self, node: NodeId, out: &mut Vec<Command>) {
         let committed = self.log.committed;
+        let Some(follower) = self.role.primary_mut().and_then(|primary| primary.follower(node)) else {
+            return;
+        };
+        let told = follower.told;
+        let news = follower.resync().is_some_and(|resync| {
+            let mut steps = resync.active.iter().map(|active| &active.step);
+            steps.any(|step| matches!(step, Step::Sent(lsn, _) if *lsn > told && *lsn <= committed))
+        });
+        if news {
+            self.tell_commit_to(node, out);
+        }
+    }
+
+    /// Ranges whose contents have arrived are compared again: committed, and applied there as well, so that no initiator's write has to
+    /// wait for them to travel.
+    fn compare_again(&mut self, node: NodeId, out: &mut Vec<Command>) {
+        let (committed, busy) = (self.log.committed, self.initiators_wait());
         let trust = fault::on(Fault::ResyncWithoutLock);
+        let Some(follower) = self.role.primary_mut().and_then(|primary| primary.follower(node)) else {
+            return;
+        };
+        let applied = if trust { committed } else { follower.applied };
+        let arrived = |step: &Step| matches!(step, Step::Sent(lsn, _) if *lsn <= committed.min(applied));
         while let Some(resync) = self.resync_mut(node)
-            && let Some(active) = resync
-                .active
-                .iter_mut()
-                .find(|active| matches!(active.step, Step::Sent(lsn) if lsn <= committed))
+            && (trust || resync.may_hold(busy))
+            && let Some(active) = resync.active.iter_mut().find(|active| arrived(&active.step))
         {
             let no = active.no;
             if trust {
@@ -446,12 +152,18 @@ impl ExtentCore {
         }
     }
 
+    /// Whether commands of initiators are open here: what is compared takes less of this node then.
+    fn initiators_wait(&self) -> bool {
+        !self.ops.is_empty()
+    }
+
     fn start_ranges(&mut self, ctx: &Ctx, node: NodeId, out: &mut Vec<Command>) {
+        let busy = self.initiators_wait();
         if self.room_of(node).crowded || self.room_of(self.me.node).crowded {
             return;
         }
         while let Some(resync) = self.resync_mut(node) {
-            match resync.may_start(ctx.now) {
+            match resync.may_start(ctx.now, busy) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(next) => {
@@ -460,8 +172,13 @@ impl ExtentCore {
                 }
             }
             let Some(no) = resync.take_next() else { break };
-            let (lock, step) = (0, Step::Waits);
-            resync.active.push(Active { no, lock, step });
+            let (lock, range, step) = (0, resync.range(no), Step::Waits);
+            resync.active.push(Active {
+                no,
+                lock,
+                range,
+                step,
+            });
             self.compare(node, no, out);
         }
     }
@@ -472,8 +189,8 @@ impl ExtentCore {
         let Some(resync) = self.resync_mut(node) else {
             return;
         };
-        let range = resync.range(no);
         let Some(active) = resync.active(no) else { return };
+        let range = active.range;
         active.lock = lock;
         active.step = Step::Waits;
         let want = Want::Exclusive;
@@ -490,8 +207,6 @@ impl ExtentCore {
 
     /// The range is held: every write to it that has an lsn is applied here. Both sides hash it.
     pub(crate) fn compare_granted(&mut self, node: NodeId, no: u64, lock: u64, out: &mut Vec<Command>) {
-        let at = self.log.committed;
-        self.tell_commit_to(node, out);
         let Some(primary) = self.role.primary_mut() else {
             return;
         };
@@ -503,16 +218,19 @@ impl ExtentCore {
         let Some(resync) = follower.resync_mut() else {
             return;
         };
-        let range = resync.range(no);
         let Some(active) = resync.active(no).filter(|active| active.lock == lock) else {
             return;
         };
+        let range = active.range;
         let (mine, theirs) = (None, None);
         active.step = Step::Hashing { mine, theirs };
         let io = IoToken(lock);
         let renew = false;
         out.push(Command::Hash { io, range, renew });
         let id = lock;
+        // The replica need not have applied what touches other blocks: contents of other ranges may be on their way to it.
+        let at = self.log.newest_on(range);
+        self.tell_commit_to(node, out);
         let message = Message::HashRequest { epoch, id, range, at };
         let to = node;
         out.push(Command::Send { to, link, message });
@@ -563,7 +281,7 @@ impl ExtentCore {
             return;
         };
         let Some(active) = resync.active(no) else { return };
-        let lock = active.lock;
+        let (lock, whole) = (active.lock, active.range);
         let (mine, theirs) = match &mut active.step {
             Step::Hashing {
                 mine: Some(mine),
@@ -571,13 +289,13 @@ impl ExtentCore {
             } => (std::mem::take(mine), std::mem::take(theirs)),
             _ => return,
         };
-        let bad_here = resync.pieces(no, |index| mine.get(index).is_none_or(Option::is_none));
+        let bad_here = resync.pieces(whole, |index| mine.get(index).is_none_or(Option::is_none));
         if !bad_here.is_empty() {
             return self.repair_compared(ctx, (node, no, lock), &bad_here, out);
         }
         // A replica that counted its pieces wrong has none that is equal.
         let counted = mine.len() == theirs.len();
-        let differ = resync.pieces(no, |index| !counted || mine[index] != theirs[index]);
+        let differ = resync.pieces(whole, |index| !counted || mine[index] != theirs[index]);
         let bad_there = theirs.iter().filter(|digest| digest.is_none()).count() as u64;
         let (piece, range, scrubs) = (resync.piece, enclosing(&differ), resync.scrubs());
         let blocks: u64 = differ.iter().map(|range| range.blocks()).sum();
@@ -673,8 +391,14 @@ impl ExtentCore {
         let differ = match resync.active(no).filter(|active| active.lock == lock) {
             Some(Active {
                 step: Step::Reading { differ },
+                range,
                 ..
-            }) => std::mem::take(differ),
+            }) => {
+                let differ = std::mem::take(differ);
+                // What is equal stays equal.
+                *range = enclosing(&differ).unwrap_or(*range);
+                differ
+            }
             _ => {
                 self.table.remove(lock);
                 return;
@@ -687,7 +411,7 @@ impl ExtentCore {
         let body = RecordBody::Resync { ranges, data: None };
         let lsn = self.append(ctx, body, None, None, 0, Some((node, data)), out);
         if let Some(active) = self.resync_mut(node).and_then(|resync| resync.active(no)) {
-            active.step = Step::Sent(lsn);
+            active.step = Step::Sent(lsn, data.len());
         }
         self.table.remove(lock);
         self.advance(ctx, out);
@@ -741,41 +465,5 @@ impl ExtentCore {
         {
             resync.phase = Phase::Barrier { upto: end };
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::api::Policy;
-    use holdfast_types::{BlockSize, InSyncVersion, Revision};
-
-    fn view(blocks: u64) -> View {
-        View {
-            revision: Revision(1),
-            epoch: Epoch(1),
-            primary: None,
-            version: InSyncVersion(1),
-            in_sync: vec![],
-            replicas: vec![],
-            blocks,
-            block_size: BlockSize::B512,
-            unit: std::sync::Arc::default(),
-            nodes: vec![],
-            policy: Policy::default(),
-        }
-    }
-
-    #[test]
-    fn all_ranges_come_once_and_the_last_is_cut() {
-        let config = Config {
-            resync_range_bytes: 4096,
-            ..Config::default()
-        };
-        let mut resync = Resync::of_all(&config, &view(8 * 70 + 3), Lsn(0));
-        assert_eq!(resync.ranges_left(), 71);
-        let all: Vec<u64> = std::iter::from_fn(|| resync.take_next()).collect();
-        assert_eq!(all, (0..71).collect::<Vec<_>>());
-        assert_eq!(resync.range(70).blocks(), 3);
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Replica {
     /// Whose records are taken.
     pub(crate) following: Option<Session>,
     pub(crate) hashes: VecDeque<HashWait>,
+    /// Records of a resync whose primary waits until they are applied here.
+    pub(crate) awaited: VecDeque<Lsn>,
 }
 
 /// What this node is for the extent.

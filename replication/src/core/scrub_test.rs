@@ -2,6 +2,9 @@
 
 use super::*;
 
+#[path = "resync_test.rs"]
+mod resync_test;
+
 const GOOD: Digest = [1; 16];
 
 /// The token of the hash here, and the number of the one that `b` is asked for.
@@ -79,9 +82,20 @@ fn i10_a_scrub_replaces_what_differs_on_the_replica_and_says_so() {
     assert_eq!(sent(&out).unwrap(), both, "the two pieces travel");
     let checks = rig.core.status().checks;
     assert_eq!((checks.found, checks.repaired, checks.diverged), (8, 8, 8));
-    // Once that is committed, the range is compared again, and only then is it over.
+    // Once that is committed, and applied there, the range is compared again, and only then is it over. Until then nobody waits for it.
     rig.on(Event::Appended { seq: JournalSeq(2) });
     let out = rig.hear(B, ack(1, 2));
+    assert_eq!(hashing(&out), None);
+    assert_eq!(rig.core.table.len(), 0, "nothing is held");
+    let (epoch, durable, applied) = (Epoch(1), Lsn(2), Lsn(2));
+    let out = rig.hear(
+        B,
+        Message::Ack {
+            epoch,
+            durable,
+            applied,
+        },
+    );
     let hashes = hashing(&out).unwrap();
     assert_eq!(rig.core.status().checks.scrubs, 0);
     compared(&mut rig, hashes, vec![Some(GOOD); 8], vec![Some(GOOD); 8]);

@@ -178,8 +178,8 @@ impl Shared {
     }
 }
 
-/// A thread's loop: all jobs that wait, then one event run per extent.
-pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>) {
+/// A thread's loop: all jobs that wait, then one event run per extent, of so many events at most.
+pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>, together: usize) {
     let mut jobs = Vec::new();
     let mut done: Vec<(Arc<Extent>, Vec<Event>)> = Vec::new();
     while inbox.take(&mut jobs) {
@@ -204,8 +204,7 @@ pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>) {
                 Some((_, events)) => events.push(event),
                 None => done.push((job.extent, vec![event])),
             }
-            // One slow batch must not keep the first answers waiting.
-            if done.iter().map(|(_, events)| events.len()).sum::<usize>() >= 64 {
+            if done.iter().map(|(_, events)| events.len()).sum::<usize>() >= together {
                 report(shared, &mut done);
             }
         }

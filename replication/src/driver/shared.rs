@@ -726,17 +726,27 @@ pub(super) fn spawn(
     })
 }
 
+/// Events that are told together: one slow batch must not keep the first answers waiting.
+const BATCH_EVENTS: usize = 64;
+/// How much the hash thread stands back where processors are short.
+const HASH_NICE: i32 = 5;
+
 /// The threads that touch extents.
 pub(super) fn spawn_io(shared: &Arc<Shared>) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
     let mut threads = vec![
         spawn("extent-apply", shared, |shared| {
-            io::serve(shared, &shared.applies)
+            io::serve(shared, &shared.applies, BATCH_EVENTS)
         })?,
-        spawn("extent-hash", shared, |shared| io::serve(shared, &shared.hashes))?,
+        spawn("extent-hash", shared, |shared| {
+            // Of this thread alone: initiators' commands come first. Where that is refused, nothing is lost.
+            let _ = rustix::process::setpriority_process(None, HASH_NICE);
+            // A range is held until its hash is told.
+            io::serve(shared, &shared.hashes, 1);
+        })?,
     ];
     for index in 0..shared.reads.len() {
         threads.push(spawn("extent-read", shared, move |shared| {
-            io::serve(shared, &shared.reads[index]);
+            io::serve(shared, &shared.reads[index], BATCH_EVENTS);
         })?);
     }
     Ok(threads)

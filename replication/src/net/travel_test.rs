@@ -35,6 +35,8 @@ struct Comeback {
     ctx: Ctx,
     /// Pieces in which `b` still differs.
     differ: BTreeSet<u64>,
+    /// What `b` has stored.
+    durable: Lsn,
     sent: usize,
     received: usize,
     grows: bool,
@@ -71,6 +73,7 @@ impl Comeback {
             core,
             ctx,
             differ,
+            durable: Lsn(0),
             sent: 0,
             received: 0,
             grows: false,
@@ -153,13 +156,19 @@ impl Comeback {
                         }
                     }
                 }
-                let (durable, applied) = (record.pos.lsn, Lsn(0));
+                let (durable, applied) = (record.pos.lsn, record.commit);
+                self.durable = durable;
                 Some(Message::Ack {
                     epoch,
                     durable,
                     applied,
                 })
             }
+            Message::Commit { epoch, commit } => Some(Message::Ack {
+                epoch,
+                durable: self.durable,
+                applied: commit,
+            }),
             Message::HashRequest { epoch, id, range, .. } => {
                 let pieces = range.lba().0 / PIECE..range.end().0 / PIECE;
                 let digest = |piece| Some([if self.differ.contains(&piece) { 2 } else { 1 }; 16]);

@@ -583,18 +583,22 @@ impl ExtentFile {
         let piece = piece.clamp(u64::from(self.block_size.bytes()), RESYNC_RANGE_BYTES);
         let mut digests = Vec::with_capacity(usize::try_from(len.div_ceil(piece)).unwrap_or(0));
         let hole = self.is_hole(offset, end) && self.zeros_here(range);
-        let mut buffer = vec![0; usize::try_from(piece.min(len)).unwrap_or(0)];
-        let zeros = hole.then(|| digest(&buffer));
+        let piece = usize::try_from(piece.min(len)).unwrap_or(CHUNK).max(1);
+        let mut buffer = vec![0; piece * (CHUNK / piece).max(1)];
+        let zeros = hole.then(|| digest(&buffer[..piece]));
         while offset < end {
             let n = usize::try_from(end - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
             let some = &mut buffer[..n];
-            digests.push(match zeros {
-                Some(zeros) if n as u64 == piece => Some(zeros),
-                Some(_) => Some(digest(some)),
-                None if self.fill_checked(some, offset) => Some(digest(some)),
-                None => None,
-            });
-            offset += n as u64;
+            // Many pieces with one call; one by one only to find those that are bad.
+            let good = hole || self.fill_checked(some, offset);
+            for one in some.chunks_mut(piece) {
+                digests.push(match zeros {
+                    Some(zeros) if one.len() == piece => Some(zeros),
+                    _ if good || self.fill_checked(one, offset) => Some(digest(one)),
+                    _ => None,
+                });
+                offset += one.len() as u64;
+            }
         }
         Ok(digests)
     }
