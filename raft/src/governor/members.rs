@@ -48,8 +48,10 @@ pub(super) fn member_step(input: &GovernorInput<'_>) -> Option<MemberStep> {
     {
         return Some(MemberStep::RemoveLearner(*gone));
     }
-    let goer = current.iter().copied().find(|node| may_go(input.state, *node));
     let comer = raft.learners.iter().copied().find(|node| is_close(input, *node));
+    // Nobody goes while somebody else is to vote and cannot yet: in between there would be a voter less than before and after.
+    let goes = |node: &NodeId| may_go(input.state, *node) && (comer.is_some() || raft.learners.is_empty());
+    let goer = current.iter().copied().find(goes);
     if (goer.is_none() && comer.is_none()) || !is_calm(input, current, goer) {
         return None;
     }

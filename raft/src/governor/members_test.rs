@@ -160,6 +160,18 @@ fn l8_a_replaced_voter_goes_in_the_step_in_which_the_new_one_comes() {
 }
 
 #[test]
+fn l8_a_replaced_voter_stays_until_the_new_one_has_caught_up() {
+    let mut leads = Leads::new(fixture::trio(1));
+    leads.me = A;
+    join("w2", Role::Witness, Some(W), &mut leads.state);
+    leads.take(&MemberStep::AddLearner(C));
+    leads.raft.matched.insert(C, 20);
+    assert_eq!(leads.step(), None, "two voters would be left meanwhile");
+    leads.raft.matched.insert(C, 60);
+    assert_eq!(leads.step(), Some(MemberStep::SetVoters(set(&[A, B, C]))));
+}
+
+#[test]
 fn l8_a_leader_that_goes_hands_leadership_over_first() {
     let mut leads = Leads::new(fixture::trio(1));
     join("w2", Role::Witness, Some(W), &mut leads.state);
