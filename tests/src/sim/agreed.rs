@@ -73,6 +73,7 @@ impl Agreed {
 
 fn same(a: &Entry, b: &Entry) -> bool {
     a.term == b.term
+        && a.members == b.members
         && match (&a.command, &b.command) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (None, None) => true,
@@ -84,7 +85,12 @@ fn same(a: &Entry, b: &Entry) -> bool {
 pub(super) fn step(state: &mut ClusterState, index: u64, entry: &Entry) {
     match &entry.command {
         Some(command) => drop(state.apply(Revision(index), command)),
-        None => state.advance(Revision(index)),
+        None => {
+            if let Some(members) = &entry.members {
+                members.enter(Revision(index), state);
+            }
+            state.advance(Revision(index));
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_drill::checker::CallId;
+use holdfast_drill::checker::{CallId, Outcome};
 use holdfast_types::{BlockOp, BlockRange, Lba, OpOutcome};
 
 use super::disk::{bytes, values};
 use super::front::FrontEvent;
 use super::plan::{BLOCKS, RANGE};
+use super::units::{Ask, Identity};
 use super::{Ev, MS, Node, Res, SECOND, World, glue, place};
 
 #[derive(Debug)]
@@ -30,6 +31,12 @@ pub(super) enum ClientEvent {
         client: usize,
         attempt: u64,
         word: Word,
+    },
+    /// What became of a wish about reservations.
+    Reserved {
+        client: usize,
+        attempt: u64,
+        outcome: Outcome,
     },
     /// The connection is gone; nobody says what became of its commands.
     Lost {
@@ -69,11 +76,12 @@ struct Open {
     /// Unless it neither reads nor writes.
     call: Option<CallId>,
     from: u64,
-    op: BlockOp,
+    ask: Ask,
 }
 
 #[derive(Debug)]
 pub(super) struct Client {
+    identity: Identity,
     extent: usize,
     path: Node,
     /// Fixed by a scenario.
@@ -86,11 +94,18 @@ pub(super) struct Client {
     known: BTreeMap<u64, u64>,
 }
 
+impl Client {
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
 impl World {
     pub(super) fn make_clients(&mut self) {
         let data = self.data_nodes();
         for client in 0..self.plan.clients {
             self.clients.push(Client {
+                identity: Identity::of(client),
                 extent: client % self.plan.extents.len(),
                 path: data[client % data.len()],
                 pinned: false,
@@ -174,6 +189,11 @@ impl World {
                 attempt,
                 word,
             } => self.answered(client, attempt, word),
+            ClientEvent::Reserved {
+                client,
+                attempt,
+                outcome,
+            } => self.reserved(client, attempt, outcome),
             ClientEvent::Lost {
                 client,
                 node,
@@ -222,15 +242,23 @@ impl World {
             }
             self.other_path(client);
         }
-        let op = self.draw(client);
-        self.begin(client, op);
+        let extent = self.clients[client].extent;
+        let ask = match self.draw_wish(client, extent) {
+            Some(wish) => Ask::Reserve(wish),
+            None => Ask::Block(self.draw(client)),
+        };
+        self.begin(client, ask);
     }
 
-    fn begin(&mut self, client: usize, op: BlockOp) {
+    fn begin(&mut self, client: usize, ask: Ask) {
         let extent = self.clients[client].extent;
         let from = self.now;
-        let call = self.histories[extent].invoke(client, from, &op);
-        self.clients[client].open = Some(Open { call, from, op });
+        let history = &mut self.histories[extent];
+        let call = match &ask {
+            Ask::Block(op) => history.invoke(client, from, op),
+            Ask::Reserve(wish) => Some(history.reserve(client, from, &wish.what)),
+        };
+        self.clients[client].open = Some(Open { call, from, ask });
         self.dispatch(client, None);
     }
 
@@ -271,7 +299,7 @@ impl World {
             connection: line.connection,
             attempt: found.attempt,
             extent: found.extent,
-            op: open.op.clone(),
+            ask: open.ask.clone(),
         };
         let delay = self.rng.between(MS / 20, MS / 2);
         self.after(delay, Ev::Front(line.node, line.run, event));
@@ -310,7 +338,7 @@ impl World {
         let Some(open) = self.clients[client].open.take() else {
             return;
         };
-        if let (OpOutcome::Data(data), BlockOp::Read { range }) = (&outcome, &open.op) {
+        if let (OpOutcome::Data(data), Ask::Block(BlockOp::Read { range })) = (&outcome, &open.ask) {
             let blocks = range.lba().0..range.end().0;
             self.clients[client].known.extend(blocks.zip(values(data)));
         }
@@ -332,6 +360,24 @@ impl World {
         self.next_after(client);
     }
 
+    fn reserved(&mut self, client: usize, attempt: u64, outcome: Outcome) {
+        if !self.is_current(client, attempt) {
+            return;
+        }
+        let extent = self.clients[client].extent;
+        if let Some(open) = self.clients[client].open.take()
+            && let Some(call) = open.call
+        {
+            self.count(match outcome {
+                Outcome::Done => "reserved",
+                Outcome::Conflict => "reserving conflicts",
+                _ => "reservations read or refused",
+            });
+            self.histories[extent].reserved(call, self.now, outcome);
+        }
+        self.next_after(client);
+    }
+
     /// The command may have taken effect until now, and never later: the same data is sent again, on whatever path.
     fn send_again(&mut self, client: usize) {
         self.send_again_on(client, true, self.now);
@@ -343,18 +389,25 @@ impl World {
         let Some(open) = self.clients[client].open.take() else {
             return;
         };
+        let reserves = matches!(open.ask, Ask::Reserve(_));
         if let Some(call) = open.call {
-            self.histories[extent].given_up(call, latest);
+            if reserves {
+                // What was proposed may be committed yet.
+                self.histories[extent].lost(call, self.now);
+                self.reserving[extent].lost += 1;
+            } else {
+                self.histories[extent].given_up(call, latest);
+            }
         }
         self.clients[client].attempt += 1;
         self.clients[client].replacing = false;
         if other_path {
             self.other_path(client);
         }
-        if self.quiet || self.rng.chance(15) {
+        if self.quiet || reserves || self.rng.chance(15) {
             return self.next_after(client);
         }
-        self.begin(client, open.op);
+        self.begin(client, open.ask);
     }
 
     /// A connection went down under a command. Its fate is open: either the session is replaced on the same node, which answers only when

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_raft::lease::LeaseReading;
 use holdfast_replication::core::api::{AbortScope, Event, OpId, Request};
-use holdfast_types::{BlockOp, CommandName, Incarnation, LeaseGeneration, OpOutcome, SessionInstance};
+use holdfast_types::{CommandName, Incarnation, LeaseGeneration, OpOutcome, Origin, SessionInstance};
 
 use super::clients::{ClientEvent, Word};
-use super::{Ev, MS, Node, Res, World, node_id};
+use super::units::Ask;
+use super::{Ev, MS, Node, Res, World, glue, node_id};
 
 /// What an initiator sends, and its own number for it.
 #[derive(Debug, Clone)]
@@ -22,8 +23,12 @@ pub(super) enum FrontEvent {
         connection: u64,
         attempt: u64,
         extent: usize,
-        op: BlockOp,
+        ask: Ask,
     },
+    /// A change of the extent's reservations is proposed again, if it is not decided.
+    ChangeAgain { extent: usize },
+    /// A fence that had no answer is asked for again.
+    FenceAgain { op: u64 },
     /// ABORT TASK for the connection's command.
     Abort { connection: u64 },
     /// The initiator has closed it.
@@ -83,8 +88,10 @@ impl World {
                 connection,
                 attempt,
                 extent,
-                op,
-            } if current => self.submit(node, connection, attempt, extent, op),
+                ask,
+            } if current => self.submit(node, connection, attempt, extent, ask),
+            FrontEvent::ChangeAgain { extent } if current => self.propose_change(node, extent),
+            FrontEvent::FenceAgain { op } if current => self.fence_again(node, op),
             FrontEvent::Abort { connection } if current => {
                 let Some(process) = self.hosts[node].process.as_ref() else {
                     return Ok(());
@@ -159,7 +166,7 @@ impl World {
         Ok(())
     }
 
-    fn submit(&mut self, node: Node, connection: u64, attempt: u64, extent: usize, op: BlockOp) -> Res {
+    fn submit(&mut self, node: Node, connection: u64, attempt: u64, extent: usize, ask: Ask) -> Res {
         let now = self.local(node);
         let id = self.next_op;
         let Some(process) = self.hosts[node].process.as_mut() else {
@@ -178,7 +185,13 @@ impl World {
             return self.lose(node, connection);
         }
         found.sn += 1;
+        let client = found.client;
+        let op = match ask {
+            Ask::Block(op) => op,
+            Ask::Reserve(wish) => return self.submit_wish(node, (client, attempt), extent, wish),
+        };
         found.ops.insert(id);
+        let admitted = process.state.extents.get(&glue::extent_id(extent));
         let request = Request {
             name: CommandName {
                 session: found.session,
@@ -186,8 +199,10 @@ impl World {
             },
             received: now,
             generation,
-            // Nothing is reserved here.
-            origin: holdfast_types::Origin::default(),
+            origin: Origin {
+                nexus: self.clients[client].identity().tag,
+                admitted: admitted.map(|found| found.unit.version).unwrap_or_default(),
+            },
             op,
         };
         process.front.ops.insert(
@@ -296,6 +311,9 @@ impl World {
 
     /// The one answer to a command.
     pub(super) fn completed(&mut self, node: Node, op: u64, outcome: OpOutcome) -> Res {
+        if self.fenced(node, op, &outcome) {
+            return Ok(());
+        }
         let Some(process) = self.hosts[node].process.as_mut() else {
             return Ok(());
         };

@@ -1,6 +1,6 @@
 //! What initiators saw of one extent, for the block checker to judge. Blocks are known by their values.
 
-use holdfast_drill::checker::{self, Call, CallId, Client, Contents, Outcome, Rules};
+use holdfast_drill::checker::{self, Call, CallId, Client, Contents, Outcome, Reserve, Rules};
 use holdfast_types::{BlockOp, Lba, Mono, OpOutcome};
 
 use super::disk::values;
@@ -54,6 +54,22 @@ impl History {
         )
     }
 
+    /// A wish about reservations.
+    pub(super) fn reserve(&mut self, client: usize, now: u64, what: &Reserve) -> CallId {
+        let call = Call::Reserve(what.clone());
+        self.calls
+            .invoke(Client(client as u64), call, Mono::from_nanos(now))
+    }
+
+    pub(super) fn reserved(&mut self, call: CallId, now: u64, outcome: Outcome) {
+        self.calls.answered(call, outcome, Mono::from_nanos(now));
+    }
+
+    /// The call may take effect at any time, or never.
+    pub(super) fn lost(&mut self, call: CallId, now: u64) {
+        self.calls.lost(call, Mono::from_nanos(now));
+    }
+
     pub(super) fn answered(&mut self, call: CallId, from: u64, now: u64, outcome: &OpOutcome) {
         let outcome = match outcome {
             // Where there is space says nothing of contents, and no call of this history asks for it.
@@ -61,13 +77,11 @@ impl History {
             OpOutcome::Done => Outcome::Done,
             OpOutcome::Data(data) => Outcome::Data(Contents::from_values(values(data))),
             OpOutcome::Miscompare { .. } => Outcome::Miscompare { block: None },
-            OpOutcome::NoSpace
-            | OpOutcome::ReservationConflict
-            | OpOutcome::Transitioning
-            | OpOutcome::Aborted => Outcome::Refused,
+            OpOutcome::ReservationConflict => Outcome::Conflict,
+            OpOutcome::NoSpace | OpOutcome::Transitioning | OpOutcome::Aborted => Outcome::Refused,
             OpOutcome::Reset | OpOutcome::Unreadable { .. } => Outcome::Unknown,
         };
-        if matches!(outcome, Outcome::Done | Outcome::Data(_)) {
+        if matches!(outcome, Outcome::Done | Outcome::Data(_) | Outcome::Conflict) {
             self.served.push(from);
         }
         self.calls.answered(call, outcome, Mono::from_nanos(now));

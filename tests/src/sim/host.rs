@@ -1,12 +1,9 @@
-//! A node: its clock, its process, and the loops that tie its planes together.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! A node: its clock, its process, and what is fed to its parts. The loops of its control plane are in [`super::control`].
 
 use holdfast_planes::Announcer;
-use holdfast_raft::governor::{Governor, GovernorInput, Proposal, RaftView};
+use holdfast_raft::governor::{Governor, Placement};
 use holdfast_raft::lease::{Action, Datagram, Keeper, LeaseCell};
-use holdfast_raft::model::{ClusterState, Command};
+use holdfast_raft::model::ClusterState;
 use holdfast_replication::core::ExtentCore;
 use holdfast_replication::core::api::{Ctx, Event, Identity};
 use holdfast_types::{Incarnation, Mono};
@@ -14,9 +11,10 @@ use holdfast_types::{Incarnation, Mono};
 use super::disk::{Disk, Replica};
 use super::front::Front;
 use super::plan::{BLOCKS, Plan};
-use super::raft::{Durable, Entry, Outgoing, Raft, Rpc};
+use super::raft::{Durable, Entry, Raft, Rpc};
 use super::rng::{Rng, at};
-use super::{Ev, MS, Node, Part, Res, SECOND, World, agreed, glue, node_id, place, trace};
+use super::units::Units;
+use super::{Ev, MS, Node, Part, Res, SECOND, World, agreed, glue, node_id, trace};
 
 /// A clock of its own: `rate` local nanoseconds in each true millisecond, from `offset` on.
 #[derive(Debug, Clone, Copy)]
@@ -33,10 +31,19 @@ impl Clock {
     }
 
     /// The true time at which the clock shows at least `local`.
-    fn when(self, local: u64) -> u64 {
+    pub(super) fn when(self, local: u64) -> u64 {
         let span = local.saturating_sub(self.offset);
         span / self.rate * MS + span % self.rate * MS / self.rate + 1
     }
+}
+
+/// A round of confirmed reads: asked under that number, and up to where everything must be given to the extents (W4).
+#[derive(Debug)]
+pub(super) struct Confirm {
+    pub(super) extent: usize,
+    pub(super) round: u64,
+    pub(super) id: u64,
+    pub(super) index: Option<u64>,
 }
 
 /// One run of a node's process.
@@ -45,28 +52,42 @@ pub(super) struct Process {
     pub(super) incarnation: Incarnation,
     pub(super) keeper: Keeper,
     pub(super) cell: LeaseCell,
-    governor: Governor,
+    pub(super) governor: Governor,
+    pub(super) placement: Placement,
     pub(super) state: ClusterState,
     pub(super) raft: Raft,
     raft_wake: bool,
     /// Messages that wait for the next flush of the Raft log.
-    raft_waiting: Vec<(Node, Rpc)>,
+    pub(super) raft_waiting: Vec<(Node, Rpc)>,
     /// What a flush under way writes, and what may be sent then.
-    raft_flush: Option<(Durable, Vec<(Node, Rpc)>)>,
-    raft_stable: u64,
+    pub(super) raft_flush: Option<(Durable, Vec<(Node, Rpc)>)>,
+    pub(super) raft_stable: u64,
     read_id: u64,
-    catch_up: Option<u64>,
-    caught_up: bool,
+    /// The newest question about what is to be caught up with.
+    pub(super) catch_id: u64,
+    pub(super) catch_up: Option<u64>,
+    /// Rounds of confirmed reads that the cluster is asked for.
+    pub(super) confirms: Vec<Confirm>,
+    /// Revision of the views that the extents were given last.
+    pub(super) viewed: u64,
+    pub(super) units: Units,
+    pub(super) caught_up: bool,
     pub(super) cores: Vec<ExtentCore>,
     wakes: Vec<u64>,
-    views_due: bool,
-    leased: bool,
-    unopened_since: Option<Mono>,
-    announcer: Announcer,
+    pub(super) views_due: bool,
+    pub(super) leased: bool,
+    pub(super) unopened_since: Option<Mono>,
+    pub(super) announcer: Announcer,
     pub(super) front: Front,
 }
 
 impl Process {
+    /// A number for a question about what is committed.
+    pub(super) fn next_read(&mut self) -> u64 {
+        self.read_id += 1;
+        self.read_id
+    }
+
     pub(super) fn ctx(&self, now: Mono) -> Ctx {
         holdfast_planes::ctx(&self.cell, now)
     }
@@ -96,6 +117,8 @@ pub(super) struct Host {
     pub(super) applied: u64,
     /// Applies nothing before this.
     pub(super) apply_after: u64,
+    /// Applies nothing behind that entry before that time.
+    pub(super) apply_only: (u64, u64),
     /// Views reach the data plane no sooner.
     pub(super) views_after: u64,
     /// A shrink that it asked for as primary may come to be until then: with that it counts on itself.
@@ -108,6 +131,8 @@ impl Host {
     pub(super) fn new(plan: &Plan, node: Node, log: &[Entry], rng: &mut Rng) -> Self {
         let planned = &plan.nodes[node];
         let extents = if planned.data { plan.extents.len() } else { 0 };
+        // One that comes later begins with nothing.
+        let log = if planned.spare { &[] } else { log };
         Self {
             data: planned.data,
             clock: Clock {
@@ -131,6 +156,7 @@ impl Host {
             data_from: 0,
             applied: log.len() as u64,
             apply_after: 0,
+            apply_only: (0, 0),
             views_after: 0,
             shrinks_until: 0,
             back: 0,
@@ -147,7 +173,7 @@ impl World {
         self.hosts[node].clock.local(self.now)
     }
 
-    fn part(&mut self, node: Node, delay: u64, part: Part) {
+    pub(super) fn part(&mut self, node: Node, delay: u64, part: Part) {
         let run = self.hosts[node].run;
         self.after(delay, Ev::Part(node, run, part));
     }
@@ -155,7 +181,7 @@ impl World {
     /// A new process on what the disk holds.
     pub(super) fn start(&mut self, node: Node) {
         let now = self.local(node);
-        let count = self.hosts.len().max(self.plan.nodes.len());
+        let count = self.plan.nodes.len();
         let host = &mut self.hosts[node];
         host.run = (host.run / 100 + 1) * 100 + node as u64 + 1;
         let incarnation = Incarnation(host.run);
@@ -189,11 +215,13 @@ impl World {
             .collect();
         let mut keeper = Keeper::new(me.node, incarnation, now);
         let _ = keeper.applied(&state, now);
+        keeper.voters_in_log(raft.membership().0);
         let process = Process {
             incarnation,
             keeper,
             cell: LeaseCell::default(),
             governor: Governor::new(),
+            placement: Placement::new(),
             state,
             raft,
             raft_wake: false,
@@ -201,7 +229,11 @@ impl World {
             raft_flush: None,
             raft_stable,
             read_id: 0,
+            catch_id: 0,
             catch_up: None,
+            confirms: Vec::new(),
+            viewed: 0,
+            units: Units::default(),
             caught_up: false,
             wakes: vec![u64::MAX; cores.len()],
             cores,
@@ -275,8 +307,8 @@ impl World {
             let patience = self.rng.between(1000, 1500) * MS;
             self.after(patience, Ev::LinkCheck(a, b, link));
         }
-        if self.plan.broken == Some(super::Broken::ClockBeyondBound) && self.rng.chance(50) {
-            // A virtual machine that is stopped together with its clock.
+        if self.plan.lying && time < 1200 * MS && self.rng.chance(50) {
+            // A virtual machine that is stopped together with its clock; not for so long that commands come back to life (W1).
             let host = &mut self.hosts[node];
             let lost = host
                 .clock
@@ -356,7 +388,7 @@ impl World {
         Ok(())
     }
 
-    fn act(&mut self, node: Node, actions: Vec<Action>) {
+    pub(super) fn act(&mut self, node: Node, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Send { to, datagram } => {
@@ -374,374 +406,6 @@ impl World {
         if let Some(process) = self.hosts[node].process.as_ref() {
             process.publish(now);
         }
-    }
-
-    pub(super) fn raft(
-        &mut self,
-        node: Node,
-        act: impl FnOnce(&mut Raft, u64, &mut Rng, &mut Vec<Outgoing>),
-    ) -> Res {
-        let now = self.local(node);
-        let Some(process) = self.hosts[node].process.as_mut() else {
-            return Ok(());
-        };
-        let before = process.raft.commit;
-        let led = process.raft.is_leader();
-        let mut out = Vec::new();
-        act(&mut process.raft, now.as_nanos(), &mut self.rng, &mut out);
-        let (leads, commit, term) = (
-            process.raft.is_leader(),
-            process.raft.commit,
-            process.raft.kept.term,
-        );
-        if leads && !led {
-            self.agreed.leads(node, term)?;
-            self.say(|| format!("n{node} leads in term {term}"));
-            self.count("leader elected");
-        }
-        if commit > before {
-            let Some(process) = self.hosts[node].process.as_ref() else {
-                return Ok(());
-            };
-            let fresh = self.agreed.commits(node, &process.raft.kept, before, commit)?;
-            for (index, entry) in fresh {
-                self.on_agreed(node, index, &entry)?;
-            }
-            let most = if self.plan.brisk { MS / 50 } else { MS / 2 };
-            let wait = self.rng.between(MS / 50, most);
-            self.part(node, wait, Part::Apply);
-        }
-        let mut send = Vec::new();
-        if let Some(process) = self.hosts[node].process.as_mut() {
-            for message in out {
-                if message.when_stable {
-                    process.raft_waiting.push((message.to, message.rpc));
-                } else {
-                    send.push((message.to, message.rpc));
-                }
-            }
-        }
-        for (to, rpc) in send {
-            self.send_rpc(node, to, rpc);
-        }
-        self.raft_flush(node);
-        Ok(())
-    }
-
-    fn raft_flush(&mut self, node: Node) {
-        let Some(process) = self.hosts[node].process.as_mut() else {
-            return;
-        };
-        let unstable = process.raft.kept.log.len() as u64 > process.raft_stable;
-        if process.raft_flush.is_some() || (process.raft_waiting.is_empty() && !unstable) {
-            return;
-        }
-        let waiting = std::mem::take(&mut process.raft_waiting);
-        process.raft.flush_begins();
-        process.raft_flush = Some((process.raft.kept.clone(), waiting));
-        let time = if self.plan.brisk {
-            MS / 100
-        } else {
-            self.rng.between(MS / 10, 3 * MS)
-        };
-        self.part(node, time, Part::RaftFlushed);
-    }
-
-    fn raft_flushed(&mut self, node: Node) -> Res {
-        if self.hosts[node].disk.hangs > self.now {
-            let wait = self.hosts[node].disk.hangs - self.now;
-            self.part(node, wait, Part::RaftFlushed);
-            return Ok(());
-        }
-        let host = &mut self.hosts[node];
-        let Some(process) = host.process.as_mut() else {
-            return Ok(());
-        };
-        let Some((kept, waiting)) = process.raft_flush.take() else {
-            return Ok(());
-        };
-        let len = kept.log.len() as u64;
-        process.raft_stable = len;
-        host.disk.raft = kept;
-        for (to, rpc) in waiting {
-            self.send_rpc(node, to, rpc);
-        }
-        self.raft(node, |raft, _, _, _| raft.flushed(len))
-    }
-
-    fn raft_tick(&mut self, node: Node) -> Res {
-        self.raft(node, Raft::tick)?;
-        if let Some(process) = self.hosts[node].process.as_ref() {
-            let due = self.hosts[node].clock.when(process.raft.due());
-            let wait = due.saturating_sub(self.now).max(MS / 10);
-            self.part(node, wait, Part::RaftTick);
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_rpc(&mut self, node: Node, from: Node, rpc: Rpc) -> Res {
-        let Some(process) = self.hosts[node].process.as_mut() else {
-            return Ok(());
-        };
-        if let Rpc::ReadAt { id, index } = rpc {
-            if id == process.read_id && process.catch_up.is_none() {
-                process.catch_up = Some(index);
-                self.look_caught_up(node);
-            }
-            return Ok(());
-        }
-        if let Rpc::Propose(command) = &rpc {
-            self.say(|| format!("n{node} is asked by n{from} to propose {command:?}"));
-        }
-        self.raft(node, |raft, now, rng, out| raft.receive(from, rpc, now, rng, out))
-    }
-
-    /// Asks for a command to be committed. It may get lost, come late or twice.
-    pub(super) fn propose(&mut self, node: Node, command: Command) -> Res {
-        let trouble = !self.calm && !self.plan.brisk;
-        if trouble && self.rng.one_in(16) {
-            return Ok(());
-        }
-        let Some(process) = self.hosts[node].process.as_ref() else {
-            return Ok(());
-        };
-        let Some(leader) = process.raft.leader else {
-            return Ok(());
-        };
-        self.say(|| format!("n{node} proposes {command:?}"));
-        let command = Arc::new(command);
-        let held = self.script_holds(&command);
-        if matches!(*command, Command::Shrink { .. }) {
-            self.hosts[node].shrinks_until = self.now + held + 2 * SECOND;
-        }
-        let twice = trouble && self.rng.one_in(24);
-        for again in 0..=u64::from(twice) {
-            let mut delay = self
-                .rng
-                .between(MS / 100, if self.plan.brisk { MS / 50 } else { MS })
-                + again * self.rng.below(500 * MS);
-            if trouble && self.rng.one_in(12) {
-                delay += self.rng.below(900 * MS);
-            }
-            delay += held;
-            let Some(from) = self.way_to(node, leader) else {
-                return Ok(());
-            };
-            let rpc = Rpc::Propose(Arc::clone(&command));
-            self.after(
-                delay,
-                Ev::Rpc {
-                    to: leader,
-                    from,
-                    rpc,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    /// Directly, or relayed by a voter that reaches both.
-    fn way_to(&self, node: Node, leader: Node) -> Option<Node> {
-        let open = |a: Node, b: Node| {
-            a == b || !(self.net.is_cut(a, b, self.now) || self.net.is_cut(b, a, self.now))
-        };
-        let up = |m: Node| self.hosts[m].process.is_some() && !self.hosts[m].is_paused(self.now);
-        if open(node, leader) {
-            return Some(node);
-        }
-        (0..self.hosts.len()).find(|m| up(*m) && open(node, *m) && open(*m, leader))
-    }
-
-    /// Applies what is committed: the lease hears of each entry at once, the extents later.
-    fn apply_entries(&mut self, node: Node) -> Res {
-        let now = self.local(node);
-        let host = &mut self.hosts[node];
-        let Some(process) = host.process.as_mut() else {
-            return Ok(());
-        };
-        if host.apply_after > self.now {
-            let wait = host.apply_after - self.now;
-            self.part(node, wait, Part::Apply);
-            return Ok(());
-        }
-        let mut actions = Vec::new();
-        let commit = process.raft.commit;
-        while process.state.revision.0 < commit {
-            let index = process.state.revision.0 + 1;
-            let Some(entry) = process.raft.kept.log.get(at(index - 1)) else {
-                break;
-            };
-            agreed::step(&mut process.state, index, entry);
-            actions.extend(process.keeper.applied(&process.state, now));
-        }
-        // The applied state is kept behind what the log holds.
-        host.applied = process.state.revision.0.min(process.raft.stable());
-        process.views_due = true;
-        self.act(node, actions);
-        self.look_caught_up(node);
-        let slow = !self.calm && self.rng.one_in(30);
-        let wait = self.rng.between(MS / 20, if slow { 400 * MS } else { 3 * MS });
-        self.part(node, wait, Part::Views);
-        self.watch_leases()
-    }
-
-    fn look_caught_up(&mut self, node: Node) {
-        if let Some(process) = self.hosts[node].process.as_mut()
-            && !process.caught_up
-            && process
-                .catch_up
-                .is_some_and(|index| process.state.revision.0 >= index)
-        {
-            process.caught_up = true;
-            process.keeper.caught_up();
-            self.say(|| format!("n{node} has caught up"));
-        }
-    }
-
-    /// L5: asks until a leader has confirmed what is committed.
-    fn catch_up(&mut self, node: Node) -> Res {
-        let Some(process) = self.hosts[node].process.as_mut() else {
-            return Ok(());
-        };
-        if process.catch_up.is_some() {
-            return Ok(());
-        }
-        process.read_id += 1;
-        let id = process.read_id;
-        self.raft(node, |raft, _, _, out| {
-            raft.read_index(id, out);
-        })?;
-        self.part(node, 60 * MS, Part::CatchUp);
-        Ok(())
-    }
-
-    /// The newest applied state goes to the extents.
-    fn give_views(&mut self, node: Node) -> Res {
-        let host = &mut self.hosts[node];
-        if !host.data {
-            return Ok(());
-        }
-        if host.views_after > self.now {
-            let wait = host.views_after - self.now;
-            self.part(node, wait, Part::Views);
-            return Ok(());
-        }
-        let Some(process) = host.process.as_mut() else {
-            return Ok(());
-        };
-        if !std::mem::take(&mut process.views_due) {
-            return Ok(());
-        }
-        let policy = self.plan.policy;
-        let views: Vec<_> = (0..process.cores.len())
-            .filter_map(|extent| {
-                let found = process.state.extents.get(&glue::extent_id(extent))?;
-                let view = holdfast_planes::view(&process.state, found, policy);
-                Some((extent, Arc::new(view)))
-            })
-            .collect();
-        for (extent, view) in views {
-            self.feed(node, extent, Event::View(view))?;
-        }
-        Ok(())
-    }
-
-    fn govern(&mut self, node: Node) -> Res {
-        let now = self.local(node);
-        let Some(process) = self.hosts[node].process.as_mut() else {
-            return Ok(());
-        };
-        let raft = RaftView {
-            am_leader: process.raft.is_leader(),
-            leader: process.raft.leader.map(node_id),
-            committed: process.raft.commit,
-            matched: process
-                .raft
-                .matched()
-                .into_iter()
-                .map(|(node, matched)| (node_id(node), matched))
-                .collect::<BTreeMap<_, _>>(),
-            ..RaftView::default()
-        };
-        process.keeper.raft_hint(process.raft.kept.term, raft.leader);
-        let view = process.keeper.view(now);
-        let input = GovernorInput {
-            state: &process.state,
-            me: node_id(node),
-            incarnation: process.incarnation,
-            view: &view,
-            raft: &raft,
-        };
-        let wanted = process.governor.tick(now, &input);
-        if self.trace.is_some() && raft.am_leader && self.now % SECOND < 25 * MS {
-            let text = format!("n{node} governs and sees {view:?}");
-            self.say(|| text);
-        }
-        for proposal in wanted {
-            match proposal {
-                Proposal::Command(command) => self.propose(node, command)?,
-                Proposal::TransferLeader(to) => {
-                    self.say(|| format!("n{node} hands leadership to {to}"));
-                    self.raft(node, |raft, _, _, out| raft.transfer(place(to), out))?;
-                }
-                // The membership of the simulated Raft is not changed.
-                Proposal::Members(_) => {}
-            }
-        }
-        let again = if self.plan.brisk { MS / 10 } else { 25 * MS };
-        self.part(node, again, Part::Govern);
-        self.watch_leases()
-    }
-
-    /// Tells the cores when the lease came or went, announces the run, opens what nobody is primary of.
-    fn look(&mut self, node: Node) -> Res {
-        let now = self.local(node);
-        self.part(node, 20 * MS, Part::Look);
-        let Some(process) = self.hosts[node].process.as_mut() else {
-            return Ok(());
-        };
-        let held = process.cell.holds(now);
-        let changed = std::mem::replace(&mut process.leased, held) != held;
-        let me = Identity {
-            node: node_id(node),
-            incarnation: process.incarnation,
-        };
-        let mut wanted = Vec::new();
-        if process.caught_up && self.rng.one_in(3) {
-            let cores = process.cores.iter().enumerate();
-            let fit: BTreeMap<_, _> = cores
-                .map(|(extent, core)| (glue::extent_id(extent), core.is_fit()))
-                .collect();
-            let unfit = holdfast_planes::unfit(&process.state, me.node, &fit, true);
-            wanted.extend(process.announcer.propose(&process.state, &unfit));
-        }
-        if held
-            && process
-                .state
-                .extents
-                .values()
-                .any(|extent| extent.primary.is_none())
-        {
-            let since = *process.unopened_since.get_or_insert(now);
-            let late = now.since(since).as_secs() >= 2;
-            let cores = &process.cores;
-            let status = |id| {
-                cores
-                    .iter()
-                    .map(ExtentCore::status)
-                    .find(|status| status.extent == id)
-            };
-            wanted.extend(holdfast_planes::openings(&process.state, me, late, status));
-        } else {
-            process.unopened_since = None;
-        }
-        for command in wanted {
-            self.propose(node, command)?;
-        }
-        if changed {
-            self.feed_all(node, &Event::Tick)?;
-        }
-        Ok(())
     }
 
     pub(super) fn feed_all(&mut self, node: Node, event: &Event) -> Res {

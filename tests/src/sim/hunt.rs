@@ -55,6 +55,10 @@ impl Broken {
                 C::PromiseBeforeCaughtUp => Scenario::RolledBackVoter,
                 C::UnfitPromoted | C::SuspectTakenOut => Scenario::DamagedOnePromoted,
                 C::SuspectsWhomOthersHear => Scenario::OneLinkCut,
+                C::OlderLeaseCounted => Scenario::LeaseShortenedUnanswered,
+                C::ReportBeforeCaughtUp => Scenario::LeaseLengthened,
+                C::LeaseSettledAtOnce => Scenario::LeaseShortened,
+                C::VotersUnnamed | C::NoWaitAfterVoters => Scenario::VoterReplaced,
                 _ => return None,
             },
             Self::Data(fault) => match fault {
@@ -72,11 +76,12 @@ impl Broken {
                 D::SwitchoverNotClosed => Scenario::SwitchoverUnheard,
                 D::ResumeByTimer => Scenario::LateSwitchover,
                 D::RestartUnflushed => Scenario::PowerAfterGrowth,
+                D::ConfirmedByOne => Scenario::StaleConfirmation,
                 _ => return None,
             },
             Self::Unit(_) => return None,
             Self::FlushRetried => Scenario::FlushFails,
-            Self::ClockBeyondBound => Scenario::Isolated,
+            Self::ClockBeyondBound => Scenario::StaleConfirmation,
             Self::RecoveryOverDamage => Scenario::DamagedOnePromoted,
         })
     }

@@ -8,11 +8,11 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `plan` | what a seed makes of a run: topology, clocks, limits, which scenario |
-//! | `raft`, `agreed` | the model of Raft, and what it must keep |
-//! | `host`, `glue` | a node: its process, its clock, what lies between its planes |
+//! | `raft`, `agreed`, `voters` | the model of Raft, what it must keep, and how its voters change |
+//! | `host`, `control`, `glue` | a node: its process, its clock, the loops of its control plane, what lies between its planes |
 //! | `disk`, `changes`, `storage` | what a node keeps, and what reads and writes it |
 //! | `net` | datagrams, messages, links |
-//! | `clients`, `front`, `history` | initiators, connections, and whether what they saw can be |
+//! | `clients`, `front`, `units`, `history` | initiators, connections, reservations, and whether what they saw can be |
 //! | `trouble`, `scenario`, `plays` | faults by chance, and known bad traces, varied by the seed |
 //! | `rules`, `hunt` | rules broken on purpose, and what notices each |
 //! | `watch` | what must hold at every moment, and in the end |
@@ -22,6 +22,7 @@
 mod agreed;
 mod changes;
 mod clients;
+mod control;
 mod disk;
 mod front;
 mod glue;
@@ -39,6 +40,8 @@ mod scenario;
 mod storage;
 mod trace;
 mod trouble;
+mod units;
+mod voters;
 mod watch;
 
 use std::cmp::Reverse;
@@ -129,6 +132,8 @@ enum Ev {
         again: bool,
     },
     Script,
+    /// The operator has something to change.
+    Change,
 }
 
 /// The loops and threads of a process.
@@ -212,6 +217,8 @@ struct World {
     /// What was put at each position of each extent's log.
     given: BTreeMap<(usize, holdfast_types::LogPos), u64>,
     script: scenario::Script,
+    operator: voters::Operator,
+    reserving: Vec<units::Reserving>,
     /// No more trouble.
     calm: bool,
     /// No more commands.
@@ -244,6 +251,8 @@ impl World {
             histories: (0..plan.extents.len()).map(|_| History::new()).collect(),
             given: BTreeMap::new(),
             script: scenario::Script::new(plan.scenario, &mut rng),
+            operator: voters::Operator::new(&plan.changes),
+            reserving: vec![units::Reserving::default(); plan.extents.len()],
             calm: false,
             quiet: false,
             notes: BTreeMap::new(),
@@ -267,13 +276,21 @@ impl World {
             self.hosts.push(host);
         }
         for node in 0..self.hosts.len() {
-            self.start(node);
+            if !self.plan.nodes[node].spare {
+                self.start(node);
+            }
         }
-        let data = self.data_nodes();
+        let data: Vec<Node> = (0..self.hosts.len())
+            .filter(|node| self.hosts[*node].data)
+            .collect();
         for &a in &data {
             for &b in data.iter().filter(|b| a < **b) {
                 self.after(MS, Ev::Dial(a, b));
             }
+        }
+        if self.plan.random_trouble && !self.plan.changes.is_empty() {
+            let first = self.rng.between(1000, 4000) * MS;
+            self.after(first, Ev::Change);
         }
         self.make_clients();
         let first = self.plan.first_trouble;
@@ -283,10 +300,15 @@ impl World {
         self.after(1500 * MS, Ev::Script);
     }
 
+    /// Those that are members.
     fn data_nodes(&self) -> Vec<Node> {
         (0..self.plan.nodes.len())
-            .filter(|node| self.plan.nodes[*node].data)
+            .filter(|node| self.plan.nodes[*node].data && self.is_member(*node))
             .collect()
+    }
+
+    fn is_member(&self, node: Node) -> bool {
+        self.agreed.head.nodes.contains_key(&node_id(node))
     }
 
     /// After so many nanoseconds.
@@ -416,7 +438,7 @@ impl World {
                 Ok(())
             }
             Ev::Start(node) => {
-                if self.hosts[node].process.is_none() {
+                if self.hosts[node].process.is_none() && self.is_member(node) {
                     self.start(node);
                 }
                 Ok(())
@@ -429,6 +451,7 @@ impl World {
             }
             Ev::Trouble { again } => self.trouble(again),
             Ev::Script => self.script(),
+            Ev::Change => self.change(),
             // For a run that has ended.
             _ => Ok(()),
         }

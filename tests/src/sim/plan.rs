@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_raft::fault::Fault as ControlFault;
 use holdfast_raft::model::{
-    ClusterId, Command, Init, NewExtent, NewNode, NodeAddresses, Role, SecondaryAccess,
+    AdminCommand, ClusterId, Command, Init, NewExtent, NewNode, NodeAddresses, Role, SecondaryAccess,
 };
 use holdfast_replication::core::api::{Config, Policy};
 use holdfast_replication::fault::Fault as DataFault;
@@ -18,6 +18,7 @@ use holdfast_types::{BlockSize, IscsiName};
 use super::glue::extent_id;
 use super::raft::Entry;
 use super::rng::Rng;
+use super::voters::{self, Change, Membership};
 use super::{MS, Node, SECOND, node_id};
 
 pub use super::scenario::Scenario;
@@ -67,6 +68,8 @@ impl Options {
 #[derive(Debug, Clone)]
 pub(super) struct PlannedNode {
     pub(super) data: bool,
+    /// It is no member in the beginning.
+    pub(super) spare: bool,
     /// Of its clock: local nanoseconds in a true millisecond.
     pub(super) rate: u64,
 }
@@ -96,6 +99,14 @@ pub(super) struct Plan {
     pub(super) checkpoint_every: u64,
     /// Everything that the cluster decides is decided at once.
     pub(super) brisk: bool,
+    /// Extents whose reads are confirmed (W4).
+    pub(super) confirmed: Vec<bool>,
+    /// Clocks run off by more than the bound, or stand still with their machine: no lease proves anything.
+    pub(super) lying: bool,
+    /// Initiators reserve their extents.
+    pub(super) reservations: bool,
+    /// What the operator changes while the cluster runs, in this order.
+    pub(super) changes: Vec<Change>,
     pub(super) broken: Option<Broken>,
 }
 
@@ -116,24 +127,13 @@ impl Plan {
             _ => (4, 1, if rng.chance(50) { 2 } else { 3 }),
         };
         let extents = rng.between(1, if data > 2 { 3 } else { 2 });
+        // With confirmed reads a lie makes nothing stale; without them it must be noticed.
         let beyond = options.broken == Some(Broken::ClockBeyondBound);
-        let mut rate = || {
-            if beyond {
-                rng.pick(&[800_000, 1_000_000, 1_250_000])
-            } else {
-                rng.pick(&[1_000_000, 999_000, 1_001_000, 999_500, 1_000_400])
-            }
-        };
-        let mut nodes: Vec<PlannedNode> = (0..data + witness)
-            .map(|node| PlannedNode {
-                data: node < data,
-                rate: rate(),
-            })
+        let lying = beyond || scenario.is_of_lies() || (scenario.takes_lies() && rng.chance(8));
+        let confirmed = (0..extents)
+            .map(|_| !beyond && (lying || rng.chance(25)))
             .collect();
-        if scenario.is_brisk() {
-            nodes.iter_mut().for_each(|node| node.rate = 1_001_000);
-            nodes[0].rate = 999_000;
-        }
+        let (nodes, changes) = draw_nodes(scenario, (data, witness), lying, rng);
         let extents: Vec<Vec<Node>> = (0..extents)
             .map(|extent| {
                 (0..replicas)
@@ -146,7 +146,14 @@ impl Plan {
             seed: options.seed,
             config: config(production, rng),
             policy: policy(production),
-            path_timer: if production { 6 * SECOND } else { 3200 * MS },
+            path_timer: match (production, lying) {
+                (true, true) => 8 * SECOND,
+                (true, false) => 6 * SECOND,
+                (false, _) => 3200 * MS,
+            },
+            confirmed,
+            lying,
+            reservations: rng.chance(30),
             nodes,
             scenario,
             random_trouble: scenario.takes_trouble() && (scenario == Scenario::None || rng.chance(30)),
@@ -160,6 +167,7 @@ impl Plan {
             hash_time: rng.pick(&[2, 60]) * MS,
             checkpoint_every: rng.pick(&[200, 1000, 4000]) * MS,
             brisk: scenario.is_brisk(),
+            changes,
             broken: options.broken,
         }
     }
@@ -170,6 +178,7 @@ impl Plan {
             .nodes
             .iter()
             .enumerate()
+            .filter(|(_, planned)| !planned.spare)
             .map(|(node, planned)| new_node(node, planned.data))
             .collect();
         let init = Command::Init(Init {
@@ -186,7 +195,7 @@ impl Plan {
                 size_bytes: BLOCKS * 512,
                 block_size: BlockSize::B512,
                 thin: true,
-                confirmed_reads: false,
+                confirmed_reads: self.confirmed[extent],
                 preferred: replicas.first().copied(),
                 replicas,
                 secondary: SecondaryAccess::NonOptimized,
@@ -195,14 +204,58 @@ impl Plan {
         if let Ok(name) = "iqn.2026-01.example:sim".parse::<IscsiName>() {
             commands.push(Command::CreateTarget { name });
         }
-        commands
+        let spares = (0..self.nodes.len()).filter(|node| self.nodes[*node].spare);
+        commands.extend(spares.map(|node| AdminCommand::AddToken(voters::token(node)).into()));
+        let mut entries: Vec<Entry> = commands
             .into_iter()
-            .map(|command| Entry {
-                term: 1,
-                command: Some(Arc::new(command)),
-            })
-            .collect()
+            .map(|command| Entry::new(1, Some(Arc::new(command))))
+            .collect();
+        let first = (0..self.nodes.len()).filter(|node| !self.nodes[*node].spare);
+        entries.push(Entry {
+            members: Some(Arc::new(Membership::of(first))),
+            ..Entry::new(1, None)
+        });
+        entries
     }
+}
+
+/// The nodes with their clocks, and what the operator changes, which spares are for.
+fn draw_nodes(
+    scenario: Scenario,
+    (data, witness): (usize, usize),
+    lying: bool,
+    rng: &mut Rng,
+) -> (Vec<PlannedNode>, Vec<Change>) {
+    let rate = |rng: &mut Rng| {
+        if lying {
+            rng.pick(&[600_000, 1_000_000, 1_400_000])
+        } else {
+            rng.pick(&[1_000_000, 999_000, 1_001_000, 999_500, 1_000_400])
+        }
+    };
+    let mut nodes: Vec<PlannedNode> = (0..data + witness)
+        .map(|node| PlannedNode {
+            data: node < data,
+            spare: false,
+            rate: rate(rng),
+        })
+        .collect();
+    let changes = voters::draw(scenario, data, data + witness, rng);
+    for change in &changes {
+        if let Some(data) = change.brings() {
+            let (spare, rate) = (true, rate(rng));
+            nodes.push(PlannedNode { data, spare, rate });
+        }
+    }
+    if scenario.is_brisk() {
+        nodes.iter_mut().for_each(|node| node.rate = 1_001_000);
+        nodes[0].rate = 999_000;
+    }
+    if scenario.is_of_lies() {
+        nodes.iter_mut().for_each(|node| node.rate = 1_600_000);
+        nodes[0].rate = 400_000;
+    }
+    (nodes, changes)
 }
 
 fn policy(production: bool) -> Policy {
@@ -237,7 +290,7 @@ fn config(production: bool, rng: &mut Rng) -> Config {
     }
 }
 
-fn new_node(node: Node, data: bool) -> NewNode {
+pub(super) fn new_node(node: Node, data: bool) -> NewNode {
     let port = |base: u16| {
         let node = u16::try_from(node + 1).unwrap_or(u16::MAX);
         SocketAddr::from(([127, 0, 0, 1], base + node))
@@ -261,13 +314,18 @@ impl fmt::Display for Plan {
         let data = self.nodes.iter().filter(|node| node.data).count();
         write!(
             f,
-            "seed {}: {data} data nodes, {} witness, {} extents of {} replicas, {:?}, random trouble {}",
+            "seed {}: {data} data nodes, {} witness, {} extents of {} replicas, {:?}, random trouble {}, changes {:?}, \
+             confirmed reads {:?}, lying clocks {}, reservations {}",
             self.seed,
             self.nodes.len() - data,
             self.extents.len(),
             self.extents[0].len(),
             self.scenario,
             self.random_trouble,
+            self.changes,
+            self.confirmed,
+            self.lying,
+            self.reservations,
         )
     }
 }

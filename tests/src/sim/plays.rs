@@ -1,7 +1,7 @@
 //! The plays: who does what when. Times in milliseconds; the seed draws within them.
 
 use super::rng::Rng;
-use super::scenario::Who::{Primary, Replica, Third};
+use super::scenario::Who::{Primary, Replica, Spare, Third};
 use super::scenario::{Kind, Mark, Scenario, Step, Step::*};
 
 pub(super) fn steps(scenario: Scenario, rng: &mut Rng) -> Vec<Step> {
@@ -10,6 +10,8 @@ pub(super) fn steps(scenario: Scenario, rng: &mut Rng) -> Vec<Step> {
         .or_else(|| sets(scenario, rng))
         .or_else(|| moves(scenario, rng))
         .or_else(|| disks(scenario, rng))
+        .or_else(|| others(scenario, rng))
+        .or_else(|| lease_times(scenario))
         .unwrap_or_else(|| vec![Sleep((500, 1500))])
 }
 
@@ -315,6 +317,108 @@ fn disks(scenario: Scenario, rng: &mut Rng) -> Option<Vec<Step>> {
             Sleep((1, 900)),
             Damage(Replica),
             Sleep((4000, 6000)),
+        ],
+        _ => return None,
+    })
+}
+
+/// Of voters that change, and of clocks that lie.
+fn others(scenario: Scenario, rng: &mut Rng) -> Option<Vec<Step>> {
+    Some(match scenario {
+        Scenario::VoterReplaced => vec![
+            Lead(Replica),
+            Sleep((200, 400)),
+            Pin(Primary),
+            Replace(Third),
+            Until(Mark::Learner, 2000),
+            LagApply(Primary, (3500, 4500)),
+            LagApply(Third, (3500, 4500)),
+            // The leader misses the primary for a while before the spare has caught up, and not for so long that it waits for it.
+            CutBoth(Replica, Spare, (60, 200)),
+            Sleep((0, 20)),
+            CutBoth(Primary, Replica, (3000, 3500)),
+            CutBoth(Primary, Spare, (3000, 3500)),
+            Until(Mark::Joint, 800),
+            // Or the voter that goes is heard on, and does not hear that it has gone.
+            if rng.chance(50) {
+                CutBoth(Primary, Third, (2000, 2500))
+            } else {
+                Sleep((0, 1))
+            },
+            Sleep((3500, 4500)),
+        ],
+        Scenario::StaleConfirmation => vec![
+            Lead(Replica),
+            Sleep((300, 500)),
+            Pin(Primary),
+            LagApply(Primary, (3500, 4000)),
+            LagViews(Third, (3000, 3500)),
+            Deaf(Primary, Third),
+            CutBoth(Primary, Replica, (2500, 3000)),
+            Unlink(Replica, Third, (2500, 3000)),
+            Sleep((3000, 3500)),
+            Heal,
+            Sleep((1000, 2000)),
+        ],
+        _ => return None,
+    })
+}
+
+/// Of lease times that change.
+fn lease_times(scenario: Scenario) -> Option<Vec<Step>> {
+    Some(match scenario {
+        Scenario::LeaseShortened => vec![
+            Lease(2000),
+            Until(Mark::LeaseSet, 1500),
+            Lead(Third),
+            Sleep((800, 1200)),
+            Pin(Primary),
+            Isolate(Primary, (3000, 3500)),
+            Lease(300),
+            Until(Mark::LeaseSet, 1500),
+            Sleep((60, 150)),
+            Crash(Replica, false),
+            Crash(Third, false),
+            Sleep((3500, 4500)),
+        ],
+        Scenario::LeaseShortenedUnanswered => vec![
+            Lease(2000),
+            Until(Mark::LeaseSet, 1500),
+            Lead(Third),
+            Sleep((800, 1200)),
+            Pin(Primary),
+            Unheard(Replica, Primary),
+            Unheard(Third, Primary),
+            Lease(300),
+            Until(Mark::LeaseSettled, 1500),
+            Sleep((10, 60)),
+            Isolate(Primary, (3000, 3500)),
+            Crash(Replica, false),
+            Crash(Third, false),
+            Sleep((2500, 3500)),
+            Heal,
+            Sleep((1000, 2000)),
+        ],
+        Scenario::LeaseLengthened => vec![
+            Lease(300),
+            Until(Mark::LeaseSettled, 2500),
+            Lead(Third),
+            Sleep((500, 700)),
+            Pin(Primary),
+            LagApply(Replica, (6000, 7000)),
+            LagApply(Third, (6000, 7000)),
+            Pause(Primary, (530, 620)),
+            Until(Mark::Suspected, 1500),
+            Lease(2000),
+            Until(Mark::LeaseSet, 1500),
+            Sleep((120, 300)),
+            CutBoth(Primary, Replica, (3500, 4000)),
+            CutBoth(Primary, Third, (3500, 4000)),
+            ApplySuspicionOnly(Replica, (2000, 2500)),
+            ApplySuspicionOnly(Third, (2000, 2500)),
+            Crash(Replica, false),
+            Crash(Third, false),
+            Sleep((4000, 5000)),
         ],
         _ => return None,
     })

@@ -1,4 +1,4 @@
-//! A model of Raft without I/O: pre-vote, elections, one log, leader transfer, confirmed reads. What it must keep is checked by
+//! A model of Raft without I/O: pre-vote, elections, one log, leader transfer, confirmed reads, joint changes of the membership. What it must keep is checked by
 //! [`super::agreed`], whoever breaks it.
 //!
 //! It stands for the real one (openraft), whose own tests are elsewhere: here it brings the orders of events that a Raft may bring.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use holdfast_raft::model::Command;
 
 use super::rng::{Rng, at};
+use super::voters::Membership;
 use super::{MS, Node};
 
 const BEAT: u64 = 50 * MS;
@@ -21,8 +22,20 @@ const BATCH: usize = 32;
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) term: u64,
-    /// `None`: the blank one that a leader begins with.
+    /// `None`: the blank one that a leader begins with, or a membership.
     pub(super) command: Option<Arc<Command>>,
+    /// Who votes from here on.
+    pub(super) members: Option<Arc<Membership>>,
+}
+
+impl Entry {
+    pub(super) fn new(term: u64, command: Option<Arc<Command>>) -> Self {
+        Self {
+            term,
+            command,
+            members: None,
+        }
+    }
 }
 
 /// What a voter keeps over a restart.
@@ -39,6 +52,14 @@ impl Durable {
             self.log.last().map_or(0, |entry| entry.term),
             self.log.len() as u64,
         )
+    }
+
+    /// The newest membership, and its place; committed or not, it counts.
+    fn members(&self) -> (u64, Arc<Membership>) {
+        let numbered = self.log.iter().enumerate().rev();
+        let mut found =
+            numbered.filter_map(|(before, entry)| Some((before as u64 + 1, entry.members.clone()?)));
+        found.next().unwrap_or_default()
     }
 
     fn term_at(&self, index: u64) -> Option<u64> {
@@ -119,6 +140,8 @@ enum Role {
         round: u64,
         reads: Vec<(Node, u64, u64, u64)>,
         start: u64,
+        /// A change of voters is under way, which this leader brings to its end.
+        finish: bool,
     },
 }
 
@@ -126,8 +149,11 @@ enum Role {
 #[derive(Debug)]
 pub(super) struct Raft {
     me: Node,
+    /// Nodes that there may ever be.
     count: usize,
     pub(super) kept: Durable,
+    /// The newest membership in the log, and its index.
+    members: (u64, Arc<Membership>),
     /// How much of the log is stable.
     stable: u64,
     /// The log was cut to this since the flush under way began.
@@ -145,6 +171,7 @@ impl Raft {
         Self {
             me,
             count,
+            members: kept.members(),
             kept,
             stable,
             cut: u64::MAX,
@@ -156,8 +183,9 @@ impl Raft {
         }
     }
 
-    fn majority(&self) -> usize {
-        self.count / 2 + 1
+    /// The newest membership in the log, and its index.
+    pub(super) fn membership(&self) -> (u64, &Membership) {
+        (self.members.0, &self.members.1)
     }
 
     pub(super) fn is_leader(&self) -> bool {
@@ -190,8 +218,8 @@ impl Raft {
     }
 
     fn others(&self) -> impl Iterator<Item = Node> + use<> {
-        let me = self.me;
-        (0..self.count).filter(move |node| *node != me)
+        let (me, members) = (self.me, Arc::clone(&self.members.1));
+        (0..self.count).filter(move |node| *node != me && members.contains(*node))
     }
 
     pub(super) fn tick(&mut self, now: u64, rng: &mut Rng, out: &mut Vec<Outgoing>) {
@@ -201,6 +229,9 @@ impl Raft {
         if self.is_leader() {
             self.due = now + BEAT;
             self.broadcast(out);
+        } else if !self.members.1.votes(self.me) {
+            // Nobody asks for it.
+            self.due = now + rng.between(ELECTION_MIN, ELECTION_MAX);
         } else {
             self.campaign(true, false, now, rng, out);
         }
@@ -282,17 +313,57 @@ impl Raft {
         if !self.is_leader() {
             return false;
         }
-        self.kept.log.push(Entry {
-            term: self.kept.term,
-            command: Some(command),
-        });
+        self.kept.log.push(Entry::new(self.kept.term, Some(command)));
         self.broadcast(out);
         true
     }
 
+    /// Puts a membership into the log of this node, which leads; from here on it counts. Only one is under way at a time.
+    pub(super) fn change(&mut self, next: Membership, finish: bool, out: &mut Vec<Outgoing>) {
+        let (index, commit, joint) = (self.members.0, self.commit, next.is_joint());
+        let Role::Leader {
+            start,
+            finish: goes_on,
+            ..
+        } = &mut self.role
+        else {
+            return;
+        };
+        if commit < index || commit < *start || *self.members.1 == next {
+            return;
+        }
+        *goes_on = finish && joint;
+        let next = Arc::new(next);
+        self.kept.log.push(Entry {
+            term: self.kept.term,
+            command: None,
+            members: Some(Arc::clone(&next)),
+        });
+        self.members = (self.kept.log.len() as u64, next);
+        self.broadcast(out);
+    }
+
+    /// A joint membership is committed: its leader ends it. One that has no vote any more leads no longer.
+    fn go_on(&mut self, now: u64, out: &mut Vec<Outgoing>) {
+        if !self.is_leader() || self.commit < self.members.0 {
+            return;
+        }
+        if self.members.1.is_joint() {
+            if matches!(self.role, Role::Leader { finish: true, .. }) {
+                let next = self.members.1.ended();
+                self.change(next, false, out);
+            }
+        } else if !self.members.1.votes(self.me) {
+            self.broadcast(out);
+            self.role = Role::Follower;
+            self.leader = None;
+            self.due = now + ELECTION_MAX;
+        }
+    }
+
     /// Hands leadership over, to whoever has all that this leader has.
     pub(super) fn transfer(&mut self, to: Node, out: &mut Vec<Outgoing>) {
-        if self.is_leader() && to != self.me {
+        if self.is_leader() && to != self.me && self.members.1.votes(to) {
             let term = self.kept.term;
             out.push(Outgoing {
                 to,
@@ -339,6 +410,11 @@ impl Raft {
         self.advance();
     }
 
+    /// What a leader does once more is committed.
+    pub(super) fn after_commit(&mut self, now: u64, out: &mut Vec<Outgoing>) {
+        self.go_on(now, out);
+    }
+
     /// How much of the log is stable, here.
     pub(super) fn stable(&self) -> u64 {
         self.stable
@@ -352,17 +428,14 @@ impl Raft {
         let Role::Leader { peers, .. } = &self.role else {
             return;
         };
-        let mut matched: Vec<u64> = (0..self.count)
-            .map(|node| {
-                if node == self.me {
-                    self.stable
-                } else {
-                    peers[node].matched
-                }
-            })
-            .collect();
-        matched.sort_unstable_by(|a, b| b.cmp(a));
-        let index = matched[self.majority() - 1];
+        let matched = |node: Node| {
+            if node == self.me {
+                self.stable
+            } else {
+                peers[node].matched
+            }
+        };
+        let index = self.members.1.reached_by_majority(matched);
         if index > self.commit && self.kept.term_at(index) == Some(self.kept.term) {
             self.commit = index;
         }
@@ -445,7 +518,7 @@ impl Raft {
         if !granted {
             return self.adopt(term, now, rng);
         }
-        let majority = self.majority();
+        let members = Arc::clone(&self.members.1);
         let own = self.kept.term + u64::from(pre);
         let Role::Candidate {
             pre: asking,
@@ -459,7 +532,7 @@ impl Raft {
             return;
         }
         votes.insert(from);
-        if votes.len() < majority {
+        if !members.is_majority(|node| votes.contains(&node)) {
             return;
         }
         if pre {
@@ -476,12 +549,10 @@ impl Raft {
             round: 0,
             reads: Vec::new(),
             start: next,
+            finish: false,
         };
         self.leader = Some(self.me);
-        self.kept.log.push(Entry {
-            term: self.kept.term,
-            command: None,
-        });
+        self.kept.log.push(Entry::new(self.kept.term, None));
         self.due = now + BEAT;
         self.broadcast(out);
     }
@@ -529,8 +600,12 @@ impl Raft {
                     self.kept.log.truncate(at(index - 1));
                     self.stable = self.stable.min(index - 1);
                     self.cut = self.cut.min(index - 1);
+                    self.members = self.kept.members();
                 }
                 None => {}
+            }
+            if let Some(members) = &entry.members {
+                self.members = (index, Arc::clone(members));
             }
             self.kept.log.push(entry);
         }
@@ -552,7 +627,8 @@ impl Raft {
         if term < self.kept.term {
             return;
         }
-        let (len, majority, me, before) = (self.kept.log.len() as u64, self.majority(), self.me, self.commit);
+        let (len, me, before) = (self.kept.log.len() as u64, self.me, self.commit);
+        let members = Arc::clone(&self.members.1);
         let Role::Leader { peers, reads, .. } = &mut self.role else {
             return;
         };
@@ -567,14 +643,7 @@ impl Raft {
             peer.next = (matched + 1).max(peer.matched + 1);
             true
         };
-        let confirmed = |wanted: u64| {
-            peers
-                .iter()
-                .enumerate()
-                .filter(|(node, peer)| *node == me || peer.round >= wanted)
-                .count()
-                >= majority
-        };
+        let confirmed = |wanted: u64| members.is_majority(|node| node == me || peers[node].round >= wanted);
         for (asker, id, index, _) in reads.extract_if(.., |read| confirmed(read.3)) {
             out.push(Outgoing {
                 to: asker,

@@ -53,10 +53,7 @@ const fn none(text: &'static str, shown: Shown) -> Rule {
     Rule { text, broken, shown }
 }
 
-const CHANGES: &str = "raft/src/lease/change_test.rs";
-const CORE: &str = "replication/src/core/sim/tests.rs";
 const STEPS: &str = "replication/src/core/broken_test.rs";
-const UNIT: &str = "replication/src/core/unit_test.rs";
 use Shown::{Absent, NotNeeded, Play, Seeds, Trace};
 
 /// Of leases, suspicions, voters.
@@ -74,16 +71,11 @@ const LEASES: &[Rule] = &[
     control("lease: heartbeat without generation", C::NoGeneration, Seeds),
     control("lease: no L after a start", C::NoWaitAfterStart, Seeds),
     control("lease: promise before caught up", C::PromiseBeforeCaughtUp, Seeds),
-    control("lease: an older, longer lease time goes on counting", C::OlderLeaseCounted,
-        Trace(CHANGES, "l2_a_promise_never_counts_for_longer_than_the_lease_time_in_force")),
-    control("lease: report before caught up", C::ReportBeforeCaughtUp,
-        Trace(CHANGES, "l5_nothing_is_reported_before_the_voter_has_caught_up")),
-    control("lease: a change of the lease time settled at once", C::LeaseSettledAtOnce,
-        Trace(CHANGES, "l2_a_shorter_lease_time_waits_out_the_promises_of_the_longer_one")),
-    control("a voter swapped during a lease: promises do not name the set", C::VotersUnnamed,
-        Trace(CHANGES, "l8_promises_name_the_newest_voter_set_in_their_voters_log")),
-    control("a voter swapped during a lease: reports right after", C::NoWaitAfterVoters,
-        Trace(CHANGES, "l8_nobody_reports_right_after_a_change_of_voters")),
+    control("lease: an older, longer lease time goes on counting", C::OlderLeaseCounted, Seeds),
+    control("lease: report before caught up", C::ReportBeforeCaughtUp, Seeds),
+    control("lease: a change of the lease time settled at once", C::LeaseSettledAtOnce, Seeds),
+    control("a voter swapped during a lease: promises do not name the set", C::VotersUnnamed, Seeds),
+    control("a voter swapped during a lease: reports right after", C::NoWaitAfterVoters, Seeds),
     control("a leader that suspects a node others hear", C::SuspectsWhomOthersHear, Seeds),
 ];
 
@@ -121,8 +113,7 @@ const DATA: &[Rule] = &[
     other("data: a flush retried", Broken::FlushRetried, Seeds),
     none("data: extent before journal with WCE=1", Absent("there is no write-back: WCE=0, and MODE SELECT refuses to change it")),
     data("data: commit position only piggybacked", D::CommitOnlyPiggybacked, Seeds),
-    data("confirmed reads: one replica of several", D::ConfirmedByOne,
-        Trace(CORE, "w4_a_confirmation_of_one_replica_is_noticed")),
+    data("confirmed reads: one replica of several", D::ConfirmedByOne, Seeds),
     none("confirmed reads: a majority that has applied a suspicion", NotNeeded(
         "no majority of voters is asked: every other member of the set is, or, alone in it, a Raft read index is applied")),
 ];
@@ -131,10 +122,8 @@ const DATA: &[Rule] = &[
 #[rustfmt::skip]
 const FRONT: &[Rule] = &[
     data("front: names forgotten (a command may be carried out twice)", D::ForgetNames, Seeds),
-    data("front: reservation acknowledged before the primary applied it", D::FenceBeforeApplied,
-        Trace(UNIT, "p2_a_fence_that_does_not_wait_for_the_state_is_noticed")),
-    data("front: reservation judged at the forwarder", D::JudgedAtForwarder,
-        Trace(UNIT, "p1_judging_at_the_forwarder_is_noticed")),
+    data("front: reservation acknowledged before the primary applied it", D::FenceBeforeApplied, Seeds),
+    data("front: reservation judged at the forwarder", D::JudgedAtForwarder, Seeds),
     data("front: forward after a generation change", D::ForwardOfOldGeneration,
         Trace(STEPS, "f1_a_forward_after_a_generation_change_is_noticed")),
     data("front: a fate query that does not bar", D::FateDoesNotBar,

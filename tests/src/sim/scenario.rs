@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use holdfast_raft::model::Command;
+use holdfast_raft::model::{AdminCommand, Command};
 use holdfast_replication::core::api::{Note, RoleName};
 
 use super::rng::Rng;
+use super::voters::{Change, Membership};
 use super::{Ev, MS, Node, Res, World, glue, place, plays};
 
 /// What is played.
@@ -70,6 +71,16 @@ pub enum Scenario {
     FlushFails,
     /// The primary is stopped, and the disk of the one who may take over from it is damaged.
     DamagedOnePromoted,
+    /// A voter is replaced while the primary hears it alone (A20).
+    VoterReplaced,
+    /// The lease time gets shorter while the primary is cut off, and the voters that had promised start anew.
+    LeaseShortened,
+    /// The same, but the primary learns of it, only it is not answered any more.
+    LeaseShortenedUnanswered,
+    /// The lease time gets longer right behind a suspicion, and the voters find their applied state between the two.
+    LeaseLengthened,
+    /// The primary, whose clock is slow, is cut off from its successor and hears a third replica that knows nothing of that one (W4).
+    StaleConfirmation,
 }
 
 impl Scenario {
@@ -103,6 +114,11 @@ impl Scenario {
         Self::WritesInResync,
         Self::FlushFails,
         Self::DamagedOnePromoted,
+        Self::VoterReplaced,
+        Self::LeaseShortened,
+        Self::LeaseShortenedUnanswered,
+        Self::LeaseLengthened,
+        Self::StaleConfirmation,
     ];
 
     /// By the name that it is printed with.
@@ -135,16 +151,42 @@ impl Scenario {
                 | Self::Isolated
                 | Self::OneLinkCut
                 | Self::DamagedOnePromoted
+                | Self::VoterReplaced
+                | Self::LeaseShortened
+                | Self::LeaseShortenedUnanswered
+                | Self::LeaseLengthened
         )
     }
 
     pub(super) fn wants_three_replicas(self) -> bool {
-        matches!(self, Self::OldPrimaryReturns)
+        matches!(self, Self::OldPrimaryReturns | Self::StaleConfirmation)
+    }
+
+    /// It is about clocks that run off by more than the bound.
+    pub(super) fn is_of_lies(self) -> bool {
+        self == Self::StaleConfirmation
+    }
+
+    /// Whether clocks may run off by more than the bound.
+    pub(super) fn takes_lies(self) -> bool {
+        !matches!(self, Self::OneLinkCut | Self::DriftAtBound)
     }
 
     /// Whether other trouble may come on top.
     pub(super) fn takes_trouble(self) -> bool {
         !matches!(self, Self::OneLinkCut | Self::DriftAtBound | Self::IdleAfterWrite)
+    }
+
+    /// Whether the operator may change voters and the lease time on top.
+    pub(super) fn takes_changes(self) -> bool {
+        let own = matches!(
+            self,
+            Self::VoterReplaced
+                | Self::LeaseShortened
+                | Self::LeaseShortenedUnanswered
+                | Self::LeaseLengthened
+        );
+        self.takes_trouble() && !own
     }
 
     /// Everything that the cluster decides is decided at once.
@@ -162,8 +204,10 @@ pub(super) enum Who {
     Replica,
     /// Another voter.
     Third,
+    /// One that is no member when the play begins.
+    Spare,
 }
-use Who::{Primary, Replica, Third};
+use Who::{Primary, Replica, Spare, Third};
 
 /// Something that can be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,6 +221,13 @@ pub(super) enum Mark {
     HandedBack,
     ResyncStarted,
     Serving,
+    /// A node gets the log, without a vote yet.
+    Learner,
+    /// A change of voters is half done.
+    Joint,
+    /// The lease time is changed, and every voter has applied that.
+    LeaseSet,
+    LeaseSettled,
 }
 
 /// Proposals that may be held back.
@@ -198,6 +249,8 @@ pub(super) enum Step {
     Isolate(Who, Span),
     /// No heartbeats between the two.
     Deaf(Who, Who),
+    /// None from the first to the second.
+    Unheard(Who, Who),
     Slow(Who, Who, u64),
     Heal,
     Pause(Who, Span),
@@ -206,6 +259,8 @@ pub(super) enum Step {
     /// The next start finds its applied state so many entries back.
     Back(Who, Span),
     LagApply(Who, Span),
+    /// Nothing behind the newest suspicion is applied, up to it all is.
+    ApplySuspicionOnly(Who, Span),
     LagViews(Who, Span),
     Hold(Kind, Span, u64),
     Pin(Who),
@@ -217,6 +272,10 @@ pub(super) enum Step {
     FlushFails(Who),
     /// It dies with power, and its disk has lost something that was stable.
     Damage(Who),
+    /// The operator sets the lease time.
+    Lease(u64),
+    /// The spare joins in the place of that node.
+    Replace(Who),
     Quiet(Span),
     /// From here on ownership may move once, and everything is served after the failover bound.
     Expect,
@@ -228,7 +287,9 @@ pub(super) enum Step {
 pub(super) struct Script {
     scenario: Scenario,
     steps: VecDeque<Step>,
-    cast: [Node; 3],
+    cast: [Node; 4],
+    /// The newest suspicion's entry.
+    suspicion: u64,
     /// When the step under way began, and when it ends.
     since: u64,
     until: Option<u64>,
@@ -244,7 +305,8 @@ impl Script {
         Self {
             scenario,
             steps: VecDeque::new(),
-            cast: [0, 1, 2],
+            cast: [0, 1, 2, 2],
+            suspicion: 0,
             since: 0,
             until: None,
             marks: BTreeMap::new(),
@@ -262,6 +324,7 @@ impl World {
             Primary => 0,
             Replica => 1,
             Third => 2,
+            Spare => 3,
         }]
     }
 
@@ -282,7 +345,9 @@ impl World {
             return false;
         };
         let third = (0..self.hosts.len()).find(|node| *node != primary && *node != replica);
-        self.script.cast = [primary, replica, third.unwrap_or(replica)];
+        let third = third.unwrap_or(replica);
+        let spare = (0..self.hosts.len()).find(|node| self.plan.nodes[*node].spare);
+        self.script.cast = [primary, replica, third, spare.unwrap_or(third)];
         true
     }
 
@@ -293,7 +358,8 @@ impl World {
         }
         self.after(2 * MS, Ev::Script);
         if self.script.steps.is_empty() {
-            let up = self.hosts.iter().all(|host| host.process.is_some());
+            let up = |node: Node| self.hosts[node].process.is_some() || !self.is_member(node);
+            let up = (0..self.hosts.len()).all(up);
             if !up || !self.cast() {
                 return Ok(());
             }
@@ -355,6 +421,10 @@ impl World {
                 self.net.loss[a][b] = 100;
                 self.net.loss[b][a] = 100;
             }
+            Step::Unheard(a, b) => {
+                let (a, b) = (self.actor(a), self.actor(b));
+                self.net.loss[a][b] = 100;
+            }
             Step::Slow(a, b, most) => {
                 let (a, b) = (self.actor(a), self.actor(b));
                 self.net.slow[a][b] = most * MS;
@@ -386,6 +456,18 @@ impl World {
                 let until = self.now + self.span(span);
                 let who = self.actor(who);
                 self.hosts[who].apply_after = until;
+            }
+            Step::ApplySuspicionOnly(who, span) => {
+                let until = self.now + self.span(span);
+                let who = self.actor(who);
+                self.hosts[who].apply_after = 0;
+                self.hosts[who].apply_only = (self.script.suspicion, until);
+            }
+            Step::Lease(value) => self.ask_for(Change::Lease(value))?,
+            Step::Replace(who) => {
+                let old = self.actor(who);
+                let data = self.hosts[old].data;
+                self.ask_for(Change::Replace { old, data })?;
             }
             Step::LagViews(who, span) => {
                 let until = self.now + self.span(span);
@@ -475,13 +557,28 @@ impl World {
         self.script.marks.insert(mark, self.now);
     }
 
-    pub(super) fn script_commit(&mut self, command: &Command) {
+    pub(super) fn script_commit(&mut self, index: u64, command: &Command) {
         match command {
-            Command::Suspect { .. } => self.mark(Mark::Suspected),
+            Command::Suspect { .. } => {
+                self.script.suspicion = index;
+                self.mark(Mark::Suspected);
+            }
+            Command::Admin(AdminCommand::SetSetting { .. }) => self.mark(Mark::LeaseSet),
+            Command::Admin(AdminCommand::LeaseSettled { .. }) => self.mark(Mark::LeaseSettled),
             Command::ClearSuspect { .. } => self.mark(Mark::Cleared),
             Command::NewEpoch { .. } => self.mark(Mark::NewEpoch),
             _ => {}
         }
+    }
+
+    pub(super) fn script_members(&mut self, members: &Membership) {
+        if !members.learners.is_empty() {
+            self.mark(Mark::Learner);
+        }
+        if members.is_joint() {
+            self.mark(Mark::Joint);
+        }
+        self.count("members changed");
     }
 
     pub(super) fn script_note(&mut self, _: Node, extent: usize, note: &Note) {

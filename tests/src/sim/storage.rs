@@ -330,8 +330,9 @@ impl World {
             Command::Changed { io, since } => {
                 return self.start_io(node, extent, io.0, Io::Changed(since));
             }
-            // Disks have room here, and reads are answered under the lease alone.
-            asked @ (Command::Allocated { .. } | Command::Confirm { .. }) => {
+            Command::Confirm { round } => return self.confirm(node, extent, round),
+            // Disks have room here.
+            asked @ Command::Allocated { .. } => {
                 return Err(format!(
                     "n{node} x{extent} asks for what is not simulated: {asked:?}"
                 ));

@@ -1,5 +1,6 @@
 //! Faults by chance.
 
+use holdfast_raft::model::Command;
 use holdfast_replication::core::api::{Event, FenceReason};
 
 use super::storage::DiskEvent;
@@ -104,19 +105,45 @@ impl World {
             let kept = &disk.replicas[extent].found;
             !kept.damaged && kept.base.is_none() && !disk.failed[extent]
         };
-        found.in_sync == found.replicas
-            && found
-                .replicas
-                .iter()
-                .filter(|other| place(**other) != node)
-                .all(|other| whole(place(*other)))
+        let mut others = found
+            .replicas
+            .iter()
+            .map(|other| place(*other))
+            .filter(|other| *other != node);
+        let alone = found.replicas.len() < 2;
+        found.in_sync == found.replicas && !alone && others.all(whole)
+    }
+
+    /// Whether the node has a replica of the extent.
+    fn holds(&self, node: Node, extent: usize) -> bool {
+        let found = self.agreed.head.extents.get(&glue::extent_id(extent));
+        found.is_some_and(|found| found.replicas.contains(&node_id(node)))
+    }
+
+    /// Whether a shrink that the node has asked for as primary may be committed yet: it waits in somebody's log.
+    fn shrink_waits(&self, node: Node) -> bool {
+        let head = super::rng::at(self.agreed.head.revision.0);
+        let asked = |entry: &super::raft::Entry| {
+            let command = entry.command.as_deref();
+            matches!(command, Some(Command::Shrink { proposer, .. }) if *proposer == node_id(node))
+        };
+        self.hosts.iter().any(|host| {
+            let live = host
+                .process
+                .as_ref()
+                .map_or(&[][..], |process| &process.raft.kept.log);
+            [live, &host.disk.raft.log]
+                .into_iter()
+                .any(|log| log.iter().skip(head).any(asked))
+        })
     }
 
     fn all_may_be_lost(&self, node: Node) -> bool {
         self.hosts[node].data
             && self.hosts[node].shrinks_until <= self.now
+            && !self.shrink_waits(node)
             && (0..self.plan.extents.len())
-                .filter(|extent| self.plan.extents[*extent].contains(&node))
+                .filter(|extent| self.holds(node, *extent))
                 .all(|extent| self.may_lose(extent, node))
     }
 
@@ -139,7 +166,7 @@ impl World {
         let run = self.hosts[node].run;
         self.say(|| format!("the disk of n{node} fails: {reason:?}"));
         for extent in (0..extents).filter(|extent| whole_node || *extent == one) {
-            if self.plan.extents[extent].contains(&node) {
+            if self.holds(node, extent) {
                 self.after(1, Ev::Disk(node, run, DiskEvent::Fails { extent, reason }));
             }
         }
@@ -157,7 +184,7 @@ impl World {
         self.say(|| format!("the disk of n{node} is damaged"));
         self.count("damaged");
         for extent in 0..self.plan.extents.len() {
-            if !self.plan.extents[extent].contains(&node) {
+            if !self.holds(node, extent) {
                 continue;
             }
             let replica = &mut self.hosts[node].disk.replicas[extent];

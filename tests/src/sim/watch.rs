@@ -21,13 +21,21 @@ impl World {
                 Command::Reopen { .. } => self.count("reopened"),
                 _ => {}
             }
-            self.script_commit(command);
+            self.script_commit(index, command);
+            self.members_changed();
+        }
+        if let Some(members) = &entry.members {
+            self.script_members(members);
         }
         self.watch_leases()
     }
 
     /// I4: nobody holds a lease who takes itself for the primary of an epoch that a commit has ended.
     pub(super) fn watch_leases(&mut self) -> Res {
+        if self.plan.lying {
+            // What counts is what initiators see.
+            return Ok(());
+        }
         for node in 0..self.hosts.len() {
             let now = self.local(node);
             let host = &self.hosts[node];
@@ -73,12 +81,13 @@ impl World {
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];
             host.apply_after = 0;
+            host.apply_only = (0, 0);
             host.views_after = 0;
             if host.is_paused(self.now) {
                 host.paused = self.now;
                 self.resume(node);
             }
-            if self.hosts[node].disk.failed.contains(&true) {
+            if self.hosts[node].disk.failed.contains(&true) || !self.is_member(node) {
                 self.crash(node, false);
             }
         }
@@ -93,7 +102,20 @@ impl World {
         if let Some((node, _)) = head.nodes.iter().find(|(_, member)| member.is_suspect()) {
             return Some(format!("node {node} is suspect"));
         }
+        if let Some((node, _)) = head.nodes.iter().find(|(_, member)| member.leaving) {
+            return Some(format!("node {node} is leaving still"));
+        }
+        let voters = head.nodes.keys().copied().collect();
+        if head.voters.is_joint() || head.voters.members != voters {
+            return Some(format!("of the nodes {voters:?} these vote: {:?}", head.voters));
+        }
+        if let Some(longer) = head.settings.longer_lease {
+            return Some(format!("the lease time is not settled: {longer:?}"));
+        }
         for (node, host) in self.hosts.iter().enumerate() {
+            if !self.is_member(node) {
+                continue;
+            }
             let Some(process) = &host.process else {
                 return Some(format!("n{node} is down"));
             };
