@@ -44,6 +44,15 @@ fn nothing_is_lost_stale_or_stuck_in_some_seeds() {
         "path given up",
         "connections reset",
         "aborted",
+        "changed since",
+        "joined",
+        "members changed",
+        "confirmed by the cluster",
+        "reserved",
+        "conflict",
+        "no space",
+        "rotten",
+        "scrubbed",
     ] {
         assert!(single || seen.contains_key(wanted), "it never came to '{wanted}'");
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use holdfast_replication::core::api::{Base, EpochHistory, Record, RecordBody, Recovered};
+use holdfast_replication::core::api::{Base, EpochHistory, Record, RecordBody, Recovered, Room};
 use holdfast_types::{BlockRange, Epoch, Lba, LogPos, Lsn};
 
 use super::changes::Changes;
@@ -12,6 +12,8 @@ use super::rng::{Rng, at};
 
 /// Value of a block whose parts do not belong together.
 const TORN: u64 = u64::MAX;
+/// Value of a block whose bits have flipped: its checksum does not fit any more, so it is never given to anybody.
+pub(super) const ROTTEN: u64 = u64::MAX - 7;
 
 /// An entry of the journal.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub(super) enum Io {
     Hash(BlockRange, bool),
     /// Which ranges may have changed behind a position.
     Changed(Lsn),
+    /// Whether the whole range has its space.
+    Allocated(BlockRange),
     /// Which blocks from the first on have space, as so many runs at most.
     Map(Lba, u16),
 }
@@ -50,7 +54,7 @@ impl Io {
         match self {
             Self::Apply(record) => record.body.ranges(),
             Self::Read(range) | Self::Hash(range, _) => std::slice::from_ref(range),
-            Self::Changed(_) | Self::Map(..) => &[],
+            Self::Changed(_) | Self::Allocated(_) | Self::Map(..) => &[],
         }
     }
 }
@@ -183,6 +187,26 @@ impl Replica {
         }
     }
 
+    /// Bits of a block flip, on the platter.
+    pub(super) fn rot(&mut self, block: u64) {
+        self.blocks[at(block)] = ROTTEN;
+        self.dirty.remove(&block);
+        self.dropped.remove(&block);
+    }
+
+    pub(super) fn is_rotten(&self) -> bool {
+        self.blocks.contains(&ROTTEN)
+    }
+
+    /// The first block of the range that cannot be given.
+    pub(super) fn bad_block(&self, range: BlockRange) -> Option<BlockRange> {
+        let blocks = range.lba().0..range.end().0;
+        let first = blocks
+            .into_iter()
+            .find(|block| self.blocks[at(*block)] == ROTTEN)?;
+        BlockRange::new(Lba(first), 1).ok()
+    }
+
     /// Spoils blocks, as a disk does whose damage is noticed at the next start.
     pub(super) fn spoil(&mut self, rng: &mut Rng) {
         for block in &mut self.blocks {
@@ -246,6 +270,8 @@ pub(super) struct Disk {
     pub(super) hangs: u64,
     /// Some reads fail until then (I10).
     pub(super) bad_reads: u64,
+    /// What it can still take in.
+    pub(super) room: Room,
     /// Extents that are fenced in this run, so that the next one finds them marked (J2).
     pub(super) failed: Vec<bool>,
 }

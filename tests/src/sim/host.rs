@@ -5,7 +5,7 @@ use holdfast_raft::governor::{Governor, Placement};
 use holdfast_raft::lease::{Action, Datagram, Keeper, LeaseCell};
 use holdfast_raft::model::ClusterState;
 use holdfast_replication::core::ExtentCore;
-use holdfast_replication::core::api::{Ctx, Event, Identity};
+use holdfast_replication::core::api::{Ctx, Event, Identity, Room};
 use holdfast_types::{Incarnation, Mono};
 
 use super::disk::{Disk, Replica};
@@ -261,6 +261,15 @@ impl World {
         }
         self.part(node, MS, Part::Views);
         self.part(node, 3 * MS + jitter, Part::Look);
+        let room = self.hosts[node].disk.room;
+        if room != Room::default() {
+            let run = self.hosts[node].run;
+            let event = Event::Room {
+                node: node_id(node),
+                room,
+            };
+            self.after(MS, Ev::All { node, run, event });
+        }
         self.begin_checkpoints(node);
     }
 

@@ -81,6 +81,7 @@ impl Broken {
             },
             Self::Unit(_) => return None,
             Self::FlushRetried => Scenario::FlushFails,
+            Self::SumsIgnored => return None,
             Self::ClockBeyondBound => Scenario::StaleConfirmation,
             Self::RecoveryOverDamage => Scenario::DamagedOnePromoted,
         })

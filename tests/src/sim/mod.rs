@@ -49,7 +49,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holdfast_raft::lease::Datagram;
-use holdfast_replication::core::api::{Command as CoreCommand, Event, LinkId};
+use holdfast_replication::core::api::{Command as CoreCommand, Event, LinkId, Room};
 use holdfast_types::NodeId;
 
 use agreed::Agreed;
@@ -131,6 +131,8 @@ enum Ev {
     Trouble {
         again: bool,
     },
+    /// The disk has room again.
+    Roomy(Node),
     Script,
     /// The operator has something to change.
     Change,
@@ -363,6 +365,7 @@ impl World {
         while self.open_commands() > 0 && self.now < from + patience {
             self.run_until(self.now + 250 * MS)?;
         }
+        self.scrub()?;
         self.run_until(self.now + 1500 * MS)?;
         self.check_end()
     }
@@ -450,6 +453,10 @@ impl World {
                 Ok(())
             }
             Ev::Trouble { again } => self.trouble(again),
+            Ev::Roomy(node) => {
+                self.set_room(node, Room::default());
+                Ok(())
+            }
             Ev::Script => self.script(),
             Ev::Change => self.change(),
             // For a run that has ended.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_raft::lease::Datagram;
-use holdfast_replication::core::api::{Event, Identity, LinkId, Message};
+use holdfast_replication::core::api::{Event, Identity, LinkId, Message, Room};
 use holdfast_types::Incarnation;
 
 use super::raft::Rpc;
@@ -216,6 +216,33 @@ impl World {
             let run = self.hosts[node].run;
             let event = Event::PeerUp { peer, link: id };
             self.after(delay, Ev::All { node, run, event });
+            let room = self.hosts[other].disk.room;
+            if room != Room::default() {
+                let event = Event::Room {
+                    node: node_id(other),
+                    room,
+                };
+                self.after(delay + 1, Ev::All { node, run, event });
+            }
+        }
+    }
+
+    /// A node's disk fills, or is emptied: its cores hear of it, and those that are linked with it.
+    pub(super) fn set_room(&mut self, node: Node, room: Room) {
+        if self.hosts[node].disk.room == room {
+            return;
+        }
+        self.say(|| format!("n{node} has {room:?}"));
+        self.hosts[node].disk.room = room;
+        for to in 0..self.hosts.len() {
+            if to == node || self.net.links.contains_key(&pair(node, to)) {
+                let run = self.hosts[to].run;
+                let event = Event::Room {
+                    node: node_id(node),
+                    room,
+                };
+                self.after(2 * MS, Ev::All { node: to, run, event });
+            }
         }
     }
 

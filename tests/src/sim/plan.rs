@@ -36,6 +36,8 @@ pub enum Broken {
     RecoveryOverDamage,
     /// J2: a failed flush is tried again, and what it dropped is forgotten.
     FlushRetried,
+    /// I10: checksums of blocks are not looked at.
+    SumsIgnored,
     /// An assumption, not a rule: clocks run off by more than the bound, or stand still with their machine.
     ClockBeyondBound,
 }

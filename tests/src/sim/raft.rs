@@ -1,5 +1,5 @@
-//! A model of Raft without I/O: pre-vote, elections, one log, leader transfer, confirmed reads, joint changes of the membership. What it must keep is checked by
-//! [`super::agreed`], whoever breaks it.
+//! A model of Raft without I/O: pre-vote, elections, one log, leader transfer, confirmed reads, joint changes of the membership. What it
+//! must keep is checked by [`super::agreed`], whoever breaks it.
 //!
 //! It stands for the real one (openraft), whose own tests are elsewhere: here it brings the orders of events that a Raft may bring.
 

@@ -75,7 +75,8 @@ const LEASES: &[Rule] = &[
     control("lease: report before caught up", C::ReportBeforeCaughtUp, Seeds),
     control("lease: a change of the lease time settled at once", C::LeaseSettledAtOnce, Seeds),
     control("a voter swapped during a lease: promises do not name the set", C::VotersUnnamed, Seeds),
-    control("a voter swapped during a lease: reports right after", C::NoWaitAfterVoters, Seeds),
+    control("a voter swapped during a lease: reports right after", C::NoWaitAfterVoters,
+        Play(Scenario::VoterReplaced)),
     control("a leader that suspects a node others hear", C::SuspectsWhomOthersHear, Seeds),
 ];
 
@@ -108,12 +109,14 @@ const DATA: &[Rule] = &[
     data("data: dropped ranges not compared", D::DroppedNotCompared, NotNeeded(
         "an extent holds only what was committed (I7), and the primary's log and its map of changes name all of that")),
     data("data: changes between two checkpoints not noted", D::ChangesForgotten, Seeds),
-    data("data: extent not flushed before its log starts anew", D::RestartUnflushed, Seeds),
+    data("data: extent not flushed before its log starts anew", D::RestartUnflushed,
+        Play(Scenario::PowerAfterGrowth)),
     other("data: recovery over mid-log damage", Broken::RecoveryOverDamage, Seeds),
     other("data: a flush retried", Broken::FlushRetried, Seeds),
+    other("data: checksums of blocks not looked at", Broken::SumsIgnored, Seeds),
     none("data: extent before journal with WCE=1", Absent("there is no write-back: WCE=0, and MODE SELECT refuses to change it")),
     data("data: commit position only piggybacked", D::CommitOnlyPiggybacked, Seeds),
-    data("confirmed reads: one replica of several", D::ConfirmedByOne, Seeds),
+    data("confirmed reads: one replica of several", D::ConfirmedByOne, Play(Scenario::StaleConfirmation)),
     none("confirmed reads: a majority that has applied a suspicion", NotNeeded(
         "no majority of voters is asked: every other member of the set is, or, alone in it, a Raft read index is applied")),
 ];
@@ -130,7 +133,7 @@ const FRONT: &[Rule] = &[
         Trace(STEPS, "f2_a_fate_query_that_does_not_bar_is_noticed")),
     other("front: unit attention per entry", Broken::Unit(U::AttentionPerEntry),
         Trace("scsi/src/nexus.rs", "p3_a_unit_attention_per_entry_is_noticed")),
-    other("(an assumption) clocks beyond the bound", Broken::ClockBeyondBound, Seeds),
+    other("(an assumption) clocks beyond the bound", Broken::ClockBeyondBound, Play(Scenario::StaleConfirmation)),
 ];
 
 /// All of them.

@@ -1,12 +1,12 @@
 //! Carries out what cores ask for: journal, extents, links, proposals, answers.
 
 use holdfast_replication::core::api::{
-    Command, Event, FenceReason, IoToken, JournalSeq, Note, RecordBody, RoleName, Verdict,
+    Command, Digest, Digests, Event, FenceReason, IoToken, JournalSeq, Note, RecordBody, RoleName, Verdict,
 };
 use holdfast_replication::fault::{self, Fault};
 use holdfast_types::{BlockRange, Lba, LogPos, MappedRun};
 
-use super::disk::{Checkpoint, Io, Item, bytes, values};
+use super::disk::{Checkpoint, Io, Item, ROTTEN, bytes, values};
 use super::plan::BLOCKS;
 use super::rng::at;
 use super::{Broken, Ev, MS, Node, Res, World, glue, place, trace};
@@ -237,12 +237,18 @@ impl World {
         let spoils = !self.calm && self.hosts[node].disk.bad_reads > self.now && self.rng.chance(50);
         let disk = &mut self.hosts[node].disk;
         let replica = &mut disk.replicas[extent];
+        if disk.room.full && matches!(replica.io.get(&io), Some(Io::Apply(_))) {
+            // Nothing is lost: the journal has it.
+            self.disk(node, 20 * MS, DiskEvent::Done { extent, io });
+            return Ok(());
+        }
         let Some(what) = replica.io.remove(&io) else {
             return Ok(());
         };
         if disk.failed[extent] {
             return Ok(());
         }
+        let blind = self.plan.broken == Some(Broken::SumsIgnored);
         let span = |range: holdfast_types::BlockRange| at(range.lba().0)..at(range.end().0);
         let token = IoToken(io);
         let event = match what {
@@ -251,10 +257,18 @@ impl World {
                 Event::Applied { io: token }
             }
             Io::Read(bad) if spoils => Event::ReadFailed { io: token, bad },
+            Io::Read(range) if !blind && replica.bad_block(range).is_some() => Event::ReadFailed {
+                io: token,
+                bad: replica.bad_block(range).unwrap_or(range),
+            },
             Io::Read(range) => {
                 let data = bytes(replica.blocks[span(range)].iter().copied());
                 Event::ReadDone { io: token, data }
             }
+            Io::Allocated(range) => Event::Allocated {
+                io: token,
+                whole: replica.blocks[span(range)].iter().all(|value| *value != 0),
+            },
             Io::Changed(since) => Event::Changed {
                 io: token,
                 ranges: replica.changes.changed_since(since),
@@ -275,18 +289,9 @@ impl World {
                     replica.changes.touch(&[range]);
                 }
                 let piece = at(self.plan.config.resync_piece_bytes / 512);
-                let digests = replica.blocks[span(range)].chunks(piece).map(|piece| {
-                    let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
-                    for value in piece {
-                        sum = (sum ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
-                    }
-                    let mut digest = holdfast_replication::core::api::Digest::default();
-                    digest[..8].copy_from_slice(&sum.to_be_bytes());
-                    Some(digest)
-                });
                 Event::Hashed {
                     io: token,
-                    digests: digests.collect(),
+                    digests: digests(&replica.blocks[span(range)], piece, blind),
                 }
             }
         };
@@ -331,11 +336,8 @@ impl World {
                 return self.start_io(node, extent, io.0, Io::Changed(since));
             }
             Command::Confirm { round } => return self.confirm(node, extent, round),
-            // Disks have room here.
-            asked @ Command::Allocated { .. } => {
-                return Err(format!(
-                    "n{node} x{extent} asks for what is not simulated: {asked:?}"
-                ));
+            Command::Allocated { io, range } => {
+                return self.start_io(node, extent, io.0, Io::Allocated(range));
             }
             Command::Map { io, from, runs } => {
                 return self.start_io(node, extent, io.0, Io::Map(from, runs));
@@ -436,6 +438,7 @@ impl World {
             Note::Fenced { .. } => "fenced",
             Note::Stuck { .. } => "stuck",
             Note::Moves => "moves again",
+            Note::Scrubbed { .. } => "scrubbed",
             Note::Role {
                 role: RoleName::HandedBack,
                 ..
@@ -448,4 +451,21 @@ impl World {
         });
         Ok(())
     }
+}
+
+/// Of each piece; none of one with a bad block, unless nobody looks at checksums.
+fn digests(blocks: &[u64], piece: usize, blind: bool) -> Digests {
+    let digest = |piece: &[u64]| {
+        if !blind && piece.contains(&ROTTEN) {
+            return None;
+        }
+        let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
+        for value in piece {
+            sum = (sum ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        }
+        let mut digest = Digest::default();
+        digest[..8].copy_from_slice(&sum.to_be_bytes());
+        Some(digest)
+    };
+    blocks.chunks(piece).map(digest).collect()
 }

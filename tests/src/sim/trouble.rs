@@ -1,8 +1,9 @@
 //! Faults by chance.
 
 use holdfast_raft::model::Command;
-use holdfast_replication::core::api::{Event, FenceReason};
+use holdfast_replication::core::api::{Event, FenceReason, Room};
 
+use super::plan::{BLOCKS, RANGE};
 use super::storage::DiskEvent;
 use super::{Broken, Ev, MS, Node, Res, SECOND, World, glue, node_id, place};
 
@@ -17,7 +18,7 @@ impl World {
         }
         let count = self.hosts.len();
         let (n, m) = (self.rng.index(count), self.rng.index(count));
-        match self.rng.below(100) {
+        match self.rng.below(106) {
             0..13 => {
                 self.hosts[n].back = self.rng.pick(&[0, 0, 1, 3, 8]);
                 let power = self.rng.chance(50);
@@ -66,6 +67,9 @@ impl World {
                 let time = self.rng.between(50, 3000) * MS;
                 self.unlink(n, m, time);
             }
+            100..103 => self.rot(n),
+            103 => self.feed_all(n, &Event::Scrub)?,
+            104..106 => self.fill(n),
             _ => self.break_link(n.min(m), n.max(m)),
         }
         Ok(())
@@ -103,7 +107,7 @@ impl World {
         let whole = |other: Node| {
             let disk = &self.hosts[other].disk;
             let kept = &disk.replicas[extent].found;
-            !kept.damaged && kept.base.is_none() && !disk.failed[extent]
+            !kept.damaged && kept.base.is_none() && !disk.failed[extent] && !disk.replicas[extent].is_rotten()
         };
         let mut others = found
             .replicas
@@ -145,6 +149,34 @@ impl World {
             && (0..self.plan.extents.len())
                 .filter(|extent| self.holds(node, *extent))
                 .all(|extent| self.may_lose(extent, node))
+    }
+
+    /// Bits of a block flip, while every other member of the set is whole.
+    fn rot(&mut self, node: Node) {
+        let extent = self.rng.index(self.plan.extents.len());
+        let block = self.rng.below(BLOCKS / RANGE) * RANGE + self.rng.below(6);
+        let counts_on_itself = self.hosts[node].shrinks_until > self.now || self.shrink_waits(node);
+        if !self.holds(node, extent) || counts_on_itself || !self.may_lose(extent, node) {
+            return;
+        }
+        self.say(|| format!("block {block} of x{extent} rots on n{node}"));
+        self.count("rotten");
+        self.hosts[node].disk.replicas[extent].rot(block);
+    }
+
+    /// The disk or the journal is nearly full for a while, or full.
+    fn fill(&mut self, node: Node) {
+        let (low, crowded) = (self.rng.chance(70), self.rng.chance(40));
+        let full = low && self.rng.chance(40);
+        let all = self.rng.chance(50);
+        for node in (0..self.hosts.len()).filter(|other| all || *other == node) {
+            if self.hosts[node].data {
+                self.count("disk fills");
+                self.set_room(node, Room { crowded, low, full });
+                let time = self.rng.between(20, 2500) * MS;
+                self.after(time, Ev::Roomy(node));
+            }
+        }
     }
 
     /// A write or flush fails: final for the replica (J2). Not while the node is paused or its disk hangs: it would learn of that so late

@@ -1,12 +1,15 @@
 //! What must hold at every moment, and in the end.
 
 use holdfast_raft::model::{Command, Share};
-use holdfast_replication::core::api::RoleName;
+use holdfast_replication::core::api::{Event, RoleName, Room};
 use holdfast_types::NodeId;
 
 use super::plan::BLOCKS;
 use super::raft::Entry;
-use super::{Node, Res, World, glue, node_id, place};
+use super::{MS, Node, Res, SECOND, World, glue, node_id, place};
+
+/// How long scrubs may take to repair everything.
+const SCRUB: u64 = 20 * SECOND;
 
 impl World {
     /// An entry is committed: the first voter knows it.
@@ -82,6 +85,8 @@ impl World {
             let host = &mut self.hosts[node];
             host.apply_after = 0;
             host.apply_only = (0, 0);
+            self.set_room(node, Room::default());
+            let host = &mut self.hosts[node];
             host.views_after = 0;
             if host.is_paused(self.now) {
                 host.paused = self.now;
@@ -94,6 +99,32 @@ impl World {
         for client in 0..self.clients.len() {
             self.unpin(client);
         }
+    }
+
+    /// What has rotted and was never wanted is found and repaired by a scrub.
+    pub(super) fn scrub(&mut self) -> Res {
+        let limit = self.now + SCRUB;
+        while let Some((extent, node)) = self.rotten() {
+            if self.now > limit {
+                let text = self.statuses(extent);
+                return Err(format!("I10: n{node} x{extent} is rotten after a scrub\n{text}"));
+            }
+            for node in 0..self.hosts.len() {
+                self.feed_all(node, &Event::Scrub)?;
+            }
+            self.run_until(self.now + 500 * MS)?;
+        }
+        Ok(())
+    }
+
+    /// A member of an in-sync set with blocks that are not what was written.
+    fn rotten(&self) -> Option<(usize, Node)> {
+        (0..self.plan.extents.len()).find_map(|extent| {
+            let found = self.agreed.head.extents.get(&glue::extent_id(extent))?;
+            let bad = |node: &Node| self.hosts[*node].disk.replicas[extent].is_rotten();
+            let node = found.in_sync.iter().map(|node| place(*node)).find(bad)?;
+            Some((extent, node))
+        })
     }
 
     /// What is not as it should be in peace.
