@@ -1,6 +1,7 @@
 //! The node's configuration file: only what a node must know before it joins. Everything else is cluster state.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -31,6 +32,9 @@ pub(crate) struct NodeConfig {
     /// The admin service.
     #[serde(default)]
     pub(crate) admin: AdminConfig,
+    /// The log of the cluster state.
+    #[serde(default, skip_serializing_if = "RaftConfig::is_default")]
+    pub(crate) raft: RaftConfig,
 }
 
 /// Listen addresses. Peers use the same ones, so wildcards are refused.
@@ -59,6 +63,23 @@ pub(crate) struct AdminConfig {
     /// Every user of this machine may administer the cluster through `tcp`. For demos and tests.
     #[serde(default)]
     pub(crate) open_loopback: bool,
+}
+
+/// The log of the cluster state on this node's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RaftConfig {
+    /// A snapshot is taken after that many entries, [`SNAPSHOT_AFTER`]; about twice as many stay in the log. Default: 2,000.
+    pub(crate) snapshot_after: Option<u64>,
+}
+
+/// Fewer entries cost a snapshot too often; with more the log grows without need, and a start takes long.
+const SNAPSHOT_AFTER: RangeInclusive<u64> = 16..=100_000;
+
+impl RaftConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl NodeConfig {
@@ -116,6 +137,14 @@ impl NodeConfig {
                 );
             }
         }
+        if let Some(entries) = self.raft.snapshot_after {
+            ensure!(
+                SNAPSHOT_AFTER.contains(&entries),
+                "raft.snapshot_after = {entries}: from {} to {} entries",
+                SNAPSHOT_AFTER.start(),
+                SNAPSHOT_AFTER.end()
+            );
+        }
         if let Some(tcp) = self.admin.tcp {
             ensure!(
                 tcp.ip().is_loopback(),
@@ -168,6 +197,7 @@ mod tests {
     #[test]
     fn a_data_node_is_read() {
         assert_eq!(check(DATA), Ok(()));
+        assert_eq!(check(&format!("{DATA}\n[raft]\nsnapshot_after = 16")), Ok(()));
     }
 
     #[test]
@@ -192,6 +222,15 @@ mod tests {
                 format!("{DATA}\n[admin]\ntcp = \"10.0.0.1:4\"\nopen_loopback = true"),
                 "loopback only",
             ),
+            (
+                format!("{DATA}\n[raft]\nsnapshot_after = 15"),
+                "from 16 to 100000",
+            ),
+            (
+                format!("{DATA}\n[raft]\nsnapshot_after = 100001"),
+                "raft.snapshot_after",
+            ),
+            (format!("{DATA}\n[raft]\nsnapshots = 20"), "snapshots"),
         ];
         for (text, word) in cases {
             let error = check(&text).unwrap_err();

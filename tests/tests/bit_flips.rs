@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use holdfast_drill::disk::Disk;
-use holdfast_tests::cluster::{Demo, holdfast};
+use holdfast_tests::cluster::{self, Demo, holdfast};
+use holdfast_tests::nodes::DataNode;
+use holdfast_tests::status::{NodeState, Status};
 use holdfast_tests::{say, seed};
 use holdfast_types::Lba;
 use rand::rngs::StdRng;
@@ -81,6 +83,17 @@ impl Kind {
         Self::Member,
         Self::Lock,
         Self::People,
+        Self::Identity,
+        Self::RaftLog,
+    ];
+
+    /// What a witness keeps; last what puts it out for ever.
+    const OF_WITNESSES: [Self; 7] = [
+        Self::Snapshot,
+        Self::Applied,
+        Self::RaftSpare,
+        Self::Key,
+        Self::Member,
         Self::Identity,
         Self::RaftLog,
     ];
@@ -177,6 +190,40 @@ fn flip(path: &Path, random: &mut StdRng) -> Result<String> {
     Ok(format!("{}: bit {bit} of byte {at}", path.display()))
 }
 
+/// Has every node take snapshots of the cluster state after a few entries, and waits until each has two.
+async fn snapshots_soon(demo: &Demo) -> Result<()> {
+    for node in ["a", "b", "w"] {
+        let file = demo.dir().join(node).join("node.toml");
+        let text = std::fs::read_to_string(&file)?;
+        demo.kill(node)?;
+        std::fs::write(&file, text + "\n[raft]\nsnapshot_after = 16\n")?;
+        demo.restart(node).await?;
+        demo.wait_in_sync(LIMIT).await?;
+    }
+    let has_two = |node: &str| {
+        let all = files(&demo.dir().join(node), "raft")?;
+        let snapshots = all.iter().filter(|path| Kind::of(path) == Some(Kind::Snapshot));
+        anyhow::Ok(snapshots.count() >= 2)
+    };
+    let name = demo.status().await?.extents[0].name.clone();
+    let began = Instant::now();
+    while !(has_two("a")? && has_two("b")? && has_two("w")?) {
+        for confirmed in ["on", "off"] {
+            let change = [
+                "extent",
+                "confirmed-reads",
+                &name,
+                confirmed,
+                "--admin",
+                demo.admin("a")?,
+            ];
+            holdfast(&change).await?.success()?;
+        }
+        ensure!(began.elapsed() < LIMIT, "no snapshots\n{}", demo.logs());
+    }
+    Ok(())
+}
+
 /// A cluster, and what its disk must hold.
 struct Rig {
     demo: Demo,
@@ -188,6 +235,7 @@ impl Rig {
     async fn start(seed: u64) -> Result<Self> {
         let demo = Demo::start_with("64MiB").await?;
         demo.wait_in_sync(LIMIT).await?;
+        snapshots_soon(&demo).await?;
         let mut random = StdRng::seed_from_u64(seed);
         let mut data = vec![0; usize::try_from(BLOCKS * 512)?];
         random.fill_bytes(&mut data);
@@ -347,10 +395,8 @@ impl Rig {
         let before = self.log_lengths();
         let mut paths = self.of_kind(node, kind)?;
         paths.retain(|path| std::fs::metadata(path).is_ok_and(|it| it.len() > 0));
-        let Some(path) = paths.choose(&mut self.random).cloned() else {
-            say(&format!("{kind:?}: {node} has none yet"));
-            return Ok(());
-        };
+        let chosen = paths.choose(&mut self.random).cloned();
+        let path = chosen.with_context(|| format!("{node} has no file of kind {kind:?}"))?;
         self.demo.kill(node)?;
         self.every_kind_is_known()?;
         let whole = std::fs::read(&path)?;
@@ -395,7 +441,12 @@ impl Rig {
                 say(&format!("{kind:?}, {what}: {line}"));
                 self.write_some(8).await?;
                 self.verify(&[other]).await?;
-                ensure!(!self.demo.status().await?.is_whole(), "{what}: it is back");
+                let status = self.demo.status().await?;
+                let found = status.nodes.iter().find(|found| found.name == node);
+                ensure!(
+                    found.is_some_and(|found| found.state != NodeState::Up),
+                    "{what}: it is back"
+                );
             }
         }
         Ok(())
@@ -446,7 +497,8 @@ async fn i10_j1_a_flipped_bit_in_any_file_is_noticed_and_never_served() -> Resul
         rig.every_kind_is_known()?;
         rig.running().await?;
         for (n, kind) in Kind::ALL.into_iter().enumerate() {
-            if matches!(kind, Kind::Lock | Kind::People) {
+            // Members of a demo never asked to join.
+            if matches!(kind, Kind::Lock | Kind::People | Kind::Join) {
                 continue;
             }
             let nodes = if (n as u64 + round).is_multiple_of(2) {
@@ -460,5 +512,52 @@ async fn i10_j1_a_flipped_bit_in_any_file_is_noticed_and_never_served() -> Resul
                 .with_context(|| format!("round {round}, {kind:?} of {node}"))?;
         }
     }
+    Ok(())
+}
+
+/// The witness keeps the control plane's files alone. Without it, the data nodes go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_j1_a_flipped_bit_in_any_file_of_a_witness_is_noticed() -> Result<()> {
+    let seed = seed::seed("bit flips of the witness");
+    for round in 0..u64::from(seed::number("HOLDFAST_ROUNDS", 1)) {
+        let mut rig = Rig::start(seed.wrapping_add(round)).await?;
+        for kind in Kind::OF_WITNESSES {
+            rig.round("w", "a", kind)
+                .await
+                .with_context(|| format!("round {round}, {kind:?} of w"))?;
+        }
+        let found = files(&rig.dir("w"), "")?;
+        let missed = found.iter().find(|path| {
+            let kind = Kind::of(path);
+            let flipped = kind.is_some_and(|kind| Kind::OF_WITNESSES.contains(&kind));
+            !flipped && !matches!(kind, Some(Kind::Lock | Kind::People | Kind::Aside))
+        });
+        ensure!(missed.is_none(), "nothing was flipped in {missed:?}");
+    }
+    Ok(())
+}
+
+/// The number of a try to join means nothing once its node is a member.
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_a_flipped_bit_in_the_number_of_a_try_to_join_harms_nobody() -> Result<()> {
+    let mut random = StdRng::seed_from_u64(seed::seed("bit flips of a try to join"));
+    let dir = tempfile::tempdir()?;
+    let base = cluster::free_ports()?;
+    let a = DataNode::start("a", dir.path(), base, 0)?;
+    let mut b = DataNode::start("b", dir.path(), base, 1)?;
+    a.insist(&["cluster", "init", "--name", "flips"]).await?;
+    let printed = a.insist(&["cluster", "token"]).await?.out;
+    let token = printed.lines().next().context("a token")?;
+    b.insist(&["cluster", "join", token]).await?;
+    let is_up = |status: &Status| {
+        let b = status.nodes.iter().find(|node| node.name == "b");
+        status.quorum && b.is_some_and(|b| b.state == NodeState::Up)
+    };
+    a.wait_for("b a member", LIMIT, is_up).await?;
+    b.kill().await?;
+    let what = flip(&dir.path().join("b").join("join"), &mut random)?;
+    b.restart()?;
+    // As one that has caught up; only then it says that it has a quorum.
+    b.wait_for(&what, LIMIT, is_up).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use holdfast_types::{ByteSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN};
 
-use crate::config::{AdminConfig, Listen, NodeConfig, Role};
+use crate::config::{AdminConfig, Listen, NodeConfig, RaftConfig, Role};
 
 /// The demo's target.
 pub(super) const TARGET: &str = "iqn.2026-11.io.holdfast:demo";
@@ -99,6 +99,7 @@ impl Layout {
                 tcp: Some(self.admin(index)),
                 open_loopback: true,
             },
+            raft: RaftConfig::default(),
         }
     }
 

@@ -67,6 +67,7 @@ impl Running {
         let lease = Lease::new(me, incarnation, Arc::clone(&clock), on_reset);
         let mut raft = RaftConfig::new(config.dir.join("raft"), identity.cluster, me);
         raft.expect_log = identity.was_member(&config.dir);
+        raft.snapshot_after = config.raft.snapshot_after.unwrap_or(raft.snapshot_after);
         let (applied, voters) = (lease.clone(), lease.clone());
         let hook = Arc::new(move |state: &Arc<ClusterState>| applied.applied(state));
         let on_voters = Arc::new(move |id| voters.voters_in_log(id));
