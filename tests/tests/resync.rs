@@ -235,7 +235,7 @@ async fn r2_initiators_are_served_while_a_replica_comes_back() -> Result<()> {
     write(&disk, &mut random, MIB, (0..size).step_by(1 << 20).collect()).await?;
     // Not longer than the way back takes, as far as that can be told before: what comes later is peace again.
     let disks = [Arc::clone(&disk)];
-    let work = plan(seed + 2, Duration::from_millis(500 + 2 * size / MIB));
+    let work = plan(seed + 2, Duration::from_millis(1500 + 6 * size / MIB));
     let load = tokio::spawn(async move { bench::run(&work, &disks).await });
     let back = come_back(&mut lan).await?;
     let busy = load.await??;
