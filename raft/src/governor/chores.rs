@@ -26,7 +26,7 @@ pub(super) fn chores(input: &GovernorInput<'_>) -> impl Iterator<Item = (Chore, 
         .state
         .extents
         .iter()
-        .filter(|(_, extent)| extent.may_retire());
+        .filter(|(id, extent)| input.state.may_retire(**id, extent));
     let items: Vec<_> = retire.map(|(id, extent)| extent.stamp(*id)).collect();
     if !items.is_empty() {
         found.push((Chore::Retire, command(AdminCommand::Retire { items })));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_types::{LeaseGeneration, NODES_MAX, NodeId, Revision, TpgId};
+use holdfast_types::{ExtentId, LeaseGeneration, NODES_MAX, NodeId, Revision, TpgId};
 use serde::{Deserialize, Serialize};
 
 use super::command::NewNode;
@@ -240,13 +240,14 @@ impl ClusterState {
                 ),
             });
         }
-        let only = |extent: &super::Extent| {
+        let only = |id: ExtentId, extent: &super::Extent| {
             let other = |other: &NodeId| {
-                *other != node && !extent.retiring.contains(other) && !self.is_suspect(*other)
+                let up = !self.is_suspect(*other) && !self.is_unfit(*other, id);
+                *other != node && !extent.retiring.contains(other) && up
             };
             !extent.in_sync.iter().any(other)
         };
-        if let Some((_, extent)) = holds.iter().find(|(_, extent)| only(extent)) {
+        if let Some((_, extent)) = holds.iter().find(|(id, extent)| only(**id, extent)) {
             return Err(Refusal::InUse {
                 what: format!("node '{name}'"),
                 by: format!(

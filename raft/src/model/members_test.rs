@@ -130,6 +130,14 @@ fn a_node_leaves_only_without_replicas_or_where_others_are_in_sync() {
     assert!(why(&go(&leave(A, true), &mut state)).contains("last one"));
 }
 
+/// The other replica is in sync as the set says, and damaged as its node has told since.
+#[test]
+fn i5_a_node_does_not_leave_with_the_only_replica_that_can_serve() {
+    let mut state = fixture::led_by_a(1);
+    must(&fixture::announce(A, 10, 9, &[1]), &mut state);
+    assert!(why(&go(&leave(B, true), &mut state)).contains("only replica"));
+}
+
 #[test]
 fn draining_says_what_has_to_stay() {
     let mut state = fixture::led_by_a(1);

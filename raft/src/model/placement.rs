@@ -33,7 +33,7 @@ impl Extent {
 
     /// Whether the retiring replicas may go now: nobody needs them any more. Either every replica that stays is in sync, or the retiring
     /// ones are not. The primary is never one of them; it hands over first.
-    pub fn may_retire(&self) -> bool {
+    pub(super) fn may_retire(&self) -> bool {
         let mut stay = self.replicas.difference(&self.retiring);
         let full = stay.all(|node| self.in_sync.contains(node));
         let idle = self.in_sync.is_disjoint(&self.retiring);
@@ -47,6 +47,14 @@ impl Extent {
 }
 
 impl ClusterState {
+    /// Whether the retiring replicas of an extent may go now: nobody needs them any more, and none that goes is in sync while one that
+    /// stays has announced that it cannot serve (J1, J2): what goes may be all that is whole.
+    pub fn may_retire(&self, id: ExtentId, extent: &Extent) -> bool {
+        let idle = extent.in_sync.is_disjoint(&extent.retiring);
+        let mut stay = extent.replicas.difference(&extent.retiring);
+        extent.may_retire() && (idle || !stay.any(|node| self.is_unfit(*node, id)))
+    }
+
     fn extent_mut(&mut self, extent: ExtentId) -> Result<&mut Extent, Refusal> {
         self.extents
             .get_mut(&extent)
@@ -153,8 +161,14 @@ impl ClusterState {
 
     /// Replicas that were to go, go: each item for itself, if nobody needs them when this is applied.
     pub(super) fn retire(&mut self, items: &[ExtentStamp]) -> Applied {
-        let items = self.each(items, |_, extent| {
-            if !extent.may_retire() {
+        let waits: BTreeSet<ExtentId> = self
+            .extents
+            .iter()
+            .filter(|(id, extent)| !self.may_retire(**id, extent))
+            .map(|(id, _)| *id)
+            .collect();
+        let items = self.each(items, |id, extent| {
+            if waits.contains(&id) {
                 return Err(Refusal::Invalid("its other replicas are not in sync yet".into()));
             }
             extent.drop_retiring();

@@ -72,6 +72,20 @@ fn the_primary_never_retires_before_it_has_handed_over() {
     assert_eq!(extent(&state, 1).in_sync, set(&[B, c]));
 }
 
+/// I5: in sync as the set says, and damaged as its node has told since. What would go is all that is whole.
+#[test]
+fn i5_nobody_retires_for_a_replica_that_cannot_serve() {
+    let mut state = with_c();
+    must(&replicas(&[A]), &mut state);
+    must(&fixture::announce(A, 10, 9, &[1]), &mut state);
+    assert!(!state.may_retire(fixture::extent_id(1), extent(&state, 1)));
+    assert!(!fixture::refusals(&go(&retire(&state), &mut state)).is_empty());
+    assert!(extent(&state, 1).in_sync.contains(&B));
+    must(&fixture::announce(A, 10, 10, &[]), &mut state);
+    must(&retire(&state), &mut state);
+    assert_eq!(extent(&state, 1).in_sync, set(&[A]));
+}
+
 #[test]
 fn a_lost_replica_goes_at_once_and_the_only_one_in_sync_never() {
     let c = fixture::C;

@@ -5,6 +5,7 @@ use holdfast_replication::core::api::{Event, FenceReason, Room};
 
 use super::plan::{BLOCKS, RANGE};
 use super::storage::DiskEvent;
+use super::voters::Change;
 use super::{Broken, Ev, MS, Node, Res, SECOND, World, glue, node_id, place};
 
 impl World {
@@ -156,7 +157,10 @@ impl World {
         let extent = self.rng.index(self.plan.extents.len());
         let block = self.rng.below(BLOCKS / RANGE) * RANGE + self.rng.below(6);
         let counts_on_itself = self.hosts[node].shrinks_until > self.now || self.shrink_waits(node);
-        if !self.holds(node, extent) || counts_on_itself || !self.may_lose(extent, node) {
+        // Nobody knows of it when a node with the good copy leaves.
+        let may_go = |change: &Change| matches!(change, Change::Leave(goer) if self.plan.nodes[*goer].data);
+        let alone = self.plan.changes.iter().any(may_go);
+        if alone || !self.holds(node, extent) || counts_on_itself || !self.may_lose(extent, node) {
             return;
         }
         self.say(|| format!("block {block} of x{extent} rots on n{node}"));
