@@ -37,6 +37,8 @@ holdfast_types::fault_switches! {
     SwitchoverNotClosed,
     /// F1: forwards of an older lease generation are carried out.
     ForwardOfOldGeneration,
+    /// F4: a primary goes on taking commands of a node whose leaving it has proposed.
+    ForwardOfLeaving,
     /// F2: asking for a command's fate does not bar it.
     FateDoesNotBar,
     /// R2: the driver's: what changed between two checkpoints is not noted.

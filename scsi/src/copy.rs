@@ -109,6 +109,7 @@ impl CopyJob {
             // Of the source or of the destination (SPC-4, 5.17.7.4): another host's.
             OpOutcome::ReservationConflict => end(Response::reservation_conflict()),
             OpOutcome::Transitioning => end(Response::transitioning()),
+            OpOutcome::Standby => end(Response::check(Sense::STANDBY)),
             // Not the copy itself was aborted, or nobody would ask on: the unit at the other end was reset.
             OpOutcome::Aborted => end(Response::check(COPY_ABORTED)),
             // The source cannot be read, on any replica.

@@ -162,6 +162,8 @@ impl Sense {
     pub const SPACE_ALLOCATION_FAILED: Self = Self::new(SenseKey::DataProtect, asc::SPACE_ALLOCATION_FAILED);
     /// 02/04/0A.
     pub const TRANSITIONING: Self = Self::new(SenseKey::NotReady, asc::ACCESS_STATE_TRANSITION);
+    /// 02/04/0B: the port group is standby (SPC-4, 5.15.2.5.4).
+    pub const STANDBY: Self = Self::new(SenseKey::NotReady, asc::PORT_STANDBY);
 
     /// Key and code alone.
     pub const fn new(key: SenseKey, code: AdditionalSense) -> Self {

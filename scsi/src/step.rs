@@ -235,6 +235,7 @@ pub fn finish(finish: Finish, outcome: OpOutcome) -> Finished {
         (_, OpOutcome::ReservationConflict) => Response::reservation_conflict(),
         (_, OpOutcome::NoSpace) => Response::check(Sense::SPACE_ALLOCATION_FAILED),
         (_, OpOutcome::Transitioning) => Response::transitioning(),
+        (_, OpOutcome::Standby) => Response::check(Sense::STANDBY),
         (_, OpOutcome::Aborted) => return Finished::NoResponse,
         (
             _,
@@ -272,6 +273,7 @@ mod tests {
             sense(finish(Finish::DataIn, OpOutcome::Transitioning)),
             "02/04/0A"
         );
+        assert_eq!(sense(finish(Finish::Status, OpOutcome::Standby)), "02/04/0B");
         assert_eq!(sense(finish(Finish::DataIn, OpOutcome::Reset)), "ResetConnection");
         assert_eq!(sense(finish(Finish::DataIn, OpOutcome::Aborted)), "NoResponse");
         // Outcomes that do not belong to the operation.

@@ -175,6 +175,9 @@ pub enum OpOutcome {
     ReservationConflict,
     /// Held as long as allowed while an epoch change is under way, with quorum: 02/04/0A. It has not taken effect and never will.
     Transitioning,
+    /// This node was put out of the in-sync set before it could send the command on: 02/04/0B, as of a port group that is standby. It has
+    /// not taken effect and never will.
+    Standby,
     /// It will never take effect, or its fate cannot be told: reset the initiator's connection, answer nothing (I8, I11).
     Reset,
     /// Aborted by task management: it has not taken effect and never will, and nothing is answered.

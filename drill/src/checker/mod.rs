@@ -446,6 +446,7 @@ impl Outcome {
             OpOutcome::NoSpace
             | OpOutcome::ReservationConflict
             | OpOutcome::Transitioning
+            | OpOutcome::Standby
             | OpOutcome::Aborted
             | OpOutcome::Unreadable { .. } => Self::Refused,
             OpOutcome::Reset => Self::Unknown,

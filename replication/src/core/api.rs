@@ -561,7 +561,7 @@ pub enum Change {
         /// Who.
         node: NodeId,
     },
-    /// Nothing but a new version: a growth from the same version can never be committed any more (E3).
+    /// Nothing but a new version: a growth (E3) or a leaving (F4) from the same version can never be committed any more.
     GrowVoid,
     /// A new epoch for `to`, which must be in the in-sync set (E6).
     Switchover {
@@ -769,6 +769,9 @@ pub enum ForwardAnswer {
     /// The receiver is not the primary of that epoch, or stopped being it before the command got an lsn. It has not carried it out in that
     /// epoch unless its log says so (which the next primary looks up by name).
     NotPrimary,
+    /// It has no position, and gets none unless it is forwarded again: the sender is no member of the in-sync set, or its leaving is proposed
+    /// (F4).
+    NotTaken,
     /// A reset of the unit, or PREEMPT AND ABORT, has ended it: it never takes effect (I13).
     Ended,
     /// It cannot be told whether it was carried out, or its generation or name is too old: never carried out from now on. Reset the

@@ -12,8 +12,12 @@ use std::time::Duration;
 
 #[path = "broken_test.rs"]
 mod broken_test;
+#[path = "given_up_test.rs"]
+mod given_up_test;
 #[path = "lease_test.rs"]
 mod lease_test;
+#[path = "leave_test.rs"]
+mod leave_test;
 #[path = "promote_test.rs"]
 mod promote_test;
 #[path = "query_test.rs"]

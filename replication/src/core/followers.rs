@@ -279,6 +279,9 @@ impl ExtentCore {
             .map(|f| f.node)
             .filter(|n| !meant(*n))
             .collect();
+        if old.is_none_or(|old| old.version != new.version) {
+            primary.leaving.clear();
+        }
         let voided = primary.growth.filter(|growth| growth.version != new.version);
         if voided.is_some() {
             primary.growth = None;

@@ -24,6 +24,13 @@ impl ExtentCore {
         let Some((primary, epoch)) = target.filter(|(primary, _)| primary.node != self.me.node) else {
             return self.hold(key);
         };
+        let fences = self
+            .ops
+            .get(&key)
+            .is_some_and(|op| matches!(op.request, BlockOp::Fence { .. }));
+        if self.outside() && !fences {
+            return self.end_outside(key, out);
+        }
         // The link must be to the very run that the epoch names: another one is not the primary (E1).
         let Some(link) = self.link_of(primary.node).filter(|link| link.peer == primary) else {
             return self.hold(key);
@@ -73,6 +80,85 @@ impl ExtentCore {
         let to = node;
         let message = Message::Fate { op, epoch, name };
         out.push(Command::Send { to, link, message });
+    }
+
+    /// Whether this primary takes a command of `node` (F4): of a member of the in-sync set, unless its leaving is proposed. A fence is no
+    /// member's alone.
+    fn takes_forwards_of(&self, node: NodeId, request: &BlockOp) -> bool {
+        let member = self
+            .view
+            .as_ref()
+            .is_some_and(|view| view.in_sync.contains(&node));
+        let leaving = self
+            .role
+            .primary()
+            .is_some_and(|primary| primary.leaving.contains(&node));
+        (member && !leaving) || matches!(request, BlockOp::Fence { .. }) || fault::on(Fault::ForwardOfLeaving)
+    }
+
+    /// `node` is about to leave the in-sync set (F4): what it forwarded and has no position goes back to it, and nothing more is taken, so
+    /// that once it has learned that it is out, none of its commands can take effect any more but those with a position.
+    pub(crate) fn part_from(&mut self, node: NodeId, out: &mut Vec<Command>) {
+        let Some(primary) = self.role.primary_mut() else {
+            return;
+        };
+        if primary.leaving.contains(&node) || fault::on(Fault::ForwardOfLeaving) {
+            return;
+        }
+        primary.leaving.push(node);
+        let of_node = |key: &OpKey| matches!(key, OpKey::Remote { node: from, .. } if *from == node);
+        let open = self
+            .ops
+            .iter()
+            .filter(|(key, op)| of_node(key) && !matches!(op.request, BlockOp::Fence { .. }));
+        let mut keys: Vec<OpKey> = open.map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        for key in keys {
+            let Some(op) = self.ops.get(&key) else { continue };
+            let answer = not_taken(op.again, &op.request);
+            match op.state {
+                // Its outcome comes. Its sender may give it up before that.
+                OpState::Logged { lsn } => {
+                    self.overdue(lsn);
+                    continue;
+                }
+                OpState::Locked { lock, io } => self.abandon(lock, io),
+                _ => {}
+            }
+            self.end_op(key, answer, out);
+        }
+    }
+
+    /// Whether this node is no member of the in-sync set of the epoch that it would forward to: its port group is standby (P4), and its
+    /// commands end elsewhere.
+    fn outside(&self) -> bool {
+        self.view
+            .as_ref()
+            .is_some_and(|view| !view.in_sync.contains(&self.me.node))
+    }
+
+    /// Ends a command of a node that is outside, if it can be told that it never takes effect from now on (F4).
+    fn end_outside(&mut self, key: OpKey, out: &mut Vec<Command>) {
+        let Some(op) = self.ops.get(&key) else { return };
+        if !op.again || !op.request.writes() {
+            let outcome = if op.abort {
+                OpOutcome::Aborted
+            } else {
+                OpOutcome::Standby
+            };
+            return self.finish(key, outcome, out);
+        }
+        // It was sent. Where the primary proposed that this node leaves, it has dropped it, or it has a position. A node that an operator
+        // took off the list of replicas left without that.
+        let proposed = self
+            .view
+            .as_ref()
+            .is_some_and(|view| view.replicas.contains(&self.me.node));
+        if proposed {
+            self.refuse_op(key, out);
+        } else {
+            self.hold(key);
+        }
     }
 
     /// Whether this node takes forwarded commands under that epoch.
@@ -125,6 +211,9 @@ impl ExtentCore {
         if self.is_outdated(from, generation) || waited >= self.config.hold_limit {
             return say(ForwardAnswer::Refused);
         }
+        if !self.takes_forwards_of(from, &request) {
+            return say(not_taken(again, &request));
+        }
         let received = ctx.now - waited;
         let op = Op {
             name,
@@ -165,6 +254,12 @@ impl ExtentCore {
                 self.refuse_op(key, out);
             }
             ForwardAnswer::NotPrimary => self.hold(key),
+            ForwardAnswer::NotTaken => {
+                if let Some(op) = self.ops.get_mut(&key) {
+                    op.again = false;
+                }
+                self.hold(key);
+            }
             ForwardAnswer::Ended => self.finish(key, OpOutcome::Aborted, out),
             ForwardAnswer::Refused => self.refuse_op(key, out),
         }
@@ -283,6 +378,15 @@ impl ExtentCore {
     }
 }
 
+/// Why a command is not carried out for a node that leaves. One that was sent before may have a position that was not looked up yet.
+fn not_taken(again: bool, request: &BlockOp) -> ForwardAnswer {
+    if again && request.writes() {
+        ForwardAnswer::NotPrimary
+    } else {
+        ForwardAnswer::NotTaken
+    }
+}
+
 /// Whether a command can end so: a peer's word is not trusted.
 fn fits(op: &BlockOp, outcome: &OpOutcome, block_bytes: u64) -> bool {
     match (op, outcome) {
@@ -301,7 +405,7 @@ fn fits(op: &BlockOp, outcome: &OpOutcome, block_bytes: u64) -> bool {
         }
         (BlockOp::Read { .. } | BlockOp::Map { .. }, OpOutcome::Done)
         | (_, OpOutcome::Data(_) | OpOutcome::Map(_) | OpOutcome::Miscompare { .. }) => false,
-        (_, OpOutcome::Aborted) => false,
+        (_, OpOutcome::Aborted | OpOutcome::Standby) => false,
         (op, OpOutcome::NoSpace) => op.writes(),
         _ => true,
     }

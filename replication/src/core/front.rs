@@ -118,7 +118,9 @@ impl ExtentCore {
                 let outcome = match answer {
                     ForwardAnswer::Outcome(outcome) => outcome,
                     ForwardAnswer::Ended => OpOutcome::Aborted,
-                    ForwardAnswer::NotPrimary | ForwardAnswer::Refused => OpOutcome::Reset,
+                    ForwardAnswer::NotPrimary | ForwardAnswer::NotTaken | ForwardAnswer::Refused => {
+                        OpOutcome::Reset
+                    }
                 };
                 out.push(Command::Complete { op, outcome });
             }
@@ -551,7 +553,9 @@ impl ExtentCore {
                 self.overdue(lsn);
                 self.refuse_op(key, out);
             }
-            OpState::Logged { .. } => {
+            OpState::Logged { lsn } => {
+                // Its initiator may have given it up by now (I11).
+                self.overdue(lsn);
                 if let Some(op) = self.ops.get_mut(&key) {
                     op.deadline = ctx.now + LOOK_AGAIN;
                 }
@@ -636,7 +640,8 @@ impl ExtentCore {
                 self.abandon(lock, io);
                 self.finish(key, OpOutcome::Aborted, out);
             }
-            OpState::Logged { .. } => {}
+            // Whoever aborts it, or has gone, may look next whether it was carried out (I11).
+            OpState::Logged { lsn } => self.overdue(lsn),
             OpState::Held | OpState::Asked { .. } => {
                 op.abort = true;
                 op.deadline = op.deadline.max(ctx.now + ABORT_LIMIT);

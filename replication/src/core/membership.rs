@@ -3,7 +3,7 @@
 use holdfast_types::{Mono, NodeId};
 
 use super::api::{Change, Command, Ctx, Note, Proposal};
-use super::primary::{Follower, Primary};
+use super::primary::{Follower, Growth, Primary};
 use super::resync::Resync;
 use super::role::Role;
 use super::{ExtentCore, HOUSEKEEPING};
@@ -139,7 +139,10 @@ impl ExtentCore {
                 if let Some(follower) = primary.followers.iter().filter(|_| shown).find(gone) {
                     return Some(Change::Shrink { node: follower.node });
                 }
-                let node = primary.growth?.node;
+                let Some(Growth { node, .. }) = primary.growth else {
+                    // F4: a leaving that was proposed is taken back by commit only.
+                    return (!primary.leaving.is_empty()).then_some(Change::GrowVoid);
+                };
                 let stuck_after = view.policy.stuck_after;
                 let ready =
                     |f: &Follower| f.resync().is_some_and(Resync::proposed) && !f.stuck(ctx.now, stuck_after);
@@ -170,6 +173,9 @@ impl ExtentCore {
                 .is_none_or(|(last, at)| last != proposal || ctx.now.since(at) >= repeat);
             if due {
                 self.last_wish = Some((proposal, ctx.now));
+                if let Change::Shrink { node } = change {
+                    self.part_from(node, out);
+                }
                 out.push(Command::Propose(proposal));
             }
         } else {

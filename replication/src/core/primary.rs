@@ -29,6 +29,8 @@ pub(crate) struct Primary {
     pub(crate) followers: Vec<Follower>,
     /// The growth that is proposed and whose outcome is not applied yet (E3).
     pub(crate) growth: Option<Growth>,
+    /// Members whose leaving was proposed under the present version: it may be committed until the version changes (F4).
+    pub(crate) leaving: Vec<NodeId>,
     /// When a commit position that could not ride on a record goes alone.
     pub(crate) commit_due: Option<Mono>,
     pub(crate) throttled_since: Option<Mono>,
@@ -135,6 +137,7 @@ impl Primary {
             tail: 0,
             followers: Vec::new(),
             growth: None,
+            leaving: Vec::new(),
             commit_due: None,
             throttled_since: None,
             repairs: Vec::new(),

@@ -184,6 +184,7 @@ fn encode_forwarding(message: Message) -> Pb {
             answer: Some(match answer {
                 ForwardAnswer::Outcome(outcome) => pb::forwarded::Answer::Outcome(outcome_out(outcome)),
                 ForwardAnswer::NotPrimary => pb::forwarded::Answer::NotPrimary(pb::Empty {}),
+                ForwardAnswer::NotTaken => pb::forwarded::Answer::NotTaken(pb::Empty {}),
                 ForwardAnswer::Ended => pb::forwarded::Answer::Ended(pb::Empty {}),
                 ForwardAnswer::Refused => pb::forwarded::Answer::Refused(pb::Empty {}),
             }),
@@ -326,6 +327,7 @@ fn answer_in(answer: Option<pb::forwarded::Answer>) -> Result<ForwardAnswer, Wir
     Ok(match answer.ok_or(WireError("answer"))? {
         pb::forwarded::Answer::Outcome(outcome) => ForwardAnswer::Outcome(outcome_in(outcome)?),
         pb::forwarded::Answer::NotPrimary(_) => ForwardAnswer::NotPrimary,
+        pb::forwarded::Answer::NotTaken(_) => ForwardAnswer::NotTaken,
         pb::forwarded::Answer::Ended(_) => ForwardAnswer::Ended,
         pb::forwarded::Answer::Refused(_) => ForwardAnswer::Refused,
     })
@@ -637,6 +639,7 @@ fn outcome_out(outcome: OpOutcome) -> pb::Outcome {
         OpOutcome::NoSpace => Outcome::NoSpace(pb::Empty {}),
         OpOutcome::ReservationConflict => Outcome::ReservationConflict(pb::Empty {}),
         OpOutcome::Transitioning => Outcome::Transitioning(pb::Empty {}),
+        OpOutcome::Standby => Outcome::Standby(pb::Empty {}),
         OpOutcome::Reset => Outcome::Reset(pb::Empty {}),
         OpOutcome::Aborted => Outcome::Aborted(pb::Empty {}),
     };
@@ -665,6 +668,7 @@ fn outcome_in(outcome: pb::Outcome) -> Result<OpOutcome, WireError> {
         Outcome::NoSpace(_) => OpOutcome::NoSpace,
         Outcome::ReservationConflict(_) => OpOutcome::ReservationConflict,
         Outcome::Transitioning(_) => OpOutcome::Transitioning,
+        Outcome::Standby(_) => OpOutcome::Standby,
         Outcome::Reset(_) => OpOutcome::Reset,
         Outcome::Aborted(_) => OpOutcome::Aborted,
     })

@@ -21,6 +21,7 @@ fn outcome() -> impl Strategy<Value = OpOutcome> {
         Just(OpOutcome::NoSpace),
         any::<u64>().prop_map(|lba| OpOutcome::Unreadable { lba: Lba(lba) }),
         Just(OpOutcome::Transitioning),
+        Just(OpOutcome::Standby),
         Just(OpOutcome::Reset),
         Just(OpOutcome::Aborted),
     ]
@@ -130,6 +131,7 @@ fn forward_message() -> impl Strategy<Value = Message> {
     let answer = prop_oneof![
         outcome().prop_map(ForwardAnswer::Outcome),
         Just(ForwardAnswer::NotPrimary),
+        Just(ForwardAnswer::NotTaken),
         Just(ForwardAnswer::Ended),
         Just(ForwardAnswer::Refused),
     ];

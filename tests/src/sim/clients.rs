@@ -348,6 +348,7 @@ impl World {
             OpOutcome::Done => "done",
             OpOutcome::Miscompare { .. } => "miscompare",
             OpOutcome::Transitioning => "transitioning",
+            OpOutcome::Standby => "standby",
             OpOutcome::NoSpace => "no space",
             OpOutcome::ReservationConflict => "conflict",
             OpOutcome::Unreadable { .. } => "unreadable",
@@ -356,6 +357,13 @@ impl World {
         });
         if let Some(call) = open.call {
             self.histories[extent].answered(call, open.from, self.now, &outcome);
+        }
+        if outcome == OpOutcome::Standby {
+            // What every host does: this path is not for reads and writes now, another one is.
+            if let Some(line) = self.clients[client].line.take() {
+                self.hang_up(line);
+            }
+            self.other_path(client);
         }
         self.next_after(client);
     }

@@ -129,6 +129,8 @@ const FRONT: &[Rule] = &[
     data("front: reservation judged at the forwarder", D::JudgedAtForwarder, Seeds),
     data("front: forward after a generation change", D::ForwardOfOldGeneration,
         Trace(STEPS, "f1_a_forward_after_a_generation_change_is_noticed")),
+    data("front: forwards of a node whose leaving is proposed", D::ForwardOfLeaving,
+        Trace("replication/src/core/leave_test.rs", "f4_a_forward_of_a_leaving_node_is_noticed")),
     data("front: a fate query that does not bar", D::FateDoesNotBar,
         Trace(STEPS, "f2_a_fate_query_that_does_not_bar_is_noticed")),
     other("front: unit attention per entry", Broken::Unit(U::AttentionPerEntry),

@@ -128,6 +128,7 @@ impl World {
             OpOutcome::Map(_) => "map",
             OpOutcome::Miscompare { .. } => "miscompare",
             OpOutcome::Transitioning => "transitioning",
+            OpOutcome::Standby => "standby",
             OpOutcome::Reset => "reset",
             OpOutcome::Aborted => "aborted",
             OpOutcome::Unreadable { .. } => "unreadable",

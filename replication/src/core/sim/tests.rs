@@ -190,7 +190,7 @@ broken! {
     r2_resync_block_without_lock_is_noticed: ResyncWithoutLock, None, 300;
     w3_reads_without_a_lease_are_noticed: ReadWithoutLease, Isolated, 100;
     e1_serving_on_after_a_restart_is_noticed: ServeAfterRestart, None, 100;
-    f1_names_forgotten_are_noticed: ForgetNames, None, 100;
+    f1_names_forgotten_are_noticed: ForgetNames, None, 400;
     r1_base_forgotten_is_noticed: BaseForgotten, CrashInResync, 100;
     r2_changes_forgotten_are_noticed: ChangesForgotten, None, 300;
     r1_extent_not_flushed_before_the_log_starts_anew_is_noticed: RestartUnflushed, PowerAfterGrowth, 300;
