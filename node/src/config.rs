@@ -63,6 +63,9 @@ pub(crate) struct AdminConfig {
     /// Every user of this machine may administer the cluster through `tcp`. For demos and tests.
     #[serde(default)]
     pub(crate) open_loopback: bool,
+    /// Address on which a monitoring system may read `/metrics`, and do nothing else. Off by default. Whoever reaches it sees the names of
+    /// extents, nodes and initiators.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// The log of the cluster state on this node's disk.
@@ -145,6 +148,10 @@ impl NodeConfig {
                 SNAPSHOT_AFTER.end()
             );
         }
+        ensure!(
+            self.admin.metrics.is_none_or(|address| address.port() != 0),
+            "admin.metrics needs a port"
+        );
         if let Some(tcp) = self.admin.tcp {
             ensure!(
                 tcp.ip().is_loopback(),

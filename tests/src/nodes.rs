@@ -30,13 +30,15 @@ fn config(name: &str, dir: &Path, port: u16) -> String {
     let address = |offset: u16| format!("127.0.0.1:{}", port + offset);
     format!(
         "name = \"{name}\"\nrole = \"data\"\ndir = \"{}\"\n\n[listen]\nraft = \"{}\"\nheartbeat = \"{}\"\nreplication = \"{}\"\n\
-         portals = [\"{}\"]\n\n[admin]\ntcp = \"{}\"\nopen_loopback = true\n",
+         portals = [\"{}\"]\n\n[admin]\ntcp = \"{}\"\nopen_loopback = true\n\
+         metrics = \"{}\"\n",
         dir.display(),
         address(1),
         address(1),
         address(2),
         address(0),
-        address(3)
+        address(3),
+        address(4)
     )
 }
 
@@ -80,6 +82,11 @@ impl DataNode {
     /// Its admin service.
     pub fn admin(&self) -> String {
         format!("127.0.0.1:{}", self.port + 3)
+    }
+
+    /// Where it tells its metrics, and nothing else.
+    pub fn metrics(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 4)
     }
 
     /// Its iSCSI portal.

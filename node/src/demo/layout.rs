@@ -98,6 +98,7 @@ impl Layout {
                 socket: None,
                 tcp: Some(self.admin(index)),
                 open_loopback: true,
+                metrics: None,
             },
             raft: RaftConfig::default(),
         }

@@ -221,6 +221,7 @@ impl Rig {
             backend: Arc::new(Handle(Arc::clone(&memory))),
             units,
             registry,
+            traffic: Arc::default(),
             state,
         });
         front.lease.publish(Some(FOR_EVER), LeaseGeneration(1), FOR_EVER);

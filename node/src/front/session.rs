@@ -20,8 +20,9 @@ use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
 use super::shares::{Turn, cost};
 use super::state::{FrontState, Map};
-use super::tasks::{Copying, Stage, Tasks, Then};
+use super::tasks::{Began, Copying, Stage, Tasks, Then};
 use super::tmf::{CONFIRMED_WITHIN, Tmfs};
+use crate::metrics::{Meter, Operation};
 use crate::status::SessionStatus;
 
 /// Most operations of one connection that storage has at a time; more wait here, in order.
@@ -43,6 +44,10 @@ struct LoggedIn {
     /// `None` in a discovery session.
     nexus: Option<(Nexus, NexusTag)>,
     units: HashMap<Lun, NexusLu>,
+    /// What its commands cost.
+    meter: Arc<Meter>,
+    /// What commands of all sessions cost, by extent.
+    meters: HashMap<ExtentId, Arc<Meter>>,
     /// For each unit, the newest reset or CLEAR TASK SET that this session's tasks have gone with.
     cleared: HashMap<ExtentId, (UnitVersion, u64)>,
 }
@@ -307,6 +312,8 @@ impl Session {
                 (nexus, tag)
             }),
             units: HashMap::new(),
+            meter: self.front.traffic.initiator(login.initiator.as_str()),
+            meters: HashMap::new(),
             cleared: HashMap::new(),
         });
     }
@@ -321,6 +328,7 @@ impl Session {
             nexus,
             units,
             cleared,
+            ..
         } = self.logged_in.as_mut().ok_or(nobody)?;
         let (map, (nexus_of_session, tag)) = map_of(login).zip(nexus.as_ref()).ok_or(nobody)?;
         let data_out = if matches!(command.direction, Direction::Write | Direction::Both) {
@@ -456,6 +464,16 @@ impl Session {
         now: Mono,
     ) -> Result<(), MustReset> {
         let op = self.new_op();
+        let (operation, bytes) = Operation::of(&request.op);
+        let since = match then {
+            Then::Finish(_) => request.received,
+            Then::Copy(_) => now,
+        };
+        let began = Began {
+            operation,
+            bytes,
+            since,
+        };
         self.tasks.put(
             task,
             Stage::Storage {
@@ -463,6 +481,7 @@ impl Session {
                 extent,
                 then,
                 cost,
+                began,
             },
         );
         match self.front.backend.submit(extent, op, request) {
@@ -530,14 +549,16 @@ impl Session {
 
     fn completed(&mut self, op: OpId, outcome: OpOutcome, now: Mono) -> Result<(), MustReset> {
         let mut answered = false;
-        match self.tasks.take_op(op) {
-            Some((task, Then::Finish(finish_as))) => {
-                let finished = finish(finish_as, outcome);
-                answered = matches!(finished, Finished::Response(_));
-                self.end(task, finished)?;
+        if let Some(ended) = self.tasks.take_op(op) {
+            self.measure(ended.extent, ended.began, &outcome, now);
+            match ended.then {
+                Then::Finish(finish_as) => {
+                    let finished = finish(finish_as, outcome);
+                    answered = matches!(finished, Finished::Response(_));
+                    self.end(ended.task, finished)?;
+                }
+                Then::Copy(copying) => self.go_on_copying(ended.task, op, copying, outcome, now)?,
             }
-            Some((task, Then::Copy(copying))) => self.go_on_copying(task, op, copying, outcome, now)?,
-            None => {}
         }
         let over = self.tmfs.op_ended(op, answered);
         let restart = !over.is_empty();
@@ -546,6 +567,19 @@ impl Session {
             return self.start_held(now);
         }
         Ok(())
+    }
+
+    /// Counts what an operation has cost, for its extent and its initiator.
+    fn measure(&mut self, extent: ExtentId, began: Began, outcome: &OpOutcome, now: Mono) {
+        let Some(session) = self.logged_in.as_mut() else {
+            return;
+        };
+        let took = now.since(began.since);
+        let of_extent = || self.front.traffic.extent(extent);
+        let of_extent = session.meters.entry(extent).or_insert_with(of_extent);
+        for meter in [&*of_extent, &session.meter] {
+            meter.count(began.operation, began.bytes, took, outcome);
+        }
     }
 
     /// Ends a task as its storage says.

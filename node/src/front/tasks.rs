@@ -10,6 +10,7 @@ use holdfast_types::{CommandName, ExtentId, Lun, Mono, Origin, UnitVersion};
 
 use super::shares::{Shares, Turn, cost};
 use super::units::Waiting;
+use crate::metrics::Operation;
 
 /// Where a task is.
 #[derive(Debug)]
@@ -43,7 +44,27 @@ pub(super) enum Stage {
         then: Then,
         /// What it counts for in the session's share.
         cost: u64,
+        began: Began,
     },
+}
+
+/// An operation that storage was given, for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began {
+    pub(super) operation: Operation,
+    /// Bytes that it writes.
+    pub(super) bytes: u64,
+    /// When its command was received; of a part of a copy, when the part began.
+    pub(super) since: Mono,
+}
+
+/// An operation that storage has answered.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) task: TaskId,
+    pub(super) extent: ExtentId,
+    pub(super) then: Then,
+    pub(super) began: Began,
 }
 
 /// What comes after an operation.
@@ -201,12 +222,19 @@ impl Tasks {
     }
 
     /// Takes the task of an operation out.
-    pub(super) fn take_op(&mut self, op: OpId) -> Option<(TaskId, Then)> {
+    pub(super) fn take_op(&mut self, op: OpId) -> Option<Ended> {
         let task = self.by_op.remove(&op)?;
         let stage = self.stages.remove(&task)?;
         self.count(stage.cost(), 0);
         match stage {
-            Stage::Storage { then, .. } => Some((task, then)),
+            Stage::Storage {
+                extent, then, began, ..
+            } => Some(Ended {
+                task,
+                extent,
+                then,
+                began,
+            }),
             _ => None,
         }
     }

@@ -25,6 +25,7 @@ use super::proposals::Proposals;
 use super::running::essential;
 use crate::config::NodeConfig;
 use crate::front::{Backend, Registry};
+use crate::metrics::Facts;
 use crate::status::Seen;
 
 /// Between two looks at whether the lease came or went, and at extents that nobody has opened.
@@ -180,6 +181,16 @@ impl Data {
             }
             seen.cores.insert(extent, status.core);
         }
+    }
+
+    /// Adds what the metrics show of this node's disk.
+    pub(super) fn measure(&self, facts: &mut Facts) {
+        let (space, _) = self.node.space();
+        facts.disk = Some((space.total, space.free));
+        facts.journal = self
+            .node
+            .journal_usage()
+            .map(|usage| (usage.capacity_bytes, usage.used_bytes));
     }
 
     /// Ends it in order: checkpoints, so that the next start is short.

@@ -13,9 +13,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::service::Routes;
 
 use super::{Identity, Running, cluster_key};
 use crate::config::{NodeConfig, Role};
+use crate::metrics::{self, Facts};
 use crate::socket::Reach;
 use crate::status::{Seen, StatusDocument, derive};
 
@@ -196,22 +198,40 @@ impl Node {
         }
     }
 
+    /// What the metrics show beside the status.
+    pub(crate) async fn facts(&self) -> Facts {
+        let mut facts = Facts::of_process();
+        if let Some(running) = self.running().await {
+            running.facts(&mut facts);
+        }
+        facts
+    }
+
     fn serve_admin(self: &Arc<Self>) -> anyhow::Result<()> {
+        if let Some(address) = self.config.admin.metrics {
+            metrics::serve(Arc::clone(self), address)?;
+        }
         let service = crate::admin::server::service(Arc::clone(self));
+        // The admin service speaks gRPC (HTTP/2); whoever asks for metrics asks in HTTP/1.1, too.
+        let routes = Routes::new(service)
+            .into_axum_router()
+            .merge(metrics::routes(Arc::clone(self)));
+        let routes = Routes::from(routes);
+        let server = || tonic::transport::Server::builder().accept_http1(true);
         let path = self.config.admin_socket();
         let unix = UnixListenerStream::new(listen_unix(&path)?);
-        let server = tonic::transport::Server::builder().add_service(service.clone());
-        tokio::spawn(report("admin service", server.serve_with_incoming(unix)));
+        let admin = server().add_routes(routes.clone());
+        tokio::spawn(report("admin service", admin.serve_with_incoming(unix)));
         if let Some(address) = self.config.admin.tcp {
             let listener = std::net::TcpListener::bind(address)
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
                 .and_then(TcpListener::from_std)
                 .with_context(|| format!("cannot listen on {address} (admin.tcp)"))?;
             tracing::warn!(%address, "the admin port is open to every user of this machine");
-            let server = tonic::transport::Server::builder().add_service(service);
+            let admin = server().add_routes(routes);
             tokio::spawn(report(
                 "admin service",
-                server.serve_with_incoming(TcpListenerStream::new(listener)),
+                admin.serve_with_incoming(TcpListenerStream::new(listener)),
             ));
         }
         Ok(())

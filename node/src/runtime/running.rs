@@ -28,6 +28,7 @@ use super::units::UnitService;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::{NodeConfig, Role};
 use crate::front::{Front, FrontState, Portals, Registry};
+use crate::metrics::{Facts, Traffic};
 use crate::status::{Seen, StatusDocument, derive};
 
 /// How long initiators that were asked to log out are served on when the node stops.
@@ -44,6 +45,7 @@ pub(crate) struct Running {
     control: Control,
     lease: Lease,
     registry: Arc<Registry>,
+    traffic: Arc<Traffic>,
     /// What the cluster's secrets are sealed with, where this node has it.
     key: watch::Sender<Option<ClusterKey>>,
     data: Option<Data>,
@@ -110,15 +112,18 @@ impl Running {
                 .await?,
             ),
         };
+        let traffic = Arc::<Traffic>::default();
+        let shared = (&registry, &traffic);
         let units = data
             .as_ref()
-            .map(|data| start_front(config, &parts, data, &registry, &key, &mut tasks, &fatal));
+            .map(|data| start_front(config, &parts, data, shared, &key, &mut tasks, &fatal));
         tracing::info!(node = %me, %incarnation, "node is running");
         Ok(Arc::new(Self {
             me,
             control,
             lease,
             registry,
+            traffic,
             key,
             data,
             units,
@@ -401,6 +406,23 @@ impl Running {
         }
         derive(&state, seen)
     }
+
+    /// What the metrics show beside the status.
+    pub(crate) fn facts(&self, facts: &mut Facts) {
+        let raft = self.control.metrics();
+        let now = boot_clock()();
+        facts.lease_left = match self.lease.cell().read(now) {
+            LeaseReading::Held(until) => until.since(now),
+            LeaseReading::Lost | LeaseReading::Paused => Duration::ZERO,
+        };
+        facts.raft_term = raft.term;
+        facts.raft_log_bytes = raft.log_bytes;
+        facts.connections = self.registry.len();
+        facts.traffic = Arc::clone(&self.traffic);
+        if let Some(data) = &self.data {
+            data.measure(facts);
+        }
+    }
 }
 
 /// Resets connections, on the heartbeat thread. Connections check their own generation before anything else (L7); this wakes them up to do
@@ -419,7 +441,7 @@ fn start_front(
     config: &NodeConfig,
     parts: &Parts,
     data: &Data,
-    registry: &Arc<Registry>,
+    (registry, traffic): (&Arc<Registry>, &Arc<Traffic>),
     key: &watch::Sender<Option<ClusterKey>>,
     tasks: &mut JoinSet<()>,
     fatal: &mpsc::Sender<anyhow::Error>,
@@ -442,6 +464,7 @@ fn start_front(
         lease: parts.lease.cell(),
         backend: data.backend(),
         registry: Arc::clone(registry),
+        traffic: Arc::clone(traffic),
         state,
     });
     let portals = Portals::new(front, config.listen.portals.clone(), port).run();
