@@ -10,7 +10,7 @@ use super::disk::{bytes, values};
 use super::front::FrontEvent;
 use super::plan::{BLOCKS, RANGE};
 use super::units::{Ask, Identity};
-use super::{Ev, MS, Node, Res, SECOND, World, glue, place};
+use super::{Ev, MS, Node, Res, World, glue, place};
 
 #[derive(Debug)]
 pub(super) enum ClientEvent {
@@ -176,7 +176,7 @@ impl World {
                     self.clients[client].line = Some(line);
                     if std::mem::take(&mut self.clients[client].replacing) {
                         // Nothing of the old session takes effect any more.
-                        self.send_again_on(client, false, self.now);
+                        self.send_again_on(client, false);
                     } else {
                         self.send_command(client);
                     }
@@ -388,11 +388,10 @@ impl World {
 
     /// The command may have taken effect until now, and never later: the same data is sent again, on whatever path.
     fn send_again(&mut self, client: usize) {
-        self.send_again_on(client, true, self.now);
+        self.send_again_on(client, true);
     }
 
-    /// The command may take effect until `latest`.
-    fn send_again_on(&mut self, client: usize, other_path: bool, latest: u64) {
+    fn send_again_on(&mut self, client: usize, other_path: bool) {
         let extent = self.clients[client].extent;
         let Some(open) = self.clients[client].open.take() else {
             return;
@@ -404,7 +403,7 @@ impl World {
                 self.histories[extent].lost(call, self.now);
                 self.reserving[extent].lost += 1;
             } else {
-                self.histories[extent].given_up(call, latest);
+                self.histories[extent].given_up(call, self.now);
             }
         }
         self.clients[client].attempt += 1;
@@ -447,10 +446,7 @@ impl World {
         if let Some(line) = self.clients[client].line.take() {
             self.hang_up(line);
         }
-        // What has its position completes when its disk goes on (W1), and is read only then.
-        let hang = self.hosts.iter().map(|host| host.disk.hangs).max().unwrap_or(0);
-        let latest = if hang > self.now { hang + SECOND } else { self.now };
-        self.send_again_on(client, true, latest);
+        self.send_again(client);
     }
 
     fn draw(&mut self, client: usize) -> BlockOp {

@@ -78,7 +78,9 @@ impl History {
             OpOutcome::Data(data) => Outcome::Data(Contents::from_values(values(data))),
             OpOutcome::Miscompare { .. } => Outcome::Miscompare { block: None },
             OpOutcome::ReservationConflict => Outcome::Conflict,
-            OpOutcome::NoSpace | OpOutcome::Transitioning | OpOutcome::Standby | OpOutcome::Aborted => Outcome::Refused,
+            OpOutcome::NoSpace | OpOutcome::Transitioning | OpOutcome::Standby | OpOutcome::Aborted => {
+                Outcome::Refused
+            }
             OpOutcome::Reset | OpOutcome::Unreadable { .. } => Outcome::Unknown,
         };
         if matches!(outcome, Outcome::Done | Outcome::Data(_) | Outcome::Conflict) {
