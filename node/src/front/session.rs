@@ -22,7 +22,7 @@ use super::shares::{Turn, cost};
 use super::state::{FrontState, Map};
 use super::tasks::{Began, Copying, Stage, Tasks, Then};
 use super::tmf::{CONFIRMED_WITHIN, Tmfs};
-use crate::metrics::{Meter, Operation};
+use crate::metrics::Meter;
 use crate::status::SessionStatus;
 
 /// Most operations of one connection that storage has at a time; more wait here, in order.
@@ -464,16 +464,7 @@ impl Session {
         now: Mono,
     ) -> Result<(), MustReset> {
         let op = self.new_op();
-        let (operation, bytes) = Operation::of(&request.op);
-        let since = match then {
-            Then::Finish(_) => request.received,
-            Then::Copy(_) => now,
-        };
-        let began = Began {
-            operation,
-            bytes,
-            since,
-        };
+        let began = Began::new(&request, &then, now);
         self.tasks.put(
             task,
             Stage::Storage {

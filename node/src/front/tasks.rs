@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use holdfast_iscsi::target::{Command, TaskId};
-use holdfast_replication::core::api::OpId;
+use holdfast_replication::core::api::{OpId, Request};
 use holdfast_scsi::{CopyJob, Finish, Pending};
 use holdfast_types::{CommandName, ExtentId, Lun, Mono, Origin, UnitVersion};
 
@@ -56,6 +56,22 @@ pub(super) struct Began {
     pub(super) bytes: u64,
     /// When its command was received; of a part of a copy, when the part began.
     pub(super) since: Mono,
+}
+
+impl Began {
+    /// Of an operation that is about to be given to storage.
+    pub(super) fn new(request: &Request, then: &Then, now: Mono) -> Self {
+        let (operation, bytes) = Operation::of(&request.op);
+        let since = match then {
+            Then::Finish(_) => request.received,
+            Then::Copy(_) => now,
+        };
+        Self {
+            operation,
+            bytes,
+            since,
+        }
+    }
 }
 
 /// An operation that storage has answered.

@@ -769,8 +769,8 @@ pub enum ForwardAnswer {
     /// The receiver is not the primary of that epoch, or stopped being it before the command got an lsn. It has not carried it out in that
     /// epoch unless its log says so (which the next primary looks up by name).
     NotPrimary,
-    /// It has no position, and gets none unless it is forwarded again: the sender is no member of the in-sync set, or its leaving is proposed
-    /// (F4).
+    /// It has no position, and gets none unless it is forwarded again: the sender is no member of the in-sync set, or its leaving is
+    /// proposed (F4).
     NotTaken,
     /// A reset of the unit, or PREEMPT AND ABORT, has ended it: it never takes effect (I13).
     Ended,
