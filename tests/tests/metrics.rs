@@ -94,10 +94,10 @@ async fn every_node_tells_how_the_cluster_is_and_what_commands_cost() -> Result<
 
     demo.kill("w")?;
     let down = async || {
-        Ok::<_, anyhow::Error>(value(
+        value(
             &page(demo.admin(&primary)?).await?,
             "holdfast_node_up{node=\"w\"}",
-        )?)
+        )
     };
     let began = Instant::now();
     while down().await? != 0.0 {

@@ -81,7 +81,7 @@ pub(super) async fn serve(
             let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         }
         End::Reset(why) => {
-            front.traffic.reset();
+            front.registry.traffic().reset();
             tracing::info!(%peer, why, "connection reset");
             let _ = stream.set_zero_linger();
         }

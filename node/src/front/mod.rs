@@ -36,7 +36,6 @@ use holdfast_replication::core::api::{AbortScope, OpId, Request};
 use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId, OpOutcome};
 use tokio::sync::watch;
 
-use crate::metrics::Traffic;
 pub(crate) use portals::Portals;
 pub(crate) use registry::{ConnectionId, Inbound, Registry};
 pub(crate) use state::FrontState;
@@ -81,8 +80,6 @@ pub(crate) struct Front {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) units: Arc<dyn Units>,
     pub(crate) registry: Arc<Registry>,
-    /// What commands cost, for the metrics.
-    pub(crate) traffic: Arc<Traffic>,
     /// What initiators see, derived from the newest committed state that this node has applied.
     pub(crate) state: watch::Receiver<Arc<FrontState>>,
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::shares::Shares;
 use super::units::UnitAnswer;
+use crate::metrics::Traffic;
 use crate::status::SessionStatus;
 
 /// Connections that have not logged in, at most. Each may cost its login text (16 KiB) and a read buffer.
@@ -82,6 +83,7 @@ pub(crate) struct Registry {
     /// Connections that have not logged in, oldest first (by number).
     half_open: Mutex<BTreeSet<u32>>,
     shares: Arc<Shares>,
+    traffic: Arc<Traffic>,
     last: AtomicU32,
 }
 
@@ -100,6 +102,11 @@ impl Registry {
     /// What sessions have in storage.
     pub(crate) fn shares(&self) -> Arc<Shares> {
         Arc::clone(&self.shares)
+    }
+
+    /// What their commands cost, for the metrics.
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     fn half_open(&self) -> MutexGuard<'_, BTreeSet<u32>> {

@@ -221,7 +221,6 @@ impl Rig {
             backend: Arc::new(Handle(Arc::clone(&memory))),
             units,
             registry,
-            traffic: Arc::default(),
             state,
         });
         front.lease.publish(Some(FOR_EVER), LeaseGeneration(1), FOR_EVER);

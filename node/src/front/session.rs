@@ -312,7 +312,7 @@ impl Session {
                 (nexus, tag)
             }),
             units: HashMap::new(),
-            meter: self.front.traffic.initiator(login.initiator.as_str()),
+            meter: self.front.registry.traffic().initiator(login.initiator.as_str()),
             meters: HashMap::new(),
             cleared: HashMap::new(),
         });
@@ -337,8 +337,7 @@ impl Session {
             0
         };
         let lun = Lun::from_field(command.lun).ok();
-        let view = lun.and_then(|lun| state.view(nexus_of_session, map.group, lun));
-        let Some(view) = view else {
+        let Some(view) = lun.and_then(|lun| state.view(nexus_of_session, map.group, lun)) else {
             let response = start_absent(command.cdb.as_bytes(), state.luns(map));
             self.respond(command.task, response);
             return Ok(());
@@ -566,7 +565,7 @@ impl Session {
             return;
         };
         let took = now.since(began.since);
-        let of_extent = || self.front.traffic.extent(extent);
+        let of_extent = || self.front.registry.traffic().extent(extent);
         let of_extent = session.meters.entry(extent).or_insert_with(of_extent);
         for meter in [&*of_extent, &session.meter] {
             meter.count(began.operation, began.bytes, took, outcome);

@@ -50,6 +50,11 @@ impl Facts {
     }
 }
 
+/// A value of the node at that place of the document.
+type OfNode = fn(&StatusDocument, usize) -> bool;
+/// A value of an extent.
+type OfExtent = fn(&ExtentStatus) -> u64;
+
 /// The whole page.
 pub(super) fn page(document: &StatusDocument, facts: &Facts) -> String {
     let mut page = Page::default();
@@ -160,7 +165,7 @@ fn cluster(page: &mut Page, document: &StatusDocument) {
 }
 
 fn nodes(page: &mut Page, document: &StatusDocument) {
-    let families: [(&str, &str, fn(&StatusDocument, usize) -> bool); 4] = [
+    let families: [(&str, &str, OfNode); 4] = [
         ("holdfast_node_up", "Whether the node is heard.", |d, at| {
             !matches!(d.nodes[at].state, NodeState::Down)
         }),
@@ -189,7 +194,7 @@ fn nodes(page: &mut Page, document: &StatusDocument) {
 }
 
 fn extents(page: &mut Page, extents: &[ExtentStatus]) {
-    let families: [(&str, &str, fn(&ExtentStatus) -> u64); 5] = [
+    let families: [(&str, &str, OfExtent); 5] = [
         (
             "holdfast_extent_size_bytes",
             "Size that initiators see.",

@@ -28,7 +28,7 @@ use super::units::UnitService;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::{NodeConfig, Role};
 use crate::front::{Front, FrontState, Portals, Registry};
-use crate::metrics::{Facts, Traffic};
+use crate::metrics::Facts;
 use crate::status::{Seen, StatusDocument, derive};
 
 /// How long initiators that were asked to log out are served on when the node stops.
@@ -45,7 +45,6 @@ pub(crate) struct Running {
     control: Control,
     lease: Lease,
     registry: Arc<Registry>,
-    traffic: Arc<Traffic>,
     /// What the cluster's secrets are sealed with, where this node has it.
     key: watch::Sender<Option<ClusterKey>>,
     data: Option<Data>,
@@ -112,18 +111,15 @@ impl Running {
                 .await?,
             ),
         };
-        let traffic = Arc::<Traffic>::default();
-        let shared = (&registry, &traffic);
         let units = data
             .as_ref()
-            .map(|data| start_front(config, &parts, data, shared, &key, &mut tasks, &fatal));
+            .map(|data| start_front(config, &parts, data, &registry, &key, &mut tasks, &fatal));
         tracing::info!(node = %me, %incarnation, "node is running");
         Ok(Arc::new(Self {
             me,
             control,
             lease,
             registry,
-            traffic,
             key,
             data,
             units,
@@ -418,7 +414,7 @@ impl Running {
         facts.raft_term = raft.term;
         facts.raft_log_bytes = raft.log_bytes;
         facts.connections = self.registry.len();
-        facts.traffic = Arc::clone(&self.traffic);
+        facts.traffic = self.registry.traffic();
         if let Some(data) = &self.data {
             data.measure(facts);
         }
@@ -441,7 +437,7 @@ fn start_front(
     config: &NodeConfig,
     parts: &Parts,
     data: &Data,
-    (registry, traffic): (&Arc<Registry>, &Arc<Traffic>),
+    registry: &Arc<Registry>,
     key: &watch::Sender<Option<ClusterKey>>,
     tasks: &mut JoinSet<()>,
     fatal: &mpsc::Sender<anyhow::Error>,
@@ -464,7 +460,6 @@ fn start_front(
         lease: parts.lease.cell(),
         backend: data.backend(),
         registry: Arc::clone(registry),
-        traffic: Arc::clone(traffic),
         state,
     });
     let portals = Portals::new(front, config.listen.portals.clone(), port).run();
