@@ -74,8 +74,8 @@ struct WayBack {
     bytes: u64,
     /// From the start of its process until it is in sync.
     time: Duration,
-    /// Bytes a second, from the first hundredth of all that came to the last one.
-    rate: f64,
+    /// Bytes a second, from the first hundredth of all that came to the last one; `None` where no two looks lie between.
+    rate: Option<f64>,
     /// Processor time of both data nodes meanwhile.
     cpu: Duration,
 }
@@ -124,7 +124,7 @@ async fn come_back(lan: &mut Lan) -> Result<WayBack> {
     Ok(WayBack {
         bytes,
         time,
-        rate: (last.1 - first.1) as f64 / (last.0 - first.0).as_secs_f64(),
+        rate: (last.0 > first.0).then(|| (last.1 - first.1) as f64 / (last.0 - first.0).as_secs_f64()),
         cpu: used(lan.process("a")?)? - cpu + used(process)?,
     })
 }
@@ -152,11 +152,14 @@ const fn plan(seed: u64, duration: Duration) -> bench::Plan {
 /// What travelled, in one line.
 fn told(what: &str, size: u64, back: &WayBack) -> String {
     let mib = |bytes: f64| bytes / MIB as f64;
+    let rate = back.rate.map_or_else(
+        || "too quickly to measure".to_owned(),
+        |rate| format!("{:.0} MiB/s while it did", mib(rate)),
+    );
     format!(
-        "{what}: {:.1} % of {:.0} MiB travelled, {:.0} MiB/s while it did, in sync after {:.2?}, {:.1} ms of processor time a MiB",
+        "{what}: {:.1} % of {:.0} MiB travelled, {rate}, in sync after {:.2?}, {:.1} ms of processor time a MiB",
         back.bytes as f64 * 100.0 / size as f64,
         mib(size as f64),
-        mib(back.rate),
         back.time,
         back.cpu.as_secs_f64() * 1e3 / mib(back.bytes as f64)
     )
@@ -206,11 +209,14 @@ async fn r2_a_replica_that_was_away_gets_what_changed() -> Result<()> {
         lose(&mut lan).await?;
         write(&disk, &mut random, MIB, (0..size / 10).step_by(1 << 20).collect()).await?;
         let back = come_back(&mut lan).await?;
-        let of_link = back.rate * 100.0 / link as f64;
+        let of_link = back
+            .rate
+            .map(|rate| format!(": {:.0} % of the link", rate * 100.0 / link as f64));
         let what = format!("the same in one piece, over a link of {} MiB/s", link / MIB);
         say(&format!(
-            "{}: {of_link:.0} % of the link",
-            told(&what, size, &back)
+            "{}{}",
+            told(&what, size, &back),
+            of_link.unwrap_or_default()
         ));
     }
     let percent = joined.bytes as f64 * 100.0 / size as f64;
