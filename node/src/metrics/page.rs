@@ -8,7 +8,9 @@ use holdfast_types::ExtentId;
 
 use super::exposition::{Kind, Page};
 use super::traffic::{BUCKETS_US, Meter, Operation, Traffic};
-use crate::status::{ExtentStatus, Health, NodeState, ReplicaState, StatusDocument};
+use crate::status::{
+    ExtentStatus, Health, NodeState, NodeStatus, ReplicaState, ReplicaStatus, StatusDocument,
+};
 
 /// What only this node knows of itself.
 #[derive(Debug, Default)]
@@ -50,8 +52,8 @@ impl Facts {
     }
 }
 
-/// A value of the node at that place of the document.
-type OfNode = fn(&StatusDocument, usize) -> bool;
+/// A value of a node.
+type OfNode = fn(&StatusDocument, &NodeStatus) -> bool;
 /// A value of an extent.
 type OfExtent = fn(&ExtentStatus) -> u64;
 
@@ -166,29 +168,29 @@ fn cluster(page: &mut Page, document: &StatusDocument) {
 
 fn nodes(page: &mut Page, document: &StatusDocument) {
     let families: [(&str, &str, OfNode); 4] = [
-        ("holdfast_node_up", "Whether the node is heard.", |d, at| {
-            !matches!(d.nodes[at].state, NodeState::Down)
+        ("holdfast_node_up", "Whether the node is heard.", |_, node| {
+            node.state != NodeState::Down
         }),
         (
             "holdfast_node_draining",
             "Whether the node is to give its extents away and take none.",
-            |d, at| d.nodes[at].state == NodeState::Draining,
+            |_, node| node.state == NodeState::Draining,
         ),
         (
             "holdfast_node_lease",
             "Whether the node holds its quorum lease, as far as this one knows.",
-            |d, at| d.nodes[at].lease,
+            |_, node| node.lease,
         ),
         (
             "holdfast_node_leader",
             "Whether the node leads Raft, as far as this one knows.",
-            |d, at| d.leader.as_ref() == Some(&d.nodes[at].name),
+            |document, node| document.leader.as_ref() == Some(&node.name),
         ),
     ];
     for (name, help, value) in families {
         page.family(name, Kind::Gauge, help);
-        for (at, node) in document.nodes.iter().enumerate() {
-            page.sample(name, &[("node", &node.name)], u8::from(value(document, at)));
+        for node in &document.nodes {
+            page.sample(name, &[("node", &node.name)], u8::from(value(document, node)));
         }
     }
 }
@@ -243,6 +245,10 @@ fn extents(page: &mut Page, extents: &[ExtentStatus]) {
     }
 }
 
+fn labels<'a>(extent: &'a ExtentStatus, replica: &'a ReplicaStatus) -> [(&'a str, &'a str); 2] {
+    [("extent", &extent.name), ("node", &replica.node)]
+}
+
 fn replicas(page: &mut Page, extents: &[ExtentStatus]) {
     let all = || {
         extents
@@ -262,11 +268,8 @@ fn replicas(page: &mut Page, extents: &[ExtentStatus]) {
     ];
     for (extent, replica) in all() {
         for (state, word) in states {
-            let labels = [
-                ("extent", extent.name.as_str()),
-                ("node", replica.node.as_str()),
-                ("state", word),
-            ];
+            let [extent, node] = labels(extent, replica);
+            let labels = [extent, node, ("state", word)];
             page.sample(
                 "holdfast_replica_state",
                 &labels,
@@ -277,8 +280,11 @@ fn replicas(page: &mut Page, extents: &[ExtentStatus]) {
     let help = "Position up to which the replica's extent is written, as far as this node knows; 0 where it knows nothing.";
     page.family("holdfast_replica_applied_lsn", Kind::Gauge, help);
     for (extent, replica) in all() {
-        let labels = [("extent", extent.name.as_str()), ("node", replica.node.as_str())];
-        page.sample("holdfast_replica_applied_lsn", &labels, replica.applied_lsn);
+        page.sample(
+            "holdfast_replica_applied_lsn",
+            &labels(extent, replica),
+            replica.applied_lsn,
+        );
     }
     let resyncs = || all().filter_map(|(extent, replica)| Some((extent, replica, replica.resync?)));
     page.family(
@@ -287,14 +293,20 @@ fn replicas(page: &mut Page, extents: &[ExtentStatus]) {
         "What a running resync still has to compare.",
     );
     for (extent, replica, resync) in resyncs() {
-        let labels = [("extent", extent.name.as_str()), ("node", replica.node.as_str())];
-        page.sample("holdfast_resync_left_bytes", &labels, resync.bytes_left);
+        page.sample(
+            "holdfast_resync_left_bytes",
+            &labels(extent, replica),
+            resync.bytes_left,
+        );
     }
     let help = "How fast a running resync is, in bytes compared or copied a second.";
     page.family("holdfast_resync_rate_bytes", Kind::Gauge, help);
     for (extent, replica, resync) in resyncs() {
-        let labels = [("extent", extent.name.as_str()), ("node", replica.node.as_str())];
-        page.sample("holdfast_resync_rate_bytes", &labels, resync.rate);
+        page.sample(
+            "holdfast_resync_rate_bytes",
+            &labels(extent, replica),
+            resync.rate,
+        );
     }
 }
 

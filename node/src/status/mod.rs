@@ -8,7 +8,9 @@ mod text;
 
 pub(crate) use access::{ChapStatus, chap_text, groups_text};
 pub(crate) use derive::{Seen, derive};
-pub(crate) use document::{ExtentStatus, Health, NodeState, ReplicaState, SessionStatus, StatusDocument};
+pub(crate) use document::{
+    ExtentStatus, Health, NodeState, NodeStatus, ReplicaState, ReplicaStatus, SessionStatus, StatusDocument,
+};
 #[cfg(test)]
 pub(crate) use reservations::RegistrationStatus;
 pub(crate) use reservations::ReservationStatus;

@@ -24,11 +24,7 @@ impl ExtentCore {
         let Some((primary, epoch)) = target.filter(|(primary, _)| primary.node != self.me.node) else {
             return self.hold(key);
         };
-        let fences = self
-            .ops
-            .get(&key)
-            .is_some_and(|op| matches!(op.request, BlockOp::Fence { .. }));
-        if self.outside() && !fences {
+        if self.outside() && self.ops.get(&key).is_some_and(|op| !is_fence(&op.request)) {
             return self.end_outside(key, out);
         }
         // The link must be to the very run that the epoch names: another one is not the primary (E1).
@@ -93,7 +89,7 @@ impl ExtentCore {
             .role
             .primary()
             .is_some_and(|primary| primary.leaving.contains(&node));
-        (member && !leaving) || matches!(request, BlockOp::Fence { .. }) || fault::on(Fault::ForwardOfLeaving)
+        (member && !leaving) || is_fence(request) || fault::on(Fault::ForwardOfLeaving)
     }
 
     /// `node` is about to leave the in-sync set (F4): what it forwarded and has no position goes back to it, and nothing more is taken, so
@@ -110,7 +106,7 @@ impl ExtentCore {
         let open = self
             .ops
             .iter()
-            .filter(|(key, op)| of_node(key) && !matches!(op.request, BlockOp::Fence { .. }));
+            .filter(|(key, op)| of_node(key) && !is_fence(&op.request));
         let mut keys: Vec<OpKey> = open.map(|(key, _)| *key).collect();
         keys.sort_unstable();
         for key in keys {
@@ -376,6 +372,11 @@ impl ExtentCore {
             }
         }
     }
+}
+
+/// A question of the unit's own state (P2): it is no initiator's, and asked from outside the set as well (F4).
+const fn is_fence(request: &BlockOp) -> bool {
+    matches!(request, BlockOp::Fence { .. })
 }
 
 /// Why a command is not carried out for a node that leaves. One that was sent before may have a position that was not looked up yet.

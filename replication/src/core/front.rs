@@ -549,14 +549,12 @@ impl ExtentCore {
             }
             OpState::Flushing | OpState::Repairing => self.refuse_op(key, out),
             // It has its lsn: it completes, late if need be, and only our own trouble makes its sender look elsewhere.
-            OpState::Logged { lsn } if local && self.in_trouble(ctx) => {
-                self.overdue(lsn);
-                self.refuse_op(key, out);
-            }
+            // Its initiator may have given it up by now, or is told to (I11).
             OpState::Logged { lsn } => {
-                // Its initiator may have given it up by now (I11).
                 self.overdue(lsn);
-                if let Some(op) = self.ops.get_mut(&key) {
+                if local && self.in_trouble(ctx) {
+                    self.refuse_op(key, out);
+                } else if let Some(op) = self.ops.get_mut(&key) {
                     op.deadline = ctx.now + LOOK_AGAIN;
                 }
             }

@@ -202,10 +202,7 @@ impl Log {
     /// A position up to the committed one behind which no committed record touches these blocks: as old as a short look tells.
     pub(crate) fn newest_on(&self, blocks: BlockRange) -> Lsn {
         const LOOK: u64 = 1024;
-        let touches = |record: &Record| {
-            let mut ranges = record.body.ranges().iter();
-            ranges.any(|range| range.lba() < blocks.end() && blocks.lba() < range.end())
-        };
+        let touches = |record: &Record| record.body.ranges().iter().any(|range| range.overlaps(blocks));
         let mut at = self.committed;
         let oldest = Lsn(self.before.lsn.0.max(at.0.saturating_sub(LOOK)));
         while at > oldest && self.get(at).is_some_and(|entry| !touches(&entry.record)) {

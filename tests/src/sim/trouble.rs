@@ -143,10 +143,14 @@ impl World {
         })
     }
 
+    /// Whether the node may come to count on itself alone: a shrink that it has asked for is on its way, or waits in a log.
+    fn counts_on_itself(&self, node: Node) -> bool {
+        self.hosts[node].shrinks_until > self.now || self.shrink_waits(node)
+    }
+
     fn all_may_be_lost(&self, node: Node) -> bool {
         self.hosts[node].data
-            && self.hosts[node].shrinks_until <= self.now
-            && !self.shrink_waits(node)
+            && !self.counts_on_itself(node)
             && (0..self.plan.extents.len())
                 .filter(|extent| self.holds(node, *extent))
                 .all(|extent| self.may_lose(extent, node))
@@ -156,11 +160,10 @@ impl World {
     fn rot(&mut self, node: Node) {
         let extent = self.rng.index(self.plan.extents.len());
         let block = self.rng.below(BLOCKS / RANGE) * RANGE + self.rng.below(6);
-        let counts_on_itself = self.hosts[node].shrinks_until > self.now || self.shrink_waits(node);
         // Nobody knows of it when a node with the good copy leaves.
         let may_go = |change: &Change| matches!(change, Change::Leave(goer) if self.plan.nodes[*goer].data);
         let alone = self.plan.changes.iter().any(may_go);
-        if alone || !self.holds(node, extent) || counts_on_itself || !self.may_lose(extent, node) {
+        if alone || !self.holds(node, extent) || self.counts_on_itself(node) || !self.may_lose(extent, node) {
             return;
         }
         self.say(|| format!("block {block} of x{extent} rots on n{node}"));
