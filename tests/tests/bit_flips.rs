@@ -441,11 +441,18 @@ impl Rig {
                 say(&format!("{kind:?}, {what}: {line}"));
                 self.write_some(8).await?;
                 self.verify(&[other]).await?;
+                // Heard of a moment ago, it counts as up for that long.
+                let is_out = |status: &Status| {
+                    let found = status.nodes.iter().find(|found| found.name == node);
+                    status.quorum && found.is_some_and(|found| found.state != NodeState::Up)
+                };
+                self.demo.wait_for("a node that is out", LIMIT, is_out).await?;
+                sleep(Duration::from_secs(1)).await;
                 let status = self.demo.status().await?;
-                let found = status.nodes.iter().find(|found| found.name == node);
                 ensure!(
-                    found.is_some_and(|found| found.state != NodeState::Up),
-                    "{what}: it is back"
+                    is_out(&status) && self.demo.pid(node).is_err(),
+                    "{what}: it is back: {status:?}\n{}",
+                    self.demo.logs()
                 );
             }
         }
