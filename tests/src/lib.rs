@@ -8,6 +8,7 @@ pub mod hosts;
 pub mod identity;
 pub mod image;
 pub mod lan;
+pub mod machines;
 pub mod netns;
 pub mod nodes;
 pub mod seed;

@@ -5,16 +5,17 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest,
-    CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done, IdentifyRequest, Identity,
-    InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
-    SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply, TokenRequest, change_request::Change,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
+    ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done,
+    IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
+    SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply,
+    TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
 
-use super::AdminAddress;
 use super::access::AccessRequest;
+use super::{AdminAddress, TakeoverPlan};
 use crate::socket::Reach;
 use crate::status::StatusDocument;
 
@@ -206,6 +207,28 @@ impl AdminClient {
     pub(crate) async fn token(&mut self, valid_seconds: u32) -> anyhow::Result<TokenReply> {
         let request = TokenRequest { valid_seconds };
         Ok(self.rpc.token(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// The plan of a takeover by the node that was dialled; with `confirmed`, the takeover.
+    pub(crate) async fn takeover(&mut self, confirmed: bool, by: &str) -> anyhow::Result<TakeoverPlan> {
+        let by = by.to_owned();
+        let request = TakeoverRequest { confirmed, by };
+        let reply = self.rpc.takeover(request).await.map_err(refused)?.into_inner();
+        Ok(serde_json::from_str(&reply.json)?)
+    }
+
+    /// Accepts what may be lost of an extent.
+    pub(crate) async fn accept_data_loss(&mut self, extent: &str, by: &str) -> anyhow::Result<Done> {
+        let request = AcceptDataLossRequest {
+            extent: extent.to_owned(),
+            by: by.to_owned(),
+        };
+        Ok(self
+            .rpc
+            .accept_data_loss(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
     }
 
     /// Lets the node that was dialled join a cluster.

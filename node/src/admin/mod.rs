@@ -5,6 +5,8 @@ mod address;
 mod change;
 mod client;
 pub(crate) mod server;
+mod takeover;
 
 pub(crate) use address::AdminAddress;
 pub(crate) use client::AdminClient;
+pub(crate) use takeover::{GoneNode, PlannedExtent, TakeoverPlan};

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
-    AccessRequest as AccessMessage, AdoptRequest, ChangeRequest, ClearReservationsRequest,
-    CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, IdentifyRequest, Identity,
-    InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
-    SettingsRequest, StatusRequest, SwitchoverRequest, TokenReply, TokenRequest,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
+    ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
+    IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
+    SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply,
+    TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -323,6 +324,24 @@ impl Admin for Service {
                 "The replicas of extent {name} are compared in the background; status tells what is found."
             )
         };
+        Ok(Response::new(Done {
+            message,
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn takeover(&self, request: Request<TakeoverRequest>) -> Answer<Document> {
+        let TakeoverRequest { confirmed, by } = request.into_inner();
+        let plan = self.node.take_over(confirmed, &by).await.map_err(failed)?;
+        let json = serde_json::to_string(&plan).map_err(failed)?;
+        Ok(Response::new(Document { json }))
+    }
+
+    async fn accept_data_loss(&self, request: Request<AcceptDataLossRequest>) -> Answer<Done> {
+        let AcceptDataLossRequest { extent, by } = request.into_inner();
+        let running = self.running().await?;
+        let extent = extent_named(&running.state(), &extent)?;
+        let message = running.accept_data_loss(extent, &by).await.map_err(failed)?;
         Ok(Response::new(Done {
             message,
             warnings: Vec::new(),

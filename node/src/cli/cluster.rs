@@ -60,6 +60,14 @@ pub(super) enum ClusterCommand {
         #[arg(long)]
         drop_replicas: bool,
     },
+    /// Go on alone with the node named by --admin when no other node is left: as a new incarnation of the cluster, which refuses the others
+    /// for ever. Without --confirm-peer-is-down it prints what it would do.
+    Takeover {
+        /// Every other node is off, and will stay off until its directory is emptied. If one of them still serves, the cluster is split in
+        /// two, and what one half acknowledges the other never has.
+        #[arg(long)]
+        confirm_peer_is_down: bool,
+    },
     /// Move all extents away from a node, planned, and bring none back to it.
     Drain {
         /// Which.
@@ -81,6 +89,9 @@ pub(super) fn run(command: ClusterCommand, admin: &AdminAddress, out: Out) -> an
             return print_done(&block_on(init(&name, &addresses))?, out);
         }
         ClusterCommand::Show => return show(admin, out),
+        ClusterCommand::Takeover { confirm_peer_is_down } => {
+            return super::takeover::takeover(confirm_peer_is_down, admin, out);
+        }
         ClusterCommand::Members => return members(admin, out),
         ClusterCommand::Token { valid } => return token(valid, admin, out),
         ClusterCommand::Join { token, replace } => return join(token, replace, admin, out),
@@ -120,7 +131,8 @@ fn show(admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
 
 fn members(admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     let status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
-    out.answer(&status.nodes, &crate::status::nodes_text(&status))
+    let text = crate::status::nodes_text(&status) + &crate::status::takeovers_text(&status);
+    out.answer(&status.nodes, &text)
 }
 
 fn token(valid: u32, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ mod objects;
 mod out;
 mod reservation;
 mod status;
+mod takeover;
 
 use std::path::PathBuf;
 

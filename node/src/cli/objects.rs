@@ -89,6 +89,15 @@ pub(super) enum ExtentCommand {
         #[arg(value_delimiter = ',', value_name = "NODE,…", required = true)]
         nodes: Vec<String>,
     },
+    /// Serve the replica on the node named by --admin although acknowledged writes may be missing in it: after a takeover, where nobody
+    /// else has a whole one.
+    AcceptDataLoss {
+        /// Its name.
+        name: String,
+        /// Its name again.
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
     /// Delete an extent that is no LUN, with its data, on all nodes.
     Delete {
         /// Its name.
@@ -289,6 +298,9 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
         }
         ExtentCommand::Replicas { name, nodes } => {
             change(Change::SetReplicas(SetReplicas { name, nodes }), admin, out)
+        }
+        ExtentCommand::AcceptDataLoss { name, confirm } => {
+            super::takeover::accept_data_loss(&name, confirm.as_deref(), admin, out)
         }
         ExtentCommand::Delete { name, confirm } => {
             ensure!(

@@ -11,7 +11,9 @@ use holdfast_raft::consensus::Control;
 use holdfast_raft::lease::LeaseCell;
 use holdfast_raft::lease::driver::Clock;
 use holdfast_raft::model::{ClusterState, Extent, Role};
-use holdfast_replication::core::api::{AbortScope, Ctx, OpId, Policy, Request, RoleName, View};
+use holdfast_replication::core::api::{
+    AbortScope, Ctx, OpId, Policy, Request, RoleName, Status as CoreStatus, View,
+};
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
 use holdfast_replication::net::{NetConfig, PeerAddress};
 use holdfast_types::{ExtentId, NodeId, OpOutcome, Revision};
@@ -135,6 +137,11 @@ impl Data {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         true
+    }
+
+    /// What the core of an extent here says of itself.
+    pub(super) fn core(&self, extent: ExtentId) -> Option<CoreStatus> {
+        self.node.status(extent).map(|status| status.core)
     }
 
     /// Has an extent's replicas compared; false if this node does not serve it.

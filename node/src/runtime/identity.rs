@@ -47,6 +47,12 @@ impl Identity {
         if path.exists() {
             return Ok(());
         }
+        self.renew_member(dir)
+    }
+
+    /// The same with what it says made anew.
+    pub(super) fn renew_member(self, dir: &Path) -> anyhow::Result<()> {
+        let path = dir.join("member");
         let mut file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         file.write_all(format!("node {} of cluster {}\n", self.node, self.cluster).as_bytes())?;
         file.sync_all()?;
@@ -97,6 +103,11 @@ impl Identity {
         if Self::load(dir)?.is_some() {
             return Ok(());
         }
+        self.replace(dir)
+    }
+
+    /// Keeps it in the place of another one: only a takeover changes which cluster a node belongs to (T3).
+    pub(super) fn replace(self, dir: &Path) -> anyhow::Result<()> {
         let path = Self::path(dir);
         let fresh = path.with_extension("json.new");
         let mut file = File::create(&fresh).with_context(|| format!("cannot write {}", fresh.display()))?;

@@ -1,5 +1,6 @@
 //! `holdfast node`: this machine's node, in the foreground.
 
+mod alone;
 mod cluster_key;
 mod control;
 mod data;
@@ -7,6 +8,7 @@ mod identity;
 mod node;
 mod proposals;
 mod running;
+mod takeover;
 mod units;
 
 use std::fs::File;
@@ -32,7 +34,8 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
     let config = NodeConfig::load(&args.config)?;
     std::fs::create_dir_all(&config.dir)
         .with_context(|| format!("cannot create {}", config.dir.display()))?;
-    let _lock = lock(&config.dir)?;
+    let lock = lock(&config.dir)?;
+    takeover::finish(&config.dir)?;
     // Blocking work has threads of its own, so two of these are enough to carry on while one is busy.
     let workers = std::thread::available_parallelism()
         .map_or(2, std::num::NonZero::get)
@@ -44,7 +47,36 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
     let result = runtime.block_on(Node::run(config));
     // Whatever still waits for a peer or a disk is of no use any more.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result
+    match result? {
+        End::Stop => Ok(()),
+        End::Again => {
+            drop(lock);
+            Err(again())
+        }
+    }
+}
+
+/// How a node's run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// For good.
+    Stop,
+    /// To begin anew at once, as the same process.
+    Again,
+}
+
+/// This program anew in the place of this one, with the same arguments and the same process id, so that nobody who watches over it sees it
+/// end. Threads, sockets and locks of this run end with it. Returns only where that is not possible.
+fn again() -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    // By this name also where the file was replaced since by another release.
+    let mut command = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    let error = command.args(arguments).exec();
+    anyhow::Error::new(error).context("this node cannot start itself anew: start it")
 }
 
 /// From here on this process is killed when the thread that started it ends.

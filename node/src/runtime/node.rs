@@ -2,20 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use holdfast_proto::admin::Identity as IdentityMessage;
 use holdfast_raft::consensus::{JoinToken, ask_to_join};
-use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode};
+use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode, TakeoverOrder};
 use holdfast_types::NodeId;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
 
-use super::{Identity, Running, cluster_key};
+use super::{End, Identity, Running, cluster_key, takeover};
+use crate::admin::TakeoverPlan;
 use crate::config::{NodeConfig, Role};
 use crate::metrics::{self, Facts};
 use crate::socket::Reach;
@@ -34,11 +35,13 @@ pub(crate) struct Node {
     running: Mutex<Option<Arc<Running>>>,
     /// What goes wrong for good later on ends the process.
     fatal: mpsc::Sender<anyhow::Error>,
+    /// Asks for a new start.
+    again: Notify,
 }
 
 impl Node {
-    /// Runs until SIGINT or SIGTERM, or until it must stay out of the cluster.
-    pub(super) async fn run(config: NodeConfig) -> anyhow::Result<()> {
+    /// Runs until SIGINT or SIGTERM, until it must stay out of the cluster, or until a takeover wants it to start anew.
+    pub(super) async fn run(config: NodeConfig) -> anyhow::Result<End> {
         let kept = Identity::load(&config.dir)?;
         let (fatal, mut failed) = mpsc::channel(1);
         let node = Arc::new(Self {
@@ -46,6 +49,7 @@ impl Node {
             identity: watch::channel(kept).0,
             running: Mutex::new(None),
             fatal,
+            again: Notify::new(),
         });
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -54,8 +58,8 @@ impl Node {
             // What a long recovery has not finished yet, the next start does.
             tokio::select! {
                 started = node.start(identity) => started?,
-                _ = interrupt.recv() => return Ok(()),
-                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(End::Stop),
+                _ = terminate.recv() => return Ok(End::Stop),
             }
         } else {
             tracing::info!(
@@ -64,8 +68,9 @@ impl Node {
             );
         }
         let result = tokio::select! {
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(End::Stop),
+            _ = terminate.recv() => Ok(End::Stop),
+            () = node.again.notified() => Ok(End::Again),
             error = failed.recv() => Err(error.unwrap_or_else(|| anyhow::anyhow!("the node stopped"))),
         };
         let running = node.running.lock().await.take();
@@ -74,7 +79,9 @@ impl Node {
         {
             // It would go on sending heartbeats meanwhile, and nobody would take over from it.
             match result {
-                Ok(()) => tracing::error!("the node did not stop in time: a disk hangs?"),
+                // The new start ends whatever hangs.
+                Ok(End::Again) => return result,
+                Ok(End::Stop) => tracing::error!("the node did not stop in time: a disk hangs?"),
                 Err(error) => tracing::error!("{error:#}; and the node did not stop in time: a disk hangs?"),
             }
             std::process::exit(1);
@@ -140,6 +147,36 @@ impl Node {
         Ok(format!(
             "{name} is let in; it gets its vote once it has caught up and every node is up (see 'holdfast status')."
         ))
+    }
+
+    /// Plans a takeover of the cluster by this node alone, and with `confirmed` orders it: the node starts anew a moment later, and carries
+    /// it out. Refused while anybody else is there.
+    pub(crate) async fn take_over(&self, confirmed: bool, by: &str) -> anyhow::Result<TakeoverPlan> {
+        let running = self
+            .running()
+            .await
+            .context("this node belongs to no cluster yet")?;
+        let identity = (*self.identity.borrow()).context("this node belongs to no cluster yet")?;
+        let plan = running.plan_takeover().await?;
+        if confirmed {
+            let at = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default();
+            let order = TakeoverOrder {
+                before: identity.cluster,
+                cluster: ClusterId(rand::random()),
+                node: identity.node,
+                at: at.as_secs(),
+                by: by.chars().take(64).collect(),
+            };
+            takeover::order(&self.config.dir, &order)?;
+            tracing::warn!(
+                by,
+                "a takeover is ordered: this node starts anew, as a new incarnation of the cluster"
+            );
+            self.again.notify_one();
+        }
+        Ok(plan)
     }
 
     /// One at a time: what is kept in the directory is what runs. From the moment that it is kept the node says so, also where it cannot

@@ -41,13 +41,13 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The parts that run.
 pub(crate) struct Running {
-    me: NodeId,
-    control: Control,
-    lease: Lease,
+    pub(super) me: NodeId,
+    pub(super) control: Control,
+    pub(super) lease: Lease,
     registry: Arc<Registry>,
     /// What the cluster's secrets are sealed with, where this node has it.
     key: watch::Sender<Option<ClusterKey>>,
-    data: Option<Data>,
+    pub(super) data: Option<Data>,
     units: Option<UnitService>,
     heartbeat: Mutex<Option<HeartbeatThread>>,
     tasks: Mutex<JoinSet<()>>,
@@ -396,6 +396,18 @@ impl Running {
                  another node, and start it anew",
                 seen.my_name
             ));
+        }
+        if !seen.majority {
+            // With a majority, whoever refuses is the odd one.
+            let refusals = self.control.refusals().into_iter();
+            let name = |node| {
+                state
+                    .node(node)
+                    .map_or_else(|| format!("node {node}"), |member| member.name.clone())
+            };
+            seen.alarms.extend(
+                refusals.map(|(peer, why)| format!("{} refuses {}: {why}", name(peer), seen.my_name)),
+            );
         }
         if let Some(data) = &self.data {
             data.describe(&mut seen);

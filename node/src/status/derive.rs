@@ -114,6 +114,9 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         targets,
         access: super::access::access(state),
         portals: portals(state),
+        cluster_id: state.cluster.as_ref().map(|cluster| cluster.id),
+        takeovers: state.takeovers.clone(),
+        losses: state.losses.clone(),
     }
 }
 
@@ -308,6 +311,29 @@ fn lun_status(
     }
 }
 
+/// What a takeover has left an extent without (T2).
+fn after_takeover(extent: &Extent) -> Option<(Health, String)> {
+    let (name, has, wanted) = (&extent.name, extent.replicas.len(), extent.replicas_wanted);
+    if extent.in_sync.is_empty() {
+        let way = match has {
+            0 => "delete it, and restore it from a backup".to_owned(),
+            _ => format!("'holdfast extent accept-data-loss {name}' serves what is left of it"),
+        };
+        return Some((
+            Health::Down,
+            format!("extent {name} has no whole replica since a takeover: {way}"),
+        ));
+    }
+    (has < wanted).then(|| {
+        let health = if has < 2 { Health::AtRisk } else { Health::Degraded };
+        let copies = if has == 1 { "one replica" } else { "fewer replicas" };
+        (
+            health,
+            format!("extent {name} has {copies} since a takeover, not {wanted}: name new ones with 'holdfast extent replicas'"),
+        )
+    })
+}
+
 /// Health, and every reason why it is not ok, worst first.
 fn judge(
     state: &ClusterState,
@@ -367,6 +393,7 @@ fn judge(
             ));
         }
     }
+    found.extend(state.extents.values().filter_map(after_takeover));
     for node in nodes.iter().filter(|node| node.state != NodeState::Up) {
         let word = match node.state {
             NodeState::Down => "is down",

@@ -1,5 +1,6 @@
 //! Status as JSON. Scripts rely on these fields; more may come, none goes.
 
+use holdfast_raft::model::{AcceptedLoss, ClusterId, Takeover};
 use holdfast_types::{ExtentId, IscsiName};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,15 @@ pub(crate) struct StatusDocument {
     pub(crate) access: AccessStatus,
     #[serde(default)]
     pub(crate) portals: Vec<PortalStatus>,
+    /// The id of the cluster's present incarnation: a takeover without a quorum begins a new one.
+    #[serde(default)]
+    pub(crate) cluster_id: Option<ClusterId>,
+    /// Every takeover without a quorum that there has been, oldest first.
+    #[serde(default)]
+    pub(crate) takeovers: Vec<Takeover>,
+    /// Every loss of data that an operator has accepted, oldest first.
+    #[serde(default)]
+    pub(crate) losses: Vec<AcceptedLoss>,
 }
 
 /// An iSCSI portal.

@@ -16,4 +16,4 @@ pub(crate) use reservations::RegistrationStatus;
 pub(crate) use reservations::ReservationStatus;
 #[cfg(test)]
 pub(crate) use text::sample;
-pub(crate) use text::{changes, extents_text, nodes_text, summary, targets_text, text};
+pub(crate) use text::{changes, extents_text, nodes_text, summary, takeovers_text, targets_text, text};

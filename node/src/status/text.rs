@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
+use holdfast_raft::model::utc;
 use holdfast_types::ByteSize;
 
 use super::document::ScrubStatus;
@@ -66,7 +67,7 @@ pub(crate) fn text(status: &StatusDocument) -> String {
         "\n\nCluster {}, revision {}, led by {leader} (answered by {}){quorum}\n",
         status.cluster, status.revision, status.answered_by
     );
-    let _ = write!(text, "\n{}", nodes_text(status));
+    let _ = write!(text, "\n{}{}", nodes_text(status), takeovers_text(status));
     let _ = write!(text, "\n{}\n{}", extents_text(status), targets_text(status));
     if !status.sessions.is_empty() {
         let _ = write!(text, "\nSESSIONS on {}\n", status.answered_by);
@@ -78,6 +79,32 @@ pub(crate) fn text(status: &StatusDocument) -> String {
                 session.initiator, session.peer, session.portal
             );
         }
+    }
+    text
+}
+
+/// Every takeover and every accepted loss, a line each; nothing where there was none.
+pub(crate) fn takeovers_text(status: &StatusDocument) -> String {
+    let mut text = String::new();
+    for takeover in &status.takeovers {
+        let (order, at) = (&takeover.order, utc(takeover.order.at));
+        let gone: Vec<&str> = takeover.gone.iter().map(|gone| gone.name.as_str()).collect();
+        let _ = writeln!(
+            text,
+            "Takeover on {at} by {} (asked for by {}), from revision {}: without {}, which are refused for ever",
+            takeover.name,
+            order.by,
+            takeover.revision,
+            join(&gone)
+        );
+    }
+    for loss in &status.losses {
+        let at = utc(loss.at);
+        let _ = writeln!(
+            text,
+            "Loss of data accepted on {at} by {}: extent {}, served from the replica on {}",
+            loss.by, loss.name, loss.node_name
+        );
     }
     text
 }

@@ -1,5 +1,6 @@
 use super::super::document::*;
 use super::*;
+use holdfast_raft::model::ClusterId;
 use holdfast_types::{ExtentId, Naa};
 
 /// A healthy pair.
@@ -69,6 +70,9 @@ pub(crate) fn sample() -> StatusDocument {
         }],
         access: Default::default(),
         portals: vec![],
+        cluster_id: Some(ClusterId(1)),
+        takeovers: vec![],
+        losses: vec![],
     }
 }
 

@@ -234,6 +234,16 @@ impl Control {
         self.core.state.borrow().clone()
     }
 
+    /// The state as it would be with everything that is in this node's log, known as committed or not: what a takeover begins from (T2).
+    pub fn newest_state(&self) -> ClusterState {
+        let mut state = ClusterState::clone(&self.state());
+        let after = state.revision.value();
+        for entry in self.guard.log.entries_after(after) {
+            super::takeover::apply_tail(&mut state, &entry);
+        }
+        state
+    }
+
     /// To watch the state that is applied here. It closes when Raft stops.
     pub fn watch(&self) -> watch::Receiver<Arc<ClusterState>> {
         self.core.state.clone()
@@ -308,6 +318,11 @@ impl Control {
             return Err(TransferError::Behind { node: to, missing });
         }
         Ok(())
+    }
+
+    /// Peers that refuse this node's messages, and why: it is of another incarnation of the cluster (T1), or of another cluster.
+    pub fn refusals(&self) -> BTreeMap<NodeId, String> {
+        self.core.peers.refusals()
     }
 
     /// What Raft is doing.

@@ -236,6 +236,16 @@ impl LogStore {
         }
     }
 
+    /// Every entry behind `index`, known as committed or not.
+    pub(crate) fn entries_after(&self, index: u64) -> Vec<Entry> {
+        let contents = self.contents();
+        let entries = contents.entries.iter().map(|kept| &kept.entry);
+        entries
+            .filter(|entry| entry.log_id.index > index)
+            .cloned()
+            .collect()
+    }
+
     /// Bytes of the entries that are kept.
     pub(crate) fn bytes(&self) -> usize {
         self.contents().bytes

@@ -81,7 +81,7 @@ impl StateMachine {
 }
 
 /// Applies one entry.
-fn apply_entry(applied: &mut Applied, state: &mut ClusterState, entry: &Entry) -> Reply {
+pub(super) fn apply_entry(applied: &mut Applied, state: &mut ClusterState, entry: &Entry) -> Reply {
     let index = Revision(entry.log_id.index);
     let reply = match &entry.payload {
         EntryPayload::Normal(proposal) => state.apply(index, &proposal.0),

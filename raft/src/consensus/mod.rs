@@ -19,6 +19,7 @@ mod recover;
 mod service;
 mod sled_store;
 mod snapshot;
+mod takeover;
 mod wire;
 
 pub use config::{Config, Timers};
@@ -29,6 +30,7 @@ pub use log::VotersHook;
 pub use machine::AppliedHook;
 pub use membership::Membership;
 pub use service::RaftService;
+pub use takeover::begin_incarnation;
 
 #[cfg(test)]
 mod bytes_test;
@@ -44,3 +46,5 @@ mod recovery_test;
 mod rig;
 #[cfg(test)]
 mod suite_test;
+#[cfg(test)]
+mod takeover_test;

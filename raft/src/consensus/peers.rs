@@ -1,7 +1,7 @@
 //! Connections to peers. Each is dialled once and used for one purpose: heartbeats never wait behind entries, entries never behind a
 //! snapshot. A connection on which nothing comes back is given up and dialled anew, instead of waiting for TCP's own long timers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use holdfast_types::NodeId;
 use super::kind::PeerAddress;
 use super::log::moving_average;
 use super::wire::put_envelope;
-use crate::model::{ClusterId, ClusterState};
+use crate::model::{ClusterId, ClusterState, utc};
 
 /// Largest message that is taken, in bytes; requests are cut well below.
 pub(crate) const MESSAGE_MAX: usize = 8 << 20;
@@ -49,6 +49,8 @@ struct Links {
     links: HashMap<(NodeId, Purpose), Link>,
     /// What each peer refused last, to say it once.
     refused: HashMap<NodeId, String>,
+    /// Nodes of earlier incarnations that were refused, to say it once.
+    left_behind: BTreeSet<(ClusterId, NodeId)>,
     /// How long each peer takes to store entries, round trip included, lately.
     stores: HashMap<NodeId, Duration>,
 }
@@ -215,6 +217,38 @@ impl Peers {
         if self.lock().refused.insert(peer, said.clone()).as_ref() != Some(&said) {
             tracing::warn!(%peer, "the peer refuses Raft messages: {said}");
         }
+    }
+
+    /// What each peer refused last: a peer of another incarnation does (T1).
+    pub(crate) fn refusals(&self) -> BTreeMap<NodeId, String> {
+        let links = self.lock();
+        links
+            .refused
+            .iter()
+            .map(|(node, said)| (*node, said.clone()))
+            .collect()
+    }
+
+    /// T1: why node `from` of cluster `other` is refused, if that is this cluster before a takeover. Said once in this node's log, too.
+    pub(crate) fn refuse_left_behind(&self, other: ClusterId, from: NodeId) -> Option<String> {
+        let state = self.state.borrow().clone();
+        let takeover = state.was_taken_over(other)?;
+        let (by, at) = (&takeover.name, utc(takeover.order.at));
+        let gone = takeover.gone.iter().find(|gone| gone.node == from);
+        // Only nodes that there were: this set does not grow by what strangers send.
+        if let Some(gone) = gone
+            && self.lock().left_behind.insert((other, from))
+        {
+            tracing::warn!(
+                "{} (node {from}) is up as a member of this cluster before {by} took over ({at}): it is refused; stop it, empty its \
+                 directory, and let it join with a token",
+                gone.name
+            );
+        }
+        Some(format!(
+            "{by} has taken over this cluster without this node ({at}), which is refused for ever: stop it, empty its directory, and let \
+             it join with a token ('holdfast cluster token' at {by})"
+        ))
     }
 
     /// Asks the leader to propose a command.

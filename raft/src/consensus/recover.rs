@@ -143,8 +143,8 @@ fn step(
 }
 
 /// A journal, and what tells of its flushes.
-struct Opened {
-    journal: Journal<Tag>,
+pub(super) struct Opened {
+    pub(super) journal: Journal<Tag>,
     flushed: watch::Receiver<Duration>,
 }
 
@@ -152,6 +152,19 @@ impl Opened {
     fn store(self, contents: Contents) -> LogStore {
         LogStore::new(self.journal, self.flushed, contents)
     }
+}
+
+/// A new journal in `dir`.
+///
+/// # Errors
+/// [`StartError`]; also where there is one already.
+pub(super) fn new_journal(dir: &Path) -> Result<Opened, StartError> {
+    let (opened, replay) = open_journal(dir)?;
+    if replay.contents.is_some() || replay.error.is_some() {
+        let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(StartError::io(format!("cannot make {}", dir.display()), taken));
+    }
+    Ok(opened)
 }
 
 fn open_journal(dir: &Path) -> Result<(Opened, Replay), StartError> {

@@ -23,6 +23,7 @@ use super::wire::{
     WireError, put_append_response, put_vote, put_vote_response, take_append, take_transfer, take_vote,
     take_vote_request,
 };
+use crate::model::ClusterId;
 
 /// Longest silence within a snapshot.
 const CHUNK_LIMIT: Duration = Duration::from_secs(5);
@@ -64,6 +65,12 @@ impl RaftService {
         let peers = &self.core.peers;
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("a message without an envelope"))?;
         if *envelope.cluster != peers.cluster.0.to_be_bytes() {
+            let other = <[u8; 16]>::try_from(&*envelope.cluster);
+            let other = other.map(|id| ClusterId(u128::from_be_bytes(id))).ok();
+            let left = other.and_then(|other| peers.refuse_left_behind(other, NodeId(envelope.from)));
+            if let Some(why) = left {
+                return Err(Status::failed_precondition(why));
+            }
             return Err(Status::failed_precondition(format!(
                 "this is node {} of cluster {}, and the message is of another cluster",
                 peers.me, peers.cluster

@@ -11,6 +11,7 @@ use super::placement::ExtentChange;
 use super::reply::{Refusal, Reply};
 use super::settings::SettingKey;
 use super::state::ClusterState;
+use super::takeover::LossAccepted;
 
 /// See the module. Each is harmless when it comes twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,8 @@ pub enum AdminCommand {
         /// Who.
         node: NodeId,
     },
+    /// Has a replica count as whole that may lack acknowledged writes, where no whole one is left (T4).
+    AcceptDataLoss(LossAccepted),
 }
 
 impl From<AdminCommand> for Command {
@@ -100,6 +103,7 @@ impl ClusterState {
             Admin::Join(join) => self.join(join),
             Admin::Leave { node, drop_replicas } => self.leave(*node, *drop_replicas),
             Admin::ForgetNode { node } => self.forget_node(*node),
+            Admin::AcceptDataLoss(loss) => self.accept_data_loss(index, loss),
         }
     }
 }

@@ -152,6 +152,7 @@ impl ClusterState {
             thin: new.thin,
             confirmed_reads: new.confirmed_reads,
             replicas: new.replicas.clone(),
+            replicas_wanted: 0,
             retiring: BTreeSet::new(),
             preferred: new.preferred,
             handover: None,

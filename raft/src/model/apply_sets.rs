@@ -1,7 +1,7 @@
 //! Primaries and in-sync sets: the commands of rules E1 to E6 and the second commit of L3.
 //!
 //! Every item goes through one gate ([`stamped`]), which holds E2's precondition, and one exit ([`Extent::moved`]), which raises the
-//! version. No path here can empty an in-sync set or take the primary out of it.
+//! version. No path here can empty an in-sync set or take the primary out of it; only a takeover can (`takeover`).
 
 use std::collections::BTreeSet;
 
@@ -26,6 +26,12 @@ impl Extent {
         self.primary = primary.map(|(node, _)| node);
         self.primary_incarnation = primary.map(|(_, run)| run);
         self.handover = None;
+        self.moved();
+    }
+
+    /// T4: the replica on `node` is the only one that counts as whole.
+    pub(super) fn only_whole_on(&mut self, node: NodeId) {
+        self.in_sync = BTreeSet::from([node]);
         self.moved();
     }
 

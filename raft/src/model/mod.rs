@@ -18,6 +18,7 @@ mod reply;
 mod sealed;
 mod settings;
 mod state;
+mod takeover;
 mod view;
 
 pub use holdfast_alua::SecondaryAccess;
@@ -39,6 +40,7 @@ pub use state::{
     ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT, Target,
     VoterSet,
 };
+pub use takeover::{AcceptedLoss, Fate, LeftBehind, LossAccepted, OutOfReach, Takeover, TakeoverOrder, utc};
 pub use view::{LuView, Share};
 
 #[cfg(test)]

@@ -142,10 +142,18 @@ impl ClusterState {
             return Err(Refusal::Invalid("an extent needs at least one replica".into()));
         }
         let extent = self.extent_mut(id)?;
+        if extent.in_sync.is_empty() {
+            return Err(Refusal::Invalid(format!(
+                "extent {} has no replica that is whole, so a new one would wait for ever: first accept what may be lost \
+                 ('holdfast extent accept-data-loss'), or delete it",
+                extent.name
+            )));
+        }
         let retiring: BTreeSet<NodeId> = extent.replicas.difference(wanted).copied().collect();
         extent.replicas.extend(wanted);
         extent.preferred = extent.preferred.filter(|node| wanted.contains(node));
         extent.retiring = retiring;
+        extent.replicas_wanted = 0;
         let extent = &self.extents[&id];
         let out_of_reach = extent.in_sync.iter().all(|node| self.is_suspect(*node));
         let warnings = if out_of_reach {

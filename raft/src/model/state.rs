@@ -16,11 +16,13 @@ use super::access::Access;
 use super::apply_unit::AnsweredCalls;
 use super::members::Token;
 use super::settings::Settings;
+use super::takeover::{AcceptedLoss, Takeover};
 
 /// Format of a stored [`ClusterState`]. A reader refuses a newer one.
 pub const STATE_FORMAT: u32 = 1;
 
-/// The cluster's UUID, drawn once by `cluster init`. Stored as 32 hexadecimal digits.
+/// The id of one incarnation of a cluster: drawn by `cluster init`, and anew by each takeover without a quorum (T1). Nothing that
+/// initiators see comes from it. Stored as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ClusterId(pub u128);
@@ -69,7 +71,7 @@ impl TryFrom<String> for ClusterId {
 pub struct ClusterIdentity {
     /// The name people gave it.
     pub name: String,
-    /// Its UUID.
+    /// The id of its present incarnation.
     pub id: ClusterId,
 }
 
@@ -159,6 +161,9 @@ pub struct Extent {
     pub confirmed_reads: bool,
     /// The data nodes that keep a replica, in sync or not.
     pub replicas: BTreeSet<NodeId>,
+    /// How many there were before a takeover left fewer of them, until somebody says anew where replicas are to be; 0 otherwise.
+    #[serde(default)]
+    pub replicas_wanted: usize,
     /// Those of them that go once the others are in sync.
     #[serde(default)]
     pub retiring: BTreeSet<NodeId>,
@@ -174,7 +179,8 @@ pub struct Extent {
     pub primary: Option<NodeId>,
     /// The run of the primary that the epoch names (E1).
     pub primary_incarnation: Option<Incarnation>,
-    /// Who holds every acknowledged write. Never empty; holds the primary.
+    /// Who holds every acknowledged write; holds the primary. Empty only after a takeover by a node that was not in it (T2), until what may
+    /// be lost is accepted (T4).
     pub in_sync: BTreeSet<NodeId>,
     /// Raised by every change of primary or in-sync set (E2).
     pub version: InSyncVersion,
@@ -254,6 +260,12 @@ pub struct ClusterState {
     /// Tokens that let nodes in, used ones included.
     #[serde(default)]
     pub tokens: Vec<Token>,
+    /// Every takeover without a quorum, oldest first. None is ever removed.
+    #[serde(default)]
+    pub takeovers: Vec<Takeover>,
+    /// Every accepted loss of data, oldest first. None is ever removed.
+    #[serde(default)]
+    pub losses: Vec<AcceptedLoss>,
 }
 
 impl Default for ClusterState {
@@ -271,6 +283,8 @@ impl Default for ClusterState {
             last_tpg: TpgId(0),
             last_node: NodeId(0),
             tokens: Vec::new(),
+            takeovers: Vec::new(),
+            losses: Vec::new(),
         }
     }
 }
