@@ -43,4 +43,14 @@ holdfast_types::fault_switches! {
     VotersUnnamed,
     /// L8: reports right after a change of the voters.
     NoWaitAfterVoters,
+    /// T1: a takeover keeps the cluster's id.
+    IncarnationKept,
+    /// T2: a takeover begins from what is known as committed, without the log's tail.
+    TailDropped,
+    /// T2: a growth in the log's tail counts, committed or not.
+    TailBelieved,
+    /// T2: the replica of the node that goes on counts as whole, in sync or not.
+    StaleCounted,
+    /// T2: a takeover does not raise the epochs.
+    EpochsKept,
 }

@@ -217,11 +217,17 @@ impl AdminClient {
         Ok(serde_json::from_str(&reply.json)?)
     }
 
-    /// Accepts what may be lost of an extent.
-    pub(crate) async fn accept_data_loss(&mut self, extent: &str, by: &str) -> anyhow::Result<Done> {
+    /// Says what of an extent may be lost; with `confirmed` accepts it.
+    pub(crate) async fn accept_data_loss(
+        &mut self,
+        extent: &str,
+        confirmed: bool,
+        by: &str,
+    ) -> anyhow::Result<Done> {
         let request = AcceptDataLossRequest {
             extent: extent.to_owned(),
             by: by.to_owned(),
+            confirmed,
         };
         Ok(self
             .rpc

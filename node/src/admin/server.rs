@@ -338,10 +338,17 @@ impl Admin for Service {
     }
 
     async fn accept_data_loss(&self, request: Request<AcceptDataLossRequest>) -> Answer<Done> {
-        let AcceptDataLossRequest { extent, by } = request.into_inner();
+        let AcceptDataLossRequest {
+            extent,
+            by,
+            confirmed,
+        } = request.into_inner();
         let running = self.running().await?;
         let extent = extent_named(&running.state(), &extent)?;
-        let message = running.accept_data_loss(extent, &by).await.map_err(failed)?;
+        let message = running
+            .accept_data_loss(extent, confirmed, &by)
+            .await
+            .map_err(failed)?;
         Ok(Response::new(Done {
             message,
             warnings: Vec::new(),

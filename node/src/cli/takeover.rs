@@ -96,18 +96,24 @@ pub(super) fn accept_data_loss(
     admin: &AdminAddress,
     out: Out,
 ) -> anyhow::Result<()> {
+    let confirmed = confirm == Some(name);
     ensure!(
-        confirm == Some(name),
-        "what was written to extent '{name}' while the replica here was not in sync is lost by this, for good: type its name again, with \
-         --confirm {name}"
+        confirmed || confirm.is_none(),
+        "--confirm names another extent than '{name}'"
     );
     let by = who();
     let done = block_on(async {
         AdminClient::connect(admin)
             .await?
-            .accept_data_loss(name, &by)
+            .accept_data_loss(name, confirmed, &by)
             .await
     })?;
+    if !confirmed {
+        out.narrate(&done.message);
+        bail!(
+            "nothing was changed: what is not in it is lost for good once it is served; if so be it, type its name again: --confirm {name}"
+        );
+    }
     print_done(&done, out)
 }
 

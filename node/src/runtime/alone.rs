@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use holdfast_raft::lease::HEARS_WITHIN;
-use holdfast_raft::model::{AdminCommand, ClusterState, LossAccepted, Reply, Role, SettingKey};
+use holdfast_raft::model::{AdminCommand, ClusterState, Extent, LossAccepted, Reply, Role, SettingKey};
 use holdfast_types::{ExtentId, NodeId};
 use tokio::net::TcpStream;
 
@@ -117,36 +117,23 @@ impl Running {
         }
     }
 
-    /// Has the replica here of an extent count as whole, although acknowledged writes may be missing in it (T4); what was done, for people.
+    /// Says, for people, what the replica here of an extent holds and what may be missing in it; with `confirmed` it counts as whole from
+    /// now on (T4).
     ///
     /// # Errors
     /// One line: another replica is whole, or the one here is not fit to serve at all.
-    pub(crate) async fn accept_data_loss(&self, extent: ExtentId, by: &str) -> anyhow::Result<String> {
+    pub(crate) async fn accept_data_loss(
+        &self,
+        extent: ExtentId,
+        confirmed: bool,
+        by: &str,
+    ) -> anyhow::Result<String> {
         let state = self.control.state();
         let found = state.extents.get(&extent).context("the extent is gone")?;
-        let (name, me) = (&found.name, name_of(&state, self.me));
-        if !found.replicas.contains(&self.me) {
-            let places: Vec<String> = found.replicas.iter().map(|node| name_of(&state, *node)).collect();
-            ensure!(
-                !places.is_empty(),
-                "no replica of extent {name} is left anywhere: delete it, and restore it from a backup"
-            );
-            bail!(
-                "{me} has no replica of extent {name}: ask at {}",
-                places.join(", ")
-            );
+        let what = self.what_is_left(&state, extent, found)?;
+        if !confirmed {
+            return Ok(what);
         }
-        let core = self.data.as_ref().and_then(|data| data.core(extent));
-        let core =
-            core.with_context(|| format!("extent {name} is not open on {me} yet: try again in a moment"))?;
-        ensure!(
-            core.end.lsn.value() > 0 || !found.in_sync.is_empty(),
-            "the replica of extent {name} on {me} never held anything: delete the extent, and restore it from a backup"
-        );
-        let mixed = core.base.map(|base| format!(
-            "; a resync of it was broken off: parts are newer than the rest, which is from before position {}",
-            base.pos.lsn
-        ));
         let at = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -156,17 +143,52 @@ impl Running {
             at: at.as_secs(),
             by: by.chars().take(64).collect(),
         };
+        let name = &found.name;
         tracing::warn!(by, %extent, "an operator accepts what may be lost of extent {name}");
         match self.propose(AdminCommand::AcceptDataLoss(loss).into()).await? {
             Reply::Refused { refusal } => Err(refusal.into()),
-            _ => Ok(format!(
-                "Extent {name} is served from the replica on {me} as it was at position {} of epoch {}{}. What was acknowledged without \
-                 {me} after that is lost.",
-                core.end.lsn,
-                core.end.epoch,
-                mixed.unwrap_or_default()
-            )),
+            _ => Ok(format!("{what} That is lost, and the replica is served.")),
         }
+    }
+
+    /// What the replica here of an extent that nobody serves reaches up to.
+    fn what_is_left(&self, state: &ClusterState, id: ExtentId, extent: &Extent) -> anyhow::Result<String> {
+        let (name, me) = (&extent.name, name_of(state, self.me));
+        if !extent.replicas.contains(&self.me) {
+            let places: Vec<String> = extent.replicas.iter().map(|node| name_of(state, *node)).collect();
+            ensure!(
+                !places.is_empty(),
+                "no replica of extent {name} is left anywhere: delete it, and restore it from a backup"
+            );
+            bail!(
+                "{me} has no replica of extent {name}: ask at {}",
+                places.join(", ")
+            );
+        }
+        ensure!(
+            !state.is_unfit(self.me, id),
+            "the replica of extent {name} on {me} has lost something: delete the extent, and restore it from a backup"
+        );
+        let core = self.data.as_ref().and_then(|data| data.core(id));
+        let core =
+            core.with_context(|| format!("extent {name} is not open on {me} yet: try again in a moment"))?;
+        ensure!(
+            core.end.lsn.value() > 0 || !extent.in_sync.is_empty(),
+            "the replica of extent {name} on {me} never held anything: delete the extent, and restore it from a backup"
+        );
+        let mixed = core.base.map(|base| {
+            format!(
+                ", but a resync of it was broken off: parts of it are newer than the rest, which is from before position {}",
+                base.pos.lsn
+            )
+        });
+        Ok(format!(
+            "The replica of extent {name} on {me} is as it was at position {} of epoch {}{}. What was acknowledged without {me} after that \
+             is not in it.",
+            core.end.lsn,
+            core.end.epoch,
+            mixed.unwrap_or_default()
+        ))
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.dir)
         .with_context(|| format!("cannot create {}", config.dir.display()))?;
     let lock = lock(&config.dir)?;
-    takeover::finish(&config.dir)?;
+    takeover::finish(&config.dir, std::time::SystemTime::now())?;
     // Blocking work has threads of its own, so two of these are enough to carry on while one is busy.
     let workers = std::thread::available_parallelism()
         .map_or(2, std::num::NonZero::get)

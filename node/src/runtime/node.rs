@@ -157,6 +157,7 @@ impl Node {
             .await
             .context("this node belongs to no cluster yet")?;
         let identity = (*self.identity.borrow()).context("this node belongs to no cluster yet")?;
+        let committed = running.state().revision;
         let plan = running.plan_takeover().await?;
         if confirmed {
             let at = SystemTime::now()
@@ -166,10 +167,12 @@ impl Node {
                 before: identity.cluster,
                 cluster: ClusterId(rand::random()),
                 node: identity.node,
+                committed,
                 at: at.as_secs(),
                 by: by.chars().take(64).collect(),
             };
-            takeover::order(&self.config.dir, &order)?;
+            let others = takeover::others(&running.state(), identity.node);
+            takeover::order(&self.config.dir, &order, others)?;
             tracing::warn!(
                 by,
                 "a takeover is ordered: this node starts anew, as a new incarnation of the cluster"

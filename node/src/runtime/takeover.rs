@@ -3,26 +3,78 @@
 //! The order is the one step that decides. From the moment that it stands in the directory, whatever start comes next carries the takeover
 //! out, however often it is killed meanwhile; before that moment nothing has changed. Each step can be told from what is on disk, and
 //! leaves the one before it whole.
+//!
+//! An order that no start has begun to carry out is good for a while only, and only while nobody else is there: a machine that loses power
+//! right after it, and is repaired days later, must not take over from those that have served since.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use holdfast_raft::consensus::begin_incarnation;
-use holdfast_raft::model::TakeoverOrder;
+use holdfast_raft::model::{ClusterState, TakeoverOrder, utc};
+use holdfast_types::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
 
 /// Version of the file.
 const FORMAT: u32 = 1;
+/// For how long an order is good, by this machine's clock.
+const GOOD_FOR: Duration = Duration::from_secs(600);
+/// How long a connection to another node may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The file that holds an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Ordered {
     format: u32,
     order: TakeoverOrder,
+    /// The Raft addresses of the nodes that are to be left behind, by their names.
+    others: BTreeMap<String, SocketAddr>,
+}
+
+impl Ordered {
+    /// Why it is not carried out any more, if so.
+    fn is_void(&self, now: SystemTime) -> Option<String> {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(self.order.at);
+        // A clock that was set back says no more than one that ran on.
+        let apart = now.duration_since(at).unwrap_or_else(|early| early.duration());
+        if apart > GOOD_FOR {
+            return Some(format!(
+                "it was asked for at {}, too long ago",
+                utc(self.order.at)
+            ));
+        }
+        let tries: Vec<_> = self.others.clone().into_iter().collect();
+        let there = std::thread::scope(|scope| {
+            let threads: Vec<_> = tries
+                .iter()
+                .map(|(_, address)| {
+                    scope.spawn(|| TcpStream::connect_timeout(address, CONNECT_WITHIN).is_ok())
+                })
+                .collect();
+            let answers: Vec<bool> = threads
+                .into_iter()
+                .map(|one| one.join().unwrap_or(false))
+                .collect();
+            answers.iter().position(|there| *there)
+        });
+        let (name, address) = &tries[there?];
+        Some(format!("{name} is there: {address} takes connections"))
+    }
+}
+
+/// A node's other members, whose absence a takeover relies on.
+pub(super) fn others(state: &ClusterState, me: NodeId) -> BTreeMap<String, SocketAddr> {
+    let others = state.nodes.iter().filter(|(id, _)| **id != me);
+    others
+        .map(|(_, member)| (member.name.clone(), member.addresses.raft))
+        .collect()
 }
 
 /// Where the parts are.
@@ -81,7 +133,14 @@ fn order_file(dir: &Path) -> PathBuf {
 }
 
 /// Orders the takeover: stable when this returns, and carried out by the next start.
-pub(super) fn order(dir: &Path, order: &TakeoverOrder) -> anyhow::Result<()> {
+///
+/// # Errors
+/// Nothing is ordered.
+pub(super) fn order(
+    dir: &Path,
+    order: &TakeoverOrder,
+    others: BTreeMap<String, SocketAddr>,
+) -> anyhow::Result<()> {
     ensure!(
         read(dir)?.is_none(),
         "a takeover is ordered already: it is carried out as soon as this node starts anew"
@@ -89,8 +148,23 @@ pub(super) fn order(dir: &Path, order: &TakeoverOrder) -> anyhow::Result<()> {
     let ordered = Ordered {
         format: FORMAT,
         order: order.clone(),
+        others,
     };
-    replace(&order_file(dir), &serde_json::to_vec(&ordered)?)
+    let path = order_file(dir);
+    replace(&path, &serde_json::to_vec(&ordered)?).inspect_err(|_| {
+        // It may stand there all the same, and whoever asked is told that nothing was ordered.
+        if let Err(error) = remove(&path)
+            && path.exists()
+        {
+            tracing::error!("remove it before this node is started anew: {error:#}");
+        }
+    })
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    std::fs::remove_file(path)
+        .and_then(|()| File::open(path.parent().unwrap_or(path))?.sync_all())
+        .with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// Writes a file as a whole; stable when this returns.
@@ -106,7 +180,7 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn read(dir: &Path) -> anyhow::Result<Option<TakeoverOrder>> {
+fn read(dir: &Path) -> anyhow::Result<Option<Ordered>> {
     let path = order_file(dir);
     let bytes = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -122,7 +196,7 @@ fn read(dir: &Path) -> anyhow::Result<Option<TakeoverOrder>> {
     if ordered.format > FORMAT {
         bail!("{} was written by a newer release", path.display());
     }
-    Ok(Some(ordered.order))
+    Ok(Some(ordered))
 }
 
 fn next_step(places: &Places, order: &TakeoverOrder) -> anyhow::Result<Step> {
@@ -183,23 +257,35 @@ fn take(step: Step, places: &Places, order: &TakeoverOrder) -> anyhow::Result<()
             identity.renew_member(&places.dir)?;
             identity.replace(&places.dir)
         }
-        Step::Forget => {
-            std::fs::remove_file(&places.order)
-                .with_context(|| format!("cannot remove {}", places.order.display()))?;
-            places.sync()
-        }
+        Step::Forget => remove(&places.order),
     }
 }
 
-/// Carries out what was ordered, if anything was, before anything of the node starts. Blocks on the disk.
+/// Carries out what was ordered, if anything was, before anything of the node starts. Blocks on the disk. An order that is void is
+/// withdrawn: then nothing has changed, and the node starts as it was.
 ///
-/// Fails where the old log cannot be read: then nothing has changed, and removing the order brings the node back as it was.
-pub(super) fn finish(dir: &Path) -> anyhow::Result<()> {
-    let Some(order) = read(dir)? else { return Ok(()) };
-    let places = Places::new(dir, &order);
+/// # Errors
+/// One line. Where the old log cannot be read nothing has changed, and removing the order brings the node back as it was.
+pub(super) fn finish(dir: &Path, now: SystemTime) -> anyhow::Result<()> {
+    let Some(ordered) = read(dir)? else { return Ok(()) };
+    let order = &ordered.order;
+    let places = Places::new(dir, order);
+    let first = next_step(&places, order)?;
+    if first == Step::Begin
+        && let Some(why) = ordered.is_void(now)
+    {
+        tracing::error!("the takeover that was ordered is not carried out, and nothing was changed: {why}");
+        return remove(&places.order);
+    }
     loop {
-        let step = next_step(&places, &order)?;
-        take(step, &places, &order).context("the takeover that was ordered is not done yet")?;
+        let step = next_step(&places, order)?;
+        take(step, &places, order).with_context(|| match step {
+            Step::Begin => format!(
+                "the takeover that was ordered is not done, and nothing was changed; without {} this node starts as it was",
+                places.order.display()
+            ),
+            _ => "the takeover that was ordered is not done yet: start this node again".to_owned(),
+        })?;
         if step == Step::Forget {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdfast_raft::consensus::{Config, Control};
 use holdfast_raft::model::{ClusterId, ClusterState, Command, Init, NewNode, NodeAddresses, Role};
-use holdfast_types::NodeId;
+use holdfast_types::Revision;
 
 use super::*;
 
@@ -17,6 +17,7 @@ fn asked() -> TakeoverOrder {
         before: OLD,
         cluster: NEW,
         node: ME,
+        committed: Revision(0),
         at: 1,
         by: "test".into(),
     }
@@ -90,6 +91,15 @@ async fn state_of(dir: &Path) -> ClusterState {
     state
 }
 
+/// Soon after [`asked`].
+fn soon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(60)
+}
+
+fn ordered(dir: &Path, asked: &TakeoverOrder) -> anyhow::Result<()> {
+    order(dir, asked, BTreeMap::new())
+}
+
 /// How far a start came before it was killed.
 type Killed = fn(&Places, &TakeoverOrder);
 
@@ -137,16 +147,16 @@ async fn t3_a_start_that_is_killed_anywhere_is_finished_by_the_next() {
     for (number, (what, kill)) in killed.iter().enumerate() {
         let dir = home.path().join(number.to_string());
         copy(&made, &dir);
-        finish(&dir).unwrap();
+        finish(&dir, soon()).unwrap();
         assert_eq!(
             state_of(&dir).await.cluster.unwrap().id,
             OLD,
             "nothing is ordered"
         );
-        order(&dir, &asked()).unwrap();
-        assert!(order(&dir, &asked()).is_err(), "it is ordered once");
+        ordered(&dir, &asked()).unwrap();
+        assert!(ordered(&dir, &asked()).is_err(), "it is ordered once");
         kill(&Places::new(&dir, &asked()), &asked());
-        finish(&dir).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        finish(&dir, soon()).unwrap_or_else(|error| panic!("{what}: {error:#}"));
         assert_eq!(
             Identity::load(&dir).unwrap(),
             Some(Identity::new(NEW, ME)),
@@ -159,7 +169,7 @@ async fn t3_a_start_that_is_killed_anywhere_is_finished_by_the_next() {
         assert_eq!(state.cluster.unwrap().id, NEW, "{what}");
         assert!(dir.join("raft.before-takeover-0fe00000").is_dir(), "{what}");
         assert!(!dir.join("raft.next").exists(), "{what}");
-        finish(&dir).unwrap();
+        finish(&dir, soon()).unwrap();
     }
 }
 
@@ -173,14 +183,40 @@ async fn t3_an_order_for_somebody_else_is_refused_in_one_line() {
         before: ClusterId(3),
         ..asked()
     };
-    order(dir, &other).unwrap();
-    let why = format!("{:#}", finish(dir).unwrap_err());
+    ordered(dir, &other).unwrap();
+    let why = format!("{:#}", finish(dir, soon()).unwrap_err());
     assert!(why.contains("not for this node") && !why.contains('\n'), "{why}");
     std::fs::write(order_file(dir), b"{").unwrap();
-    let why = format!("{:#}", finish(dir).unwrap_err());
+    let why = format!("{:#}", finish(dir, soon()).unwrap_err());
     assert!(why.contains("damaged"), "{why}");
     std::fs::write(order_file(dir), b"{\"format\":2}").unwrap();
-    finish(dir).unwrap_err();
+    finish(dir, soon()).unwrap_err();
     std::fs::remove_file(order_file(dir)).unwrap();
     assert_eq!(state_of(dir).await.cluster.unwrap().id, OLD);
+}
+
+/// T3: a machine that lost power right after the order, and is started when others have served for days, changes nothing and says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t3_an_order_is_void_once_it_is_old_or_somebody_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    used(dir).await;
+    let day = Duration::from_secs(86_400);
+    ordered(dir, &asked()).unwrap();
+    finish(dir, soon() + day).unwrap();
+    assert!(read(dir).unwrap().is_none(), "it is withdrawn");
+    assert_eq!(state_of(dir).await.cluster.unwrap().id, OLD);
+
+    let there = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let others = BTreeMap::from([("b".to_owned(), there.local_addr().unwrap())]);
+    order(dir, &asked(), others.clone()).unwrap();
+    finish(dir, soon()).unwrap();
+    assert!(read(dir).unwrap().is_none(), "it is withdrawn");
+    assert_eq!(state_of(dir).await.cluster.unwrap().id, OLD);
+
+    // What was begun is finished whenever that is.
+    order(dir, &asked(), others).unwrap();
+    steps(1, &Places::new(dir, &asked()), &asked());
+    finish(dir, soon() + day).unwrap();
+    assert_eq!(state_of(dir).await.cluster.unwrap().id, NEW);
 }

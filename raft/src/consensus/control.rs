@@ -25,7 +25,7 @@ use super::propose::Core;
 use super::recover::{Place, recover};
 use super::service::{RaftService, serve};
 use super::snapshot::Snapshots;
-use crate::model::{ClusterState, Command, Reply};
+use crate::model::{ClusterState, Command, Reply, follow_tail};
 
 /// What Raft is doing on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,13 +234,11 @@ impl Control {
         self.core.state.borrow().clone()
     }
 
-    /// The state as it would be with everything that is in this node's log, known as committed or not: what a takeover begins from (T2).
+    /// What a takeover by this node would begin from (T2): the state with everything that is in this node's log, known as committed or not.
     pub fn newest_state(&self) -> ClusterState {
         let mut state = ClusterState::clone(&self.state());
-        let after = state.revision.value();
-        for entry in self.guard.log.entries_after(after) {
-            super::takeover::apply_tail(&mut state, &entry);
-        }
+        let tail = self.guard.log.entries_after(state.revision.value());
+        follow_tail(&mut state, self.core.peers.me, tail, super::takeover::apply);
         state
     }
 

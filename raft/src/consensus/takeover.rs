@@ -19,18 +19,13 @@ use super::machine::{apply_entry, take_snapshot};
 use super::record::{Head, LOG_FORMAT, encode_head};
 use super::recover::{Place, new_journal, recover};
 use super::snapshot::Snapshots;
-use crate::model::{ClusterState, TakeoverOrder};
+use crate::model::{ClusterState, TakeoverOrder, follow_tail};
 
 /// How long the disk may take to store the first record.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Applies an entry of the log that nobody may have committed.
-///
-/// A takeover keeps all of a log's tail. Each entry may have been committed without this node having heard of it, and then others have
-/// acted on it: a reservation was granted, or this node's replica was put out of the in-sync set and writes went on without it. Such an
-/// entry must not be dropped. One that nobody committed only does what its proposer wanted.
-pub(super) fn apply_tail(state: &mut ClusterState, entry: &Entry) {
-    // Membership entries among them change who votes; a takeover replaces that anyway.
+/// Applies an entry, committed or not. Membership entries change who votes; a takeover replaces that anyway.
+pub(super) fn apply(state: &mut ClusterState, entry: &Entry) {
     let mut applied = Applied::default();
     apply_entry(&mut applied, state, entry);
 }
@@ -51,7 +46,7 @@ pub fn begin_incarnation(
         node: order.node,
         expect_log: true,
     };
-    let (mut state, last) = last_state(&place)?;
+    let (mut state, last) = last_state(&place, order.committed)?;
     let term = last.as_ref().map_or(0, |id| id.leader_id.term) + 1;
     let index = last.as_ref().map_or(0, |id| id.index) + 1;
     state
@@ -62,15 +57,17 @@ pub fn begin_incarnation(
     Ok(state)
 }
 
-/// The state with all that is in the log, and the newest position or vote that the node knows.
-fn last_state(place: &Place) -> Result<(ClusterState, Option<LogId>), StartError> {
+/// The state with all that is in the log, and the newest position. Up to `committed` the log was known as committed when the node ran.
+fn last_state(place: &Place, committed: Revision) -> Result<(ClusterState, Option<LogId>), StartError> {
     let mut recovered = recover(place)?;
     let mut state = ClusterState::clone(&recovered.applied.state);
-    let mut last = recovered.applied.last;
-    for entry in recovered.log.entries_after(state.revision.value()) {
-        apply_tail(&mut state, &entry);
-        last = Some(entry.log_id);
+    let mut tail = recovered.log.entries_after(state.revision.value());
+    let last = tail.last().map(|entry| entry.log_id).or(recovered.applied.last);
+    let known = tail.partition_point(|entry| entry.log_id.index <= committed.value());
+    for entry in tail.drain(..known) {
+        apply(&mut state, &entry);
     }
+    follow_tail(&mut state, place.node, tail, apply);
     recovered.keeper.close();
     recovered.log.close();
     Ok((state, last))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use holdfast_types::NodeId;
+use holdfast_types::{NodeId, Revision};
 
 use super::rig::{CLUSTER, Seat, cluster, eventually, propose, seats, settle, targets};
 use super::{Config, Control, StartError, begin_incarnation};
@@ -17,6 +17,7 @@ fn order(before: ClusterId) -> TakeoverOrder {
         before,
         cluster: NEW,
         node: NodeId(1),
+        committed: Revision(0),
         at: 1,
         by: "test".into(),
     }

@@ -40,7 +40,9 @@ pub use state::{
     ClusterId, ClusterIdentity, ClusterState, Extent, Node, NodeAddresses, Role, STATE_FORMAT, Target,
     VoterSet,
 };
-pub use takeover::{AcceptedLoss, Fate, LeftBehind, LossAccepted, OutOfReach, Takeover, TakeoverOrder, utc};
+pub use takeover::{
+    AcceptedLoss, Fate, LeftBehind, LossAccepted, OutOfReach, Takeover, TakeoverOrder, follow_tail, utc,
+};
 pub use view::{LuView, Share};
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reply::{Refusal, Reply};
 use super::state::{ClusterId, ClusterState, Extent, Role, VoterSet};
+use crate::fault::{self, Fault};
 
 type Applied = Result<Reply, Refusal>;
 
@@ -25,6 +26,8 @@ pub struct TakeoverOrder {
     pub cluster: ClusterId,
     /// Who goes on alone.
     pub node: NodeId,
+    /// Up to where that node knew its log as committed when it was asked.
+    pub committed: Revision,
     /// When it was asked for: seconds since 1970, by that node's clock.
     pub at: u64,
     /// Who asked, by his own word.
@@ -102,7 +105,43 @@ pub enum Fate {
     Absent,
 }
 
+/// Makes of what `me` knows as committed the state that a takeover begins from (T2), by way of its log's whole tail, each entry of which
+/// may have been committed without this node having heard of it, or may not. `apply` applies one.
+///
+/// What others may have acted on counts: a reservation that was granted, or that this node's replica was put out of a set and writes went
+/// on without it. What nobody committed only does what its proposer wanted, but for one thing: a replica that was put into a set by an
+/// entry that came to nothing lacks what was written since. So this node's replica counts as in sync only where every state on the way has
+/// it in the set.
+pub fn follow_tail<E>(
+    state: &mut ClusterState,
+    me: NodeId,
+    tail: impl IntoIterator<Item = E>,
+    mut apply: impl FnMut(&mut ClusterState, &E),
+) {
+    let mut doubted = state.not_in_sync(me);
+    for entry in tail {
+        if fault::on(Fault::TailDropped) {
+            break;
+        }
+        apply(state, &entry);
+        doubted.extend(state.not_in_sync(me));
+    }
+    if fault::on(Fault::TailBelieved) {
+        return;
+    }
+    for (_, extent) in state.extents.iter_mut().filter(|(id, _)| doubted.contains(id)) {
+        extent.in_sync.remove(&me);
+    }
+}
+
 impl ClusterState {
+    /// Extents whose in-sync set `me` is not in.
+    fn not_in_sync(&self, me: NodeId) -> BTreeSet<ExtentId> {
+        let extents = self.extents.iter();
+        let without = extents.filter(|(_, extent)| !extent.in_sync.contains(&me));
+        without.map(|(id, _)| *id).collect()
+    }
+
     /// What a takeover by `node` would mean for `extent`.
     pub fn fate(&self, node: NodeId, id: ExtentId, extent: &Extent) -> Fate {
         if !extent.replicas.contains(&node) {
@@ -142,7 +181,11 @@ impl ClusterState {
         }
         let groups = self.all_groups();
         self.takeovers.push(self.takeover_of(order, name));
-        if let Some(cluster) = &mut self.cluster {
+        if let Some(cluster) = self
+            .cluster
+            .as_mut()
+            .filter(|_| !fault::on(Fault::IncarnationKept))
+        {
             cluster.id = order.cluster;
         }
         self.leave_others(index, me);
@@ -277,11 +320,16 @@ impl Extent {
         self.replicas_wanted = self.replicas_wanted.max(self.replicas.len());
         self.replicas.retain(|node| *node == me);
         self.in_sync.retain(|node| *node == me);
+        if fault::on(Fault::StaleCounted) {
+            self.in_sync.clone_from(&self.replicas);
+        }
         self.retiring.clear();
         self.preferred = self.preferred.filter(|node| *node == me);
         self.handover = None;
         self.answered.clear();
-        self.epoch = Epoch((self.epoch.0 / EPOCHS_APART + 1) * EPOCHS_APART);
+        if !fault::on(Fault::EpochsKept) {
+            self.epoch = Epoch((self.epoch.0 / EPOCHS_APART + 1) * EPOCHS_APART);
+        }
         self.primary = None;
         self.primary_incarnation = None;
         self.version = self.version.next();

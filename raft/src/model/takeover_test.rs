@@ -12,6 +12,7 @@ fn order(node: NodeId) -> TakeoverOrder {
         before: OLD,
         cluster: NEW,
         node,
+        committed: Revision(0),
         at: 1_795_921_445,
         by: "anna".into(),
     }
@@ -124,6 +125,51 @@ fn t2_only_what_was_in_sync_serves_and_in_an_epoch_that_nobody_else_had() {
         let led: Vec<bool> = (1..=3).map(|n| extent(&after, n).primary == Some(node)).collect();
         assert_eq!(led, in_sync.each_ref().map(|set| !set.is_empty()));
     }
+}
+
+/// Whether b's replica counts after b has taken over with one of these tails behind what it knows as committed.
+fn counted() -> [bool; 5] {
+    let grow = |state: &ClusterState| Command::Grow {
+        items: vec![fixture::stamp(state, 1)],
+        proposer: A,
+        add: B,
+    };
+    let whole = led_by_a(1);
+    let mut without_b = whole.clone();
+    must(&shrink(&whole, A, B), &mut without_b);
+    let mut again = without_b.clone();
+    must(&grow(&without_b), &mut again);
+    assert_eq!(extent(&again, 1).in_sync, set(&[A, B]));
+    let (out, back) = (shrink(&whole, A, B), grow(&without_b));
+    let tails = [
+        (&whole, vec![]),
+        (&again, vec![]),
+        (&whole, vec![&out]),
+        (&without_b, vec![&back]),
+        (&whole, vec![&out, &back]),
+    ];
+    tails.map(|(known, tail)| {
+        let (mut state, length) = (known.clone(), tail.len() as u64);
+        follow_tail(&mut state, B, tail, |state, command| {
+            let next = Revision(state.revision.0 + 1);
+            state.apply(next, command);
+        });
+        assert_eq!(state.revision.0, known.revision.0 + length);
+        !extent(&taken_over(&state, B), 1).in_sync.is_empty()
+    })
+}
+
+/// What of a tail's entries was committed is not known here. A growth that came to nothing left this replica without what was written
+/// since; a shrink may have been acted on; and one that comes before a growth is not undone by it.
+#[test]
+fn t2_a_growth_in_the_tail_is_not_believed_and_a_shrink_is() {
+    assert_eq!(counted(), [true, true, false, false, false]);
+}
+
+#[test]
+fn t2_a_growth_in_the_tail_that_is_believed_is_noticed() {
+    let believed = fault::with(Some(Fault::TailBelieved), counted);
+    assert_eq!(believed, [true, true, false, true, true]);
 }
 
 /// The order is for one state of one cluster; anything else changes nothing.

@@ -28,6 +28,11 @@ impl Agreed {
         }
     }
 
+    /// Whether a log has all that is agreed on.
+    pub(super) fn is_within(&self, log: &[Entry]) -> bool {
+        self.log.len() <= log.len() && self.log.iter().zip(log).all(|(a, b)| same(a, b))
+    }
+
     /// At most one leader in a term.
     pub(super) fn leads(&mut self, node: Node, term: u64) -> Result<(), String> {
         let first = *self.leaders.entry(term).or_insert(node);
@@ -83,6 +88,10 @@ fn same(a: &Entry, b: &Entry) -> bool {
 
 /// Applies one entry, as a state machine does.
 pub(super) fn step(state: &mut ClusterState, index: u64, entry: &Entry) {
+    if let Some(snapshot) = &entry.snapshot {
+        state.clone_from(snapshot);
+        return;
+    }
     match &entry.command {
         Some(command) => drop(state.apply(Revision(index), command)),
         None => {

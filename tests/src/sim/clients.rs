@@ -218,6 +218,7 @@ impl World {
         let extent = glue::extent_id(self.clients[client].extent);
         if self.rng.chance(70)
             && let Some(found) = self.agreed.head.extents.get(&extent)
+            && !found.in_sync.is_empty()
         {
             // As port-group states tell: active/optimized and active/non-optimized before standby.
             paths = found.in_sync.iter().map(|node| place(*node)).collect();

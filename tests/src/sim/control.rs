@@ -177,6 +177,7 @@ impl World {
                 Ev::Rpc {
                     to: leader,
                     from,
+                    cluster: self.hosts[node].cluster,
                     rpc,
                 },
             );

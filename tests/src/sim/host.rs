@@ -3,14 +3,14 @@
 use holdfast_planes::Announcer;
 use holdfast_raft::governor::{Governor, Placement};
 use holdfast_raft::lease::{Action, Datagram, Keeper, LeaseCell};
-use holdfast_raft::model::ClusterState;
+use holdfast_raft::model::{ClusterId, ClusterState};
 use holdfast_replication::core::ExtentCore;
 use holdfast_replication::core::api::{Ctx, Event, Identity, Room};
 use holdfast_types::{Incarnation, Mono};
 
 use super::disk::{Disk, Replica};
 use super::front::Front;
-use super::plan::{BLOCKS, Plan};
+use super::plan::{self, BLOCKS, Plan};
 use super::raft::{Durable, Entry, Raft, Rpc};
 use super::rng::{Rng, at};
 use super::units::Units;
@@ -125,6 +125,12 @@ pub(super) struct Host {
     pub(super) shrinks_until: u64,
     /// How many entries the next start finds its applied state behind.
     pub(super) back: u64,
+    /// The incarnation of the cluster that its directory belongs to.
+    pub(super) cluster: ClusterId,
+    /// A takeover has left it behind; its directory is as it was.
+    pub(super) left: bool,
+    /// It does not start any more.
+    pub(super) dead: bool,
 }
 
 impl Host {
@@ -160,6 +166,9 @@ impl Host {
             views_after: 0,
             shrinks_until: 0,
             back: 0,
+            cluster: plan::FIRST_CLUSTER,
+            left: false,
+            dead: false,
         }
     }
 
@@ -186,10 +195,13 @@ impl World {
         host.run = (host.run / 100 + 1) * 100 + node as u64 + 1;
         let incarnation = Incarnation(host.run);
         let back = std::mem::take(&mut host.back);
+        let log = &host.disk.raft.log;
+        let snapshot = log.iter().rposition(|entry| entry.snapshot.is_some());
         host.applied = host
             .applied
             .saturating_sub(back)
-            .min(host.disk.raft.log.len() as u64);
+            .max(snapshot.map_or(0, |before| before as u64 + 1))
+            .min(log.len() as u64);
         let state = agreed::replay(&host.disk.raft.log[..at(host.applied)]);
         let kept = host.disk.raft.clone();
         let raft_stable = kept.log.len() as u64;

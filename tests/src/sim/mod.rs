@@ -14,6 +14,7 @@
 //! | `net` | datagrams, messages, links |
 //! | `clients`, `front`, `units`, `history` | initiators, connections, reservations, and whether what they saw can be |
 //! | `trouble`, `scenario`, `plays` | faults by chance, and known bad traces, varied by the seed |
+//! | `takeover` | one node goes on alone, as a new incarnation of the cluster |
 //! | `rules`, `hunt` | rules broken on purpose, and what notices each |
 //! | `watch` | what must hold at every moment, and in the end |
 //!
@@ -38,6 +39,7 @@ mod rng;
 mod rules;
 mod scenario;
 mod storage;
+mod takeover;
 mod trace;
 mod trouble;
 mod units;
@@ -49,6 +51,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holdfast_raft::lease::Datagram;
+use holdfast_raft::model::ClusterId;
 use holdfast_replication::core::api::{Command as CoreCommand, Event, LinkId, Room};
 use holdfast_types::NodeId;
 
@@ -98,6 +101,8 @@ enum Ev {
     Rpc {
         to: Node,
         from: Node,
+        /// The cluster that the sender belongs to.
+        cluster: ClusterId,
         rpc: raft::Rpc,
     },
     Arrive {
@@ -253,7 +258,11 @@ impl World {
             histories: (0..plan.extents.len()).map(|_| History::new()).collect(),
             given: BTreeMap::new(),
             script: scenario::Script::new(plan.scenario, &mut rng),
-            operator: voters::Operator::new(&plan.changes),
+            operator: voters::Operator::new(if plan.scenario.takes_over() {
+                &[]
+            } else {
+                &plan.changes
+            }),
             reserving: vec![units::Reserving::default(); plan.extents.len()],
             calm: false,
             quiet: false,
@@ -415,7 +424,11 @@ impl World {
         }
         match ev {
             Ev::Datagram { to, datagram } => self.on_datagram(to, &datagram),
-            Ev::Rpc { to, from, rpc } => self.on_rpc(to, from, rpc),
+            Ev::Rpc { to, cluster, .. } if self.hosts[to].cluster != cluster => {
+                self.count("refused after a takeover");
+                Ok(())
+            }
+            Ev::Rpc { to, from, rpc, .. } => self.on_rpc(to, from, rpc),
             Ev::Arrive { from, to, link } => self.arrive(from, to, link),
             Ev::Dial(a, b) => {
                 self.dial(a, b);
@@ -441,7 +454,8 @@ impl World {
                 Ok(())
             }
             Ev::Start(node) => {
-                if self.hosts[node].process.is_none() && self.is_member(node) {
+                let host = &self.hosts[node];
+                if host.process.is_none() && !host.dead && (host.left || self.is_member(node)) {
                     self.start(node);
                 }
                 Ok(())

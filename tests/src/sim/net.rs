@@ -103,7 +103,14 @@ impl World {
         } else {
             self.delay(from, to)
         };
-        self.after(delay, Ev::Rpc { to, from, rpc });
+        let cluster = self.hosts[from].cluster;
+        let rpc = Ev::Rpc {
+            to,
+            from,
+            cluster,
+            rpc,
+        };
+        self.after(delay, rpc);
     }
 
     /// Cuts one way for a while. Links feel it too: at once, or when they have been silent for too long.
@@ -189,12 +196,17 @@ impl World {
     pub(super) fn dial(&mut self, a: Node, b: Node) {
         let (now, hosts) = (self.now, &self.hosts);
         let up = |node: Node| hosts[node].process.is_some() && !hosts[node].is_paused(now);
+        let up = [up(a), up(b)] == [true, true];
         let apart = self.net.unlinked[a][b] > now;
         let blocked = apart || self.net.is_cut(a, b, now) || self.net.is_cut(b, a, now);
         if self.net.links.contains_key(&(a, b)) {
             return;
         }
-        if blocked || !up(a) || !up(b) {
+        let refused = hosts[a].cluster != hosts[b].cluster;
+        if refused && !blocked && up {
+            self.count("refused after a takeover");
+        }
+        if refused || blocked || !up {
             let again = self.rng.between(50, 250) * MS;
             return self.after(again, Ev::Dial(a, b));
         }

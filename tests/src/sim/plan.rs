@@ -112,6 +112,8 @@ pub(super) struct Plan {
     pub(super) broken: Option<Broken>,
 }
 
+/// The cluster's id, until a takeover.
+pub(super) const FIRST_CLUSTER: ClusterId = ClusterId(0x51);
 /// Blocks of an extent: the smallest there is.
 pub(super) const BLOCKS: u64 = 2048;
 /// The unit of comparison, in blocks.
@@ -119,7 +121,9 @@ pub(super) const RANGE: u64 = 128;
 
 impl Plan {
     pub(super) fn draw(options: &Options, rng: &mut Rng) -> Self {
-        let scenario = options.scenario.unwrap_or_else(|| Scenario::draw(rng));
+        let scenario = options
+            .scenario
+            .unwrap_or_else(|| Scenario::draw(options.seed, rng));
         let (data, witness, replicas) = match rng.below(10) {
             _ if scenario.wants_trio() => (2, 1, 2),
             _ if scenario.wants_three_replicas() => (3, 0, 3),
@@ -161,7 +165,7 @@ impl Plan {
             random_trouble: scenario.takes_trouble() && (scenario == Scenario::None || rng.chance(30)),
             guided: rng.chance(50),
             first_trouble: rng.between(1200, 3000) * MS,
-            trouble_for: rng.between(7, 12) * SECOND,
+            trouble_for: (rng.between(7, 12) + scenario.takes_longer()) * SECOND,
             trouble_every: rng.pick(&[300, 800, 2000]) * MS,
             clients: extents.len() * 3,
             think: rng.pick(&[6, 20, 60]) * MS,
@@ -185,7 +189,7 @@ impl Plan {
             .collect();
         let init = Command::Init(Init {
             name: "simulated".into(),
-            id: ClusterId(0x51),
+            id: FIRST_CLUSTER,
             nodes,
         });
         let mut commands = vec![init];

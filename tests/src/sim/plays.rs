@@ -12,6 +12,7 @@ pub(super) fn steps(scenario: Scenario, rng: &mut Rng) -> Vec<Step> {
         .or_else(|| disks(scenario, rng))
         .or_else(|| others(scenario, rng))
         .or_else(|| lease_times(scenario))
+        .or_else(|| takeovers(scenario, rng))
         .unwrap_or_else(|| vec![Sleep((500, 1500))])
 }
 
@@ -362,6 +363,49 @@ fn others(scenario: Scenario, rng: &mut Rng) -> Option<Vec<Step>> {
         ],
         _ => return None,
     })
+}
+
+/// Of one that goes on alone.
+fn takeovers(scenario: Scenario, rng: &mut Rng) -> Option<Vec<Step>> {
+    let (alone, other, mut steps) = match scenario {
+        Scenario::Takeover => {
+            let (alone, other) = rng.pick(&[(Primary, Replica), (Replica, Primary)]);
+            let mut steps = vec![Pin(rng.pick(&[alone, other]))];
+            if rng.chance(50) {
+                steps.extend([LagApply(alone, (3000, 6000)), Sleep((0, 600))]);
+            }
+            (alone, other, steps)
+        }
+        Scenario::StaleTakeover => {
+            let steps = vec![
+                Pin(Primary),
+                Lead(Primary),
+                Sleep((200, 400)),
+                LagApply(Replica, (9000, 9000)),
+                Unlink(Primary, Replica, (20_000, 20_000)),
+                Until(Mark::Shrunk, 4000),
+                Sleep((100, 800)),
+            ];
+            (Replica, Primary, steps)
+        }
+        _ => return None,
+    };
+    for gone in [other, Third] {
+        steps.push(if rng.chance(60) {
+            Kill(gone, rng.chance(50))
+        } else {
+            Isolate(gone, (60_000, 60_000))
+        });
+    }
+    steps.extend([Sleep((3100, 4500)), TakeOver(alone), Sleep((300, 2500))]);
+    let back = rng.pick(&[(other, Third), (Third, other)]);
+    steps.extend([Return(back.0, back.1), Sleep((100, 1500)), Return(back.1, back.0)]);
+    steps.push(Sleep((500, 1500)));
+    if rng.chance(30) {
+        steps.extend([Crash(alone, rng.chance(50)), Sleep((100, 1000))]);
+    }
+    steps.extend([Rejoin, Sleep((20_000, 20_000))]);
+    Some(steps)
 }
 
 /// Of lease times that change.

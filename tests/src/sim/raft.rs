@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use holdfast_raft::model::Command;
+use holdfast_raft::model::{ClusterState, Command};
 
 use super::rng::{Rng, at};
 use super::voters::Membership;
@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) command: Option<Arc<Command>>,
     /// Who votes from here on.
     pub(super) members: Option<Arc<Membership>>,
+    /// All that there is up to here: the first of a new incarnation of the cluster.
+    pub(super) snapshot: Option<Arc<ClusterState>>,
 }
 
 impl Entry {
@@ -34,6 +36,7 @@ impl Entry {
             term,
             command,
             members: None,
+            snapshot: None,
         }
     }
 }
@@ -262,6 +265,34 @@ impl Raft {
                 when_stable: !pre,
             });
         }
+        let me = self.me;
+        if self.members.1.is_majority(|node| node == me) {
+            // There is nobody else to ask.
+            if pre {
+                self.campaign(false, transfer, now, rng, out);
+            } else {
+                self.lead(now, out);
+            }
+        }
+    }
+
+    fn lead(&mut self, now: u64, out: &mut Vec<Outgoing>) {
+        let next = self.kept.log.len() as u64 + 1;
+        let fresh = Progress {
+            next,
+            ..Progress::default()
+        };
+        self.role = Role::Leader {
+            peers: vec![fresh; self.count],
+            round: 0,
+            reads: Vec::new(),
+            start: next,
+            finish: false,
+        };
+        self.leader = Some(self.me);
+        self.kept.log.push(Entry::new(self.kept.term, None));
+        self.due = now + BEAT;
+        self.broadcast(out);
     }
 
     fn broadcast(&mut self, out: &mut Vec<Outgoing>) {
@@ -335,9 +366,8 @@ impl Raft {
         *goes_on = finish && joint;
         let next = Arc::new(next);
         self.kept.log.push(Entry {
-            term: self.kept.term,
-            command: None,
             members: Some(Arc::clone(&next)),
+            ..Entry::new(self.kept.term, None)
         });
         self.members = (self.kept.log.len() as u64, next);
         self.broadcast(out);
@@ -397,6 +427,23 @@ impl Raft {
         {
             reads.push((from, id, commit, *round + 1));
             self.broadcast(out);
+            self.answer_reads(out);
+        }
+    }
+
+    /// Positions that a majority has confirmed since they were asked for.
+    fn answer_reads(&mut self, out: &mut Vec<Outgoing>) {
+        let (me, members) = (self.me, Arc::clone(&self.members.1));
+        let Role::Leader { peers, reads, .. } = &mut self.role else {
+            return;
+        };
+        let confirmed = |wanted: u64| members.is_majority(|node| node == me || peers[node].round >= wanted);
+        for (asker, id, index, _) in reads.extract_if(.., |read| confirmed(read.3)) {
+            out.push(Outgoing {
+                to: asker,
+                rpc: Rpc::ReadAt { id, index },
+                when_stable: false,
+            });
         }
     }
 
@@ -539,22 +586,7 @@ impl Raft {
             let transfer = *transfer;
             return self.campaign(false, transfer, now, rng, out);
         }
-        let next = self.kept.log.len() as u64 + 1;
-        let fresh = Progress {
-            next,
-            ..Progress::default()
-        };
-        self.role = Role::Leader {
-            peers: vec![fresh; self.count],
-            round: 0,
-            reads: Vec::new(),
-            start: next,
-            finish: false,
-        };
-        self.leader = Some(self.me);
-        self.kept.log.push(Entry::new(self.kept.term, None));
-        self.due = now + BEAT;
-        self.broadcast(out);
+        self.lead(now, out);
     }
 
     fn on_append(
@@ -627,9 +659,8 @@ impl Raft {
         if term < self.kept.term {
             return;
         }
-        let (len, me, before) = (self.kept.log.len() as u64, self.me, self.commit);
-        let members = Arc::clone(&self.members.1);
-        let Role::Leader { peers, reads, .. } = &mut self.role else {
+        let (len, before) = (self.kept.log.len() as u64, self.commit);
+        let Role::Leader { peers, .. } = &mut self.role else {
             return;
         };
         let peer = &mut peers[from];
@@ -643,14 +674,7 @@ impl Raft {
             peer.next = (matched + 1).max(peer.matched + 1);
             true
         };
-        let confirmed = |wanted: u64| members.is_majority(|node| node == me || peers[node].round >= wanted);
-        for (asker, id, index, _) in reads.extract_if(.., |read| confirmed(read.3)) {
-            out.push(Outgoing {
-                to: asker,
-                rpc: Rpc::ReadAt { id, index },
-                when_stable: false,
-            });
-        }
+        self.answer_reads(out);
         self.advance();
         if self.commit > before {
             self.broadcast(out);

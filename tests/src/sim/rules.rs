@@ -121,6 +121,19 @@ const DATA: &[Rule] = &[
         "no majority of voters is asked: every other member of the set is, or, alone in it, a Raft read index is applied")),
 ];
 
+/// Of takeovers without a quorum.
+#[rustfmt::skip]
+const TAKEOVERS: &[Rule] = &[
+    control("takeover: the same incarnation", C::IncarnationKept, NotNeeded(
+        "who is no member of the new one gets no promise, no vote and no place in a set there, and ids of nodes are never given twice")),
+    control("takeover: without the log's tail", C::TailDropped, Play(Scenario::StaleTakeover)),
+    control("takeover: a growth in the tail believed", C::TailBelieved,
+        Trace("raft/src/model/takeover_test.rs", "t2_a_growth_in_the_tail_that_is_believed_is_noticed")),
+    control("takeover: a replica that is not in sync counts", C::StaleCounted, Play(Scenario::StaleTakeover)),
+    control("takeover: epochs not raised", C::EpochsKept, NotNeeded(
+        "links refuse the incarnation before, and the first opening raises the epoch by one")),
+];
+
 /// Of what initiators see.
 #[rustfmt::skip]
 const FRONT: &[Rule] = &[
@@ -140,5 +153,5 @@ const FRONT: &[Rule] = &[
 
 /// All of them.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    [LEASES, SETS, DATA, FRONT].into_iter().flatten()
+    [LEASES, SETS, DATA, TAKEOVERS, FRONT].into_iter().flatten()
 }

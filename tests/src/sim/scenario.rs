@@ -81,6 +81,10 @@ pub enum Scenario {
     LeaseLengthened,
     /// The primary, whose clock is slow, is cut off from its successor and hears a third replica that knows nothing of that one (W4).
     StaleConfirmation,
+    /// Two of three are lost for good, or cut off; the third goes on alone, and they come back as they were (T1, T2).
+    Takeover,
+    /// The same, by a node whose replica was put out of the set, which it has not applied yet (T2).
+    StaleTakeover,
 }
 
 impl Scenario {
@@ -119,7 +123,15 @@ impl Scenario {
         Self::LeaseShortenedUnanswered,
         Self::LeaseLengthened,
         Self::StaleConfirmation,
+        Self::Takeover,
+        Self::StaleTakeover,
     ];
+
+    /// Those at the end of the list are not drawn: some seeds are theirs.
+    const DRAWN: usize = Self::ALL.len() - 2;
+    /// Every so many seeds, and which of them.
+    const TAKEOVER_EVERY: u64 = 25;
+    const TAKEOVER_AT: u64 = 20;
 
     /// By the name that it is printed with.
     pub fn named(name: &str) -> Option<Self> {
@@ -127,12 +139,24 @@ impl Scenario {
         all.copied().find(|one| format!("{one:?}") == name)
     }
 
-    pub(super) fn draw(rng: &mut Rng) -> Self {
-        if rng.chance(55) {
+    pub(super) fn draw(seed: u64, rng: &mut Rng) -> Self {
+        if seed % Self::TAKEOVER_EVERY == Self::TAKEOVER_AT {
+            rng.pick(&[Self::Takeover, Self::StaleTakeover])
+        } else if rng.chance(55) {
             Self::None
         } else {
-            rng.pick(Self::ALL)
+            rng.pick(&Self::ALL[..Self::DRAWN])
         }
+    }
+
+    /// Whether it has one node go on alone.
+    pub(super) fn takes_over(self) -> bool {
+        matches!(self, Self::Takeover | Self::StaleTakeover)
+    }
+
+    /// By so many seconds.
+    pub(super) fn takes_longer(self) -> u64 {
+        if self.takes_over() { 9 } else { 0 }
     }
 
     pub(super) fn wants_trio(self) -> bool {
@@ -155,6 +179,8 @@ impl Scenario {
                 | Self::LeaseShortened
                 | Self::LeaseShortenedUnanswered
                 | Self::LeaseLengthened
+                | Self::Takeover
+                | Self::StaleTakeover
         )
     }
 
@@ -169,12 +195,12 @@ impl Scenario {
 
     /// Whether clocks may run off by more than the bound.
     pub(super) fn takes_lies(self) -> bool {
-        !matches!(self, Self::OneLinkCut | Self::DriftAtBound)
+        !matches!(self, Self::OneLinkCut | Self::DriftAtBound) && !self.takes_over()
     }
 
     /// Whether other trouble may come on top.
     pub(super) fn takes_trouble(self) -> bool {
-        !matches!(self, Self::OneLinkCut | Self::DriftAtBound | Self::IdleAfterWrite)
+        !matches!(self, Self::OneLinkCut | Self::DriftAtBound | Self::IdleAfterWrite) && !self.takes_over()
     }
 
     /// Whether the operator may change voters and the lease time on top.
@@ -277,6 +303,14 @@ pub(super) enum Step {
     /// The spare joins in the place of that node.
     Replace(Who),
     Quiet(Span),
+    /// It dies, and stays dead.
+    Kill(Who, bool),
+    /// It goes on alone, as a new incarnation of the cluster; nothing of that if others have committed what it does not have.
+    TakeOver(Who),
+    /// It is there again, as it was when it was left behind; the two others that were left behind stay apart, or they would be a majority.
+    Return(Who, Who),
+    /// Another node joins the one that went on, as one of those does whose directory was emptied.
+    Rejoin,
     /// From here on ownership may move once, and everything is served after the failover bound.
     Expect,
     Expected,
@@ -298,6 +332,8 @@ pub(super) struct Script {
     epochs: Vec<u64>,
     expect_from: u64,
     pub(super) quiet_until: u64,
+    /// When a node took over.
+    taken_over: u64,
 }
 
 impl Script {
@@ -314,7 +350,13 @@ impl Script {
             epochs: Vec::new(),
             expect_from: 0,
             quiet_until: 0,
+            taken_over: 0,
         }
+    }
+
+    /// When a node took over; 0: none has.
+    pub(super) fn taken_over(&self) -> u64 {
+        self.taken_over
     }
 }
 
@@ -503,6 +545,10 @@ impl World {
                 self.script.quiet_until = self.now + time;
                 return Ok(time);
             }
+            Step::Kill(who, power) => self.kill(self.actor(who), power),
+            Step::TakeOver(who) => self.take_over(self.actor(who))?,
+            Step::Return(who, other) => self.return_as_it_was(self.actor(who), self.actor(other)),
+            Step::Rejoin => self.rejoin(),
             Step::Expect => {
                 self.script.epochs = self.epochs();
                 self.script.expect_from = self.now;
@@ -511,6 +557,10 @@ impl World {
             _ => {}
         }
         Ok(0)
+    }
+
+    pub(super) fn script_taken_over(&mut self) {
+        self.script.taken_over = self.now;
     }
 
     fn epochs(&self) -> Vec<u64> {

@@ -21,6 +21,10 @@ pub(super) enum Change {
     Leave(Node),
     /// The lease time, in milliseconds.
     Lease(u64),
+    /// A spare with data joins, with a new token.
+    Data,
+    /// Every extent that has a whole replica gets one on every node with data.
+    Replicas,
 }
 
 impl Change {
@@ -28,8 +32,9 @@ impl Change {
     pub(super) fn brings(self) -> Option<bool> {
         match self {
             Self::Witness => Some(false),
+            Self::Data => Some(true),
             Self::Replace { data, .. } => Some(data),
-            Self::Leave(_) | Self::Lease(_) => None,
+            Self::Leave(_) | Self::Lease(_) | Self::Replicas => None,
         }
     }
 }
@@ -39,6 +44,10 @@ pub(super) fn draw(scenario: Scenario, data: usize, count: usize, rng: &mut Rng)
     if scenario == Scenario::VoterReplaced {
         let old = count - 1;
         return vec![Change::Replace { old, data: false }];
+    }
+    if scenario.takes_over() {
+        // The play says when.
+        return vec![Change::Data];
     }
     if !scenario.takes_changes() || !rng.chance(30) {
         return Vec::new();
@@ -85,6 +94,11 @@ impl Operator {
             wanted: changes.iter().copied().collect(),
             tries: 0,
         }
+    }
+
+    /// These are wanted too.
+    pub(super) fn want(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.wanted.extend(changes);
     }
 }
 
@@ -206,15 +220,19 @@ impl World {
         self.ask_for(change)
     }
 
-    /// By way of any member.
+    /// The operator asks for it.
     pub(super) fn ask_for(&mut self, change: Change) -> Res {
         let leave = |node: Node| AdminCommand::Leave {
             node: node_id(node),
             drop_replicas: true,
         };
         let command = match change {
-            Change::Witness | Change::Replace { .. } => {
+            Change::Replicas => return self.ask_for_replicas(),
+            Change::Witness | Change::Replace { .. } | Change::Data => {
                 let Some(spare) = self.spare() else { return Ok(()) };
+                if change == Change::Data {
+                    self.ask_any(AdminCommand::AddToken(token(spare)))?;
+                }
                 let mut node = plan::new_node(spare, self.plan.nodes[spare].data);
                 node.id = NodeId(0);
                 AdminCommand::Join(Box::new(Join {
@@ -233,6 +251,11 @@ impl World {
                 value,
             },
         };
+        self.ask_any(command)
+    }
+
+    /// By way of any member.
+    pub(super) fn ask_any(&mut self, command: AdminCommand) -> Res {
         let leader = |host: &super::host::Host| {
             let process = host.process.as_ref();
             process.is_some_and(|process| process.raft.leader.is_some())
@@ -250,7 +273,8 @@ impl World {
     fn is_made(&self, change: Change) -> bool {
         let head = &self.agreed.head;
         match change {
-            Change::Witness | Change::Replace { .. } => self.spare().is_none(),
+            Change::Witness | Change::Replace { .. } | Change::Data => self.spare().is_none(),
+            Change::Replicas => self.replicas_to_ask_for().is_empty(),
             Change::Leave(node) => head.nodes.get(&node_id(node)).is_none_or(|node| node.leaving),
             Change::Lease(value) => head.settings.get(SettingKey::LeaseTime) == value,
         }
@@ -262,6 +286,7 @@ impl World {
             let fresh = self.plan.nodes[node].spare && self.hosts[node].run == 0;
             if fresh && self.is_member(node) {
                 self.hosts[node].run = 1;
+                self.hosts[node].cluster = self.cluster_now();
                 self.count("joined");
                 let wait = self.rng.between(1, 100) * MS;
                 self.after(wait, Ev::Start(node));

@@ -83,6 +83,7 @@ impl World {
         self.net.heal();
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];
+            host.dead |= host.left;
             host.apply_after = 0;
             host.apply_only = (0, 0);
             self.set_room(node, Room::default());
@@ -162,6 +163,9 @@ impl World {
 
     fn extent_unwell(&self, extent: usize) -> Option<String> {
         let found = self.agreed.head.extents.get(&glue::extent_id(extent))?;
+        if self.is_out_of_reach(extent) {
+            return None;
+        }
         let (true, Some(primary)) = (found.in_sync == found.replicas, found.primary) else {
             return Some(format!(
                 "x{extent}: primary {:?}, in sync {:?}\n{}",
@@ -203,7 +207,9 @@ impl World {
 
     pub(super) fn served_since(&self, from: u64) -> Res {
         for (extent, history) in self.histories.iter().enumerate() {
-            if history.served_since(from) == 0 {
+            if self.is_out_of_reach(extent) {
+                self.unserved(extent)?;
+            } else if history.served_since(from) == 0 {
                 return Err(format!(
                     "x{extent}: in peace and in sync, but nothing is served\n{}",
                     self.statuses(extent)
@@ -235,6 +241,10 @@ impl World {
         }
         for extent in 0..self.plan.extents.len() {
             let found = &self.agreed.head.extents[&glue::extent_id(extent)];
+            if self.is_out_of_reach(extent) {
+                self.unserved(extent)?;
+                continue;
+            }
             let members: Vec<Node> = found.in_sync.iter().map(|node| place(*node)).collect();
             for &node in &members {
                 let behind = self.hosts[node].process.as_ref().is_none_or(|process| {
