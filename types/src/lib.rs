@@ -25,7 +25,7 @@ pub use ids::{
 pub use limits::*;
 pub use lun::{Lun, LunError};
 pub use naa::Naa;
-pub use name::{IscsiName, Isid, NameError, Nexus, NexusTag};
+pub use name::{InitiatorTag, IscsiName, Isid, NameError, Nexus, NexusTag};
 pub use network::{Network, NetworkError};
 pub use op::{BlockOp, MappedRun, OpOutcome};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, SecretError};

@@ -194,6 +194,25 @@ impl NexusTag {
     pub const NOBODY: Self = Self(0);
 }
 
+/// An initiator's name in 128 bits, made and as good as a [`NexusTag`]: the same for all its sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct InitiatorTag(pub u128);
+
+impl InitiatorTag {
+    /// No initiator: what the cluster does by itself.
+    pub const NOBODY: Self = Self(0);
+
+    /// Of this initiator.
+    pub fn of(initiator: &IscsiName) -> Self {
+        Self(first_half(&blake3::hash(initiator.as_str().as_bytes())))
+    }
+}
+
+fn first_half(hash: &blake3::Hash) -> u128 {
+    let start = hash.as_bytes().iter().take(16);
+    start.fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+}
+
 impl Nexus {
     /// Its short form.
     pub fn tag(&self) -> NexusTag {
@@ -205,9 +224,7 @@ impl Nexus {
         hash.update(self.target.as_str().as_bytes());
         hash.update(&[0]);
         hash.update(&self.tpg.value().to_be_bytes());
-        let hash = hash.finalize();
-        let start = hash.as_bytes().iter().take(16);
-        NexusTag(start.fold(0, |bits, byte| bits << 8 | u128::from(*byte)))
+        NexusTag(first_half(&hash.finalize()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a logical unit's committed state means for the commands of its data path.
 
-use crate::{BlockOp, NexusTag, UnitVersion};
+use crate::{BlockOp, InitiatorTag, NexusTag, UnitVersion};
 
 /// Reservations and resets in the form in which the data path looks at them (P1, I13). `scsi` makes it from the unit's committed state,
 /// `replication` judges by it where a command takes effect.
@@ -41,6 +41,8 @@ pub struct Origin {
     pub nexus: NexusTag,
     /// Version of the unit's state under which the node that took the command admitted it.
     pub admitted: UnitVersion,
+    /// Whose nexus it is.
+    pub initiator: InitiatorTag,
 }
 
 /// The verdict on a command.
@@ -58,7 +60,7 @@ impl UnitRule {
     /// Whether a command may take effect now. What reads alone is READ and VERIFY; everything else,
     /// SYNCHRONIZE CACHE too, is a write to a reservation (SBC-3, 4.17).
     pub fn judge(&self, op: &BlockOp, from: Origin) -> UnitVerdict {
-        let Origin { nexus, admitted } = from;
+        let Origin { nexus, admitted, .. } = from;
         if nexus == NexusTag::NOBODY || matches!(op, BlockOp::Fence { .. }) {
             return UnitVerdict::Admit;
         }
@@ -111,6 +113,7 @@ mod tests {
         let by = |nexus| Origin {
             nexus,
             admitted: UnitVersion(5),
+            ..Origin::default()
         };
         for (others_read, others_write) in [(true, true), (true, false), (false, false)] {
             let rule = UnitRule {
@@ -138,7 +141,12 @@ mod tests {
         };
         let verdict = |nexus, version| {
             let admitted = UnitVersion(version);
-            rule.judge(&read(), Origin { nexus, admitted })
+            let from = Origin {
+                nexus,
+                admitted,
+                ..Origin::default()
+            };
+            rule.judge(&read(), from)
         };
         assert_eq!(verdict(OTHER, 3), UnitVerdict::Ended);
         assert_eq!(verdict(OTHER, 4), UnitVerdict::Admit);
@@ -152,7 +160,7 @@ mod tests {
                 &fence,
                 Origin {
                     nexus: HOLDER,
-                    admitted: UnitVersion(0)
+                    ..Origin::default()
                 }
             ),
             UnitVerdict::Admit

@@ -349,3 +349,33 @@ fn long_histories_take_little_time() {
     eprintln!("{} calls in {:?}", history.len(), began.elapsed());
     assert_eq!((summary.blocks, summary.undecided), (8, 0));
 }
+
+/// W6: GOOD for one that is sent again may speak of the first time; it happened once all the same.
+#[test]
+fn w6_a_swap_sent_again_may_have_taken_effect_the_first_time() {
+    let lost_then = |seen: &[u64], last: Outcome| {
+        let mut script = Script::default();
+        let first = script.begin(Script::swap(0, 1));
+        let at = script.tick();
+        script.history.answered(first, Outcome::Unknown, at);
+        for value in seen {
+            script.read(*value);
+        }
+        let at = script.tick();
+        let again = script.history.invoke_again(first, at);
+        script.end(again, last);
+        script
+    };
+    let fine = |script: &Script| script.history.check().is_ok();
+    assert!(fine(&lost_then(&[1], Outcome::Done)));
+    assert!(
+        fine(&lost_then(&[0], Outcome::Done)),
+        "it happened the second time"
+    );
+    assert!(fine(&lost_then(&[1], Outcome::Miscompare { block: None })));
+    assert!(!fine(&lost_then(&[0], Outcome::Miscompare { block: None })));
+    assert!(!fine(&lost_then(&[1, 0], Outcome::Done)), "nobody took it back");
+    let mut script = lost_then(&[], Outcome::Done);
+    script.read(0);
+    assert!(!fine(&script), "it did happen");
+}

@@ -138,6 +138,8 @@ struct Record {
     from: u64,
     to: u64,
     end: End,
+    /// When it was first sent, if it is one sent again.
+    first: Option<u64>,
 }
 
 /// What a check that found nothing looked at.
@@ -195,8 +197,23 @@ impl History {
             from,
             to: u64::MAX,
             end,
+            first: None,
         });
         CallId(self.records.len() - 1)
+    }
+
+    /// A client sends a call again that had no answer. A COMPARE AND WRITE may then be answered with GOOD because it took effect the first
+    /// time (W6), so that it may have done so at any moment since.
+    ///
+    /// # Panics
+    /// Contents are not as long as their range, or the first call is of another history.
+    pub fn invoke_again(&mut self, first: CallId, at: Mono) -> CallId {
+        let record = &self.records[first.0];
+        let (client, call) = (record.client, record.call.clone());
+        let since = record.first.unwrap_or(record.from);
+        let id = self.invoke(client, call, at);
+        self.records[id.0].first = Some(since);
+        id
     }
 
     /// A call is answered. An answer to a call that was taken for lost changes nothing.
@@ -221,6 +238,11 @@ impl History {
             return;
         }
         record.to = at.as_nanos().max(record.from);
+        if let (Call::CompareAndWrite { .. }, Outcome::Done, Some(first)) =
+            (&record.call, &outcome, record.first)
+        {
+            record.from = first;
+        }
         record.end = End::Answered(outcome);
     }
 

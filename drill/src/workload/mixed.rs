@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::cdb;
-use crate::checker::{Call, Client, Contents, History, Outcome, Rules, Summary, Violation};
+use crate::checker::{Call, CallId, Client, Contents, History, Outcome, Rules, Summary, Violation};
 use crate::disk::Disk;
 use crate::error::{Error, SenseCode};
 use crate::initiator::{Dial, Session};
@@ -263,8 +263,9 @@ impl Initiator {
     async fn work(mut self) {
         while !self.is_over() {
             let command = self.draw();
+            let mut sent = None;
             while !self.is_over() {
-                match self.attempt(&command).await {
+                match self.attempt(&command, &mut sent).await {
                     Next::Done => break,
                     Next::Again => {}
                     Next::Later => sleep(AGAIN).await,
@@ -289,8 +290,8 @@ impl Initiator {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
-    /// Sends a command once, and takes down what came of it.
-    async fn attempt(&mut self, command: &Command) -> Next {
+    /// Sends a command once, `before` being the last time, and takes down what came of it.
+    async fn attempt(&mut self, command: &Command, before: &mut Option<CallId>) -> Next {
         if self.session.is_none() {
             let dial = &self.paths[self.at % self.paths.len()];
             match Session::connect(dial).await {
@@ -308,7 +309,14 @@ impl Initiator {
         };
         let from = self.shared.now();
         let client = Client(self.number as u64);
-        let id = self.shared.history().invoke(client, command.call.clone(), from);
+        let id = {
+            let mut history = self.shared.history();
+            match *before {
+                Some(before) => history.invoke_again(before, from),
+                None => history.invoke(client, command.call.clone(), from),
+            }
+        };
+        *before = Some(id);
         let answer = match command.reads {
             Some(length) => session.command(command.cdb, Some(length)).await,
             None => session

@@ -18,6 +18,7 @@ use crate::frame::{BadFrame, FrameError, FrameLimits, Framer};
 use crate::negotiate::Parameters;
 use crate::out::{Outbox, Outgoing, Payload};
 use crate::pdu::{Bhs, Frame, LoginRequest, LoginResponse, LoginStatus, Opcode, RejectReason, TaskResult};
+use crate::serial::Sn;
 use crate::session::Tsih;
 
 /// Longest Additional Header Segments in bytes that are taken: a CDB of 260 bytes and a bidirectional read length.
@@ -334,6 +335,20 @@ impl Connection {
         match &mut self.phase {
             Phase::FullFeature(session) => session.answer_task_management(id, result, &mut self.link),
             _ => false,
+        }
+    }
+
+    /// StatSN of the next response (RFC 7143, 11.4.8): what was answered so far has lower ones.
+    pub const fn next_status(&self) -> Sn {
+        self.link.stat_sn
+    }
+
+    /// The status that the initiator expects next (ExpStatSN; RFC 7143, 11.2.2.1), so that it has all before it: the highest one that it has
+    /// named. `None` outside the full feature phase, and until it has named one there.
+    pub fn expected_status(&self) -> Option<Sn> {
+        match &self.phase {
+            Phase::FullFeature(session) => session.expected_status(),
+            _ => None,
         }
     }
 

@@ -21,7 +21,7 @@ use crate::pdu::{
     LogoutResult, NO_TAG, NopIn, NopOut, Reject, RejectReason, Request, ScsiCommand, TaskFunction,
     TaskRequest, TaskResponse, TaskResult, TextRequest,
 };
-use crate::serial::WideSn;
+use crate::serial::{Sn, WideSn};
 use crate::session::{LoginRequested, SessionKind};
 
 /// The highest bit of a command's number marks an immediate one.
@@ -68,6 +68,8 @@ pub(super) struct FullFeature {
     immediates: usize,
     last_id: u64,
     last_ttt: u32,
+    /// The highest ExpStatSN that came.
+    expected_status: Option<Sn>,
     pub(super) logged_out: bool,
 }
 
@@ -88,6 +90,7 @@ impl FullFeature {
             immediates: 0,
             last_id: 0,
             last_ttt: 0,
+            expected_status: None,
             logged_out: false,
         }
     }
@@ -122,9 +125,22 @@ impl FullFeature {
         link.send(pdu.emit(), Payload::default());
     }
 
+    pub(super) const fn expected_status(&self) -> Option<Sn> {
+        self.expected_status
+    }
+
+    /// ExpStatSN has the same place in all that initiators send. One for a status that was not sent yet acknowledges nothing.
+    fn note_status(&mut self, expected: Sn, next: Sn) {
+        let newer = self.expected_status.is_none_or(|known| known.is_before(expected));
+        if newer && !next.is_before(expected) {
+            self.expected_status = Some(expected);
+        }
+    }
+
     /// Acts on one PDU.
     pub(super) fn receive(&mut self, frame: Frame, io: &mut Io<'_>) -> Result<(), Fatal> {
         let bhs = frame.bhs;
+        self.note_status(Sn(bhs.u32(28)), io.link.stat_sn);
         let Some(request) = Request::parse(&bhs) else {
             return Err(self.protocol_error(&bhs, RejectReason::NOT_SUPPORTED, "unknown opcode", io));
         };

@@ -100,6 +100,7 @@ pub(super) async fn serve(
     }
     // Before whoever replaces this session may go on.
     session.nexus_lost();
+    session.statuses_lost();
     front.registry.disconnect(id);
 }
 

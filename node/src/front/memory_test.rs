@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_replication::core::api::{AbortScope, OpId, Request};
+use holdfast_replication::core::api::{AbortScope, OpId, Request, StatusNews};
 use holdfast_types::{BlockOp, BlockRange, BlockSize, ExtentId, MappedRun, OpOutcome};
 
 use super::{Backend, Registry};
@@ -31,6 +31,7 @@ struct Inner {
     kept: Vec<(ExtentId, OpId, Request)>,
     submitted: usize,
     aborts: usize,
+    statuses: Vec<StatusNews>,
 }
 
 /// The extents, all of blocks of 512 bytes.
@@ -47,6 +48,7 @@ impl Memory {
             kept: Vec::new(),
             submitted: 0,
             aborts: 0,
+            statuses: Vec::new(),
         };
         Arc::new(Self {
             registry,
@@ -71,6 +73,11 @@ impl Memory {
     /// How many aborts have come in.
     pub(super) fn aborts(&self) -> usize {
         self.inner().aborts
+    }
+
+    /// What was told of statuses of COMPARE AND WRITEs.
+    pub(super) fn statuses(&self) -> Vec<StatusNews> {
+        self.inner().statuses.clone()
     }
 
     /// How many operations are kept.
@@ -197,6 +204,10 @@ impl Backend for Handle {
         drop(inner);
         memory.registry.complete(op, outcome);
         None
+    }
+
+    fn statuses(&self, _extent: ExtentId, news: Vec<StatusNews>) {
+        self.0.inner().statuses.extend(news);
     }
 
     fn abort(&self, extent: ExtentId, scope: AbortScope) {

@@ -3,6 +3,7 @@
 //! The protocol lives in `iscsi`, what a disk answers in `scsi`, what a write is in `replication`: here they are put together.
 
 mod access;
+mod clears;
 mod connection;
 mod copy;
 mod portals;
@@ -10,6 +11,7 @@ mod registry;
 mod session;
 mod shares;
 mod state;
+mod statuses;
 mod tasks;
 mod tmf;
 mod units;
@@ -28,11 +30,13 @@ mod memory_test;
 mod reset_test;
 #[cfg(test)]
 mod rig_test;
+#[cfg(test)]
+mod statuses_test;
 
 use std::sync::Arc;
 
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
-use holdfast_replication::core::api::{AbortScope, OpId, Request};
+use holdfast_replication::core::api::{AbortScope, OpId, Request, StatusNews};
 use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId, OpOutcome};
 use tokio::sync::watch;
 
@@ -48,6 +52,8 @@ pub(crate) trait Backend: Send + Sync {
     fn submit(&self, extent: ExtentId, op: OpId, request: Request) -> Option<OpOutcome>;
     /// Task management. Each command concerned is still answered once.
     fn abort(&self, extent: ExtentId, scope: AbortScope);
+    /// What is known of the statuses of this node's COMPARE AND WRITEs (W6).
+    fn statuses(&self, extent: ExtentId, news: Vec<StatusNews>);
     /// What this thread submits until [`Backend::release`] may leave together then. Nothing is waited for meanwhile.
     fn hold(&self) {}
     /// The end of [`Backend::hold`].

@@ -11,8 +11,8 @@ use holdfast_iscsi::target::{Answer, Command, Connection, Event, TaskId};
 use holdfast_replication::core::api::{AbortScope, OpId, Request};
 use holdfast_scsi::{Finished, NexusLu, Response, Status, Step, UnitAttention, finish, start, start_absent};
 use holdfast_types::{
-    CommandName, ExtentId, HOLD_LIMIT, LeaseGeneration, Lun, Mono, Nexus, NexusTag, OpOutcome, Origin,
-    SessionInstance, TpgId, UnitVersion,
+    CommandName, ExtentId, HOLD_LIMIT, InitiatorTag, LeaseGeneration, Lun, Mono, Nexus, NexusTag, OpOutcome,
+    Origin, SessionInstance, TpgId, UnitVersion,
 };
 
 use super::Front;
@@ -20,6 +20,7 @@ use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
 use super::shares::{Turn, cost};
 use super::state::{FrontState, Map};
+use super::statuses::Statuses;
 use super::tasks::{Began, Copying, Stage, Tasks, Then};
 use super::tmf::{CONFIRMED_WITHIN, Tmfs};
 use crate::metrics::Meter;
@@ -37,19 +38,29 @@ pub(super) struct MustReset(pub(super) &'static str);
 
 /// Who is logged in.
 #[derive(Debug)]
-struct LoggedIn {
-    instance: SessionInstance,
+pub(super) struct LoggedIn {
+    pub(super) instance: SessionInstance,
     /// What it came in with: who, to what, as a member of which group.
     login: LoginRequested,
     /// `None` in a discovery session.
     nexus: Option<(Nexus, NexusTag)>,
-    units: HashMap<Lun, NexusLu>,
+    pub(super) units: HashMap<Lun, NexusLu>,
     /// What its commands cost.
     meter: Arc<Meter>,
     /// What commands of all sessions cost, by extent.
     meters: HashMap<ExtentId, Arc<Meter>>,
     /// For each unit, the newest reset or CLEAR TASK SET that this session's tasks have gone with.
-    cleared: HashMap<ExtentId, (UnitVersion, u64)>,
+    pub(super) cleared: HashMap<ExtentId, (UnitVersion, u64)>,
+    statuses: Statuses,
+    initiator: InitiatorTag,
+}
+
+/// Bytes that the initiator means to send.
+const fn data_out(command: &Command) -> u32 {
+    match command.direction {
+        Direction::Write | Direction::Both => command.expected_length,
+        _ => 0,
+    }
 }
 
 /// The LUN map that a session sees; `None` for a discovery session.
@@ -81,7 +92,7 @@ pub(super) struct Session {
     port: TpgId,
     /// The two ends, for people.
     ends: (String, String),
-    logged_in: Option<LoggedIn>,
+    pub(super) logged_in: Option<LoggedIn>,
     reinstating: Option<Reinstating>,
     pub(super) tasks: Tasks,
     pub(super) tmfs: Tmfs,
@@ -132,6 +143,9 @@ impl Session {
 
     /// Acts on everything that the protocol engine has to tell.
     pub(super) fn act(&mut self, now: Mono) -> Result<(), MustReset> {
+        if let (Some(expected), Some(session)) = (self.iscsi.expected_status(), &mut self.logged_in) {
+            session.statuses.acknowledged(expected, &*self.front.backend);
+        }
         while let Some(event) = self.iscsi.poll_event() {
             match event {
                 Event::Login(login) => self.log_in(&login, now),
@@ -315,6 +329,8 @@ impl Session {
             meter: self.front.registry.traffic().initiator(login.initiator.as_str()),
             meters: HashMap::new(),
             cleared: HashMap::new(),
+            statuses: Statuses::default(),
+            initiator: InitiatorTag::of(&login.initiator),
         });
     }
 
@@ -328,14 +344,10 @@ impl Session {
             nexus,
             units,
             cleared,
+            initiator,
             ..
         } = self.logged_in.as_mut().ok_or(nobody)?;
         let (map, (nexus_of_session, tag)) = map_of(login).zip(nexus.as_ref()).ok_or(nobody)?;
-        let data_out = if matches!(command.direction, Direction::Write | Direction::Both) {
-            command.expected_length
-        } else {
-            0
-        };
         let lun = Lun::from_field(command.lun).ok();
         let Some(view) = lun.and_then(|lun| state.view(nexus_of_session, map.group, lun)) else {
             let response = start_absent(command.cdb.as_bytes(), state.luns(map));
@@ -366,6 +378,7 @@ impl Session {
             origin: Origin {
                 nexus: *tag,
                 admitted: view.unit.version,
+                initiator: *initiator,
             },
             name,
             received: command.received,
@@ -373,7 +386,7 @@ impl Session {
         };
         let reports_luns = command.cdb.as_bytes().first() == Some(&REPORT_LUNS);
         let (task, data, expected) = (command.task, command.data.clone(), command.expected_length);
-        let step = match start(command.cdb.as_bytes(), &view, nexus, data_out) {
+        let step = match start(command.cdb.as_bytes(), &view, nexus, data_out(&command)) {
             Step::Hold => {
                 if now.since(command.received) >= HOLD_LIMIT {
                     return self.held_too_long(task, now);
@@ -464,6 +477,9 @@ impl Session {
     ) -> Result<(), MustReset> {
         let op = self.new_op();
         let began = Began::new(&request, &then, now);
+        if let (Some(_), Some(session)) = (began.compares, &mut self.logged_in) {
+            session.statuses.sent(extent);
+        }
         self.tasks.put(
             task,
             Stage::Storage {
@@ -495,7 +511,8 @@ impl Session {
             return Ok(());
         };
         let session = self.logged_in.as_ref();
-        let Some((by, tag)) = session.and_then(|session| session.nexus.clone()) else {
+        let whose = session.and_then(|session| Some((session.nexus.clone()?, session.initiator)));
+        let Some(((by, tag), initiator)) = whose else {
             return Ok(());
         };
         let state = Arc::clone(&self.front.state.borrow());
@@ -510,7 +527,11 @@ impl Session {
         let context = Context {
             lun,
             extent,
-            origin: Origin { nexus: tag, admitted },
+            origin: Origin {
+                nexus: tag,
+                admitted,
+                initiator,
+            },
             name,
             received,
             cost,
@@ -543,9 +564,14 @@ impl Session {
             self.measure(ended.extent, ended.began, &outcome, now);
             match ended.then {
                 Then::Finish(finish_as) => {
+                    let compared = ended.began.compares.filter(|_| outcome == OpOutcome::Done);
                     let finished = finish(finish_as, outcome);
                     answered = matches!(finished, Finished::Response(_));
                     self.end(ended.task, finished)?;
+                    if let (Some(name), Some(session)) = (compared, &mut self.logged_in) {
+                        let next = self.iscsi.next_status();
+                        session.statuses.answered(next, ended.extent, name);
+                    }
                 }
                 Then::Copy(copying) => self.go_on_copying(ended.task, op, copying, outcome, now)?,
             }
@@ -624,6 +650,13 @@ impl Session {
         }
     }
 
+    /// Nothing of the session is in storage any more: what its initiator has not acknowledged it never will (W6).
+    pub(super) fn statuses_lost(&mut self) {
+        if let Some(session) = &mut self.logged_in {
+            session.statuses.ended(session.instance, &*self.front.backend);
+        }
+    }
+
     /// After the connection's end: its session stays until storage has answered for all that it had, and until the session that it was
     /// to replace is gone, so that whoever replaces this one waits for both (F2). False when nothing is left to wait for.
     pub(super) fn is_ending(&self) -> bool {
@@ -651,7 +684,7 @@ impl Session {
     }
 
     /// Makes a unit attention pending for every LUN of this nexus that shows the extent.
-    fn raise(&mut self, extent: ExtentId, attention: UnitAttention) {
+    pub(super) fn raise(&mut self, extent: ExtentId, attention: UnitAttention) {
         let state = Arc::clone(&self.front.state.borrow());
         let Some(LoggedIn {
             login,
@@ -668,32 +701,6 @@ impl Session {
                 unit.raise(attention);
             }
         }
-    }
-
-    /// Drops this connection's tasks on a unit that storage does not have; what it has, ends there. Whether there were any.
-    pub(super) fn abort_unit(&mut self, extent: ExtentId) -> bool {
-        let state = Arc::clone(&self.front.state.borrow());
-        let group = self.group();
-        let Some(by) = self.nexus() else {
-            return false;
-        };
-        let mut ended = false;
-        let all: Vec<(TaskId, u64)> = self.iscsi.tasks().map(|(task, lun, _)| (task, lun)).collect();
-        for (task, lun) in all {
-            let on_unit = Lun::from_field(lun)
-                .ok()
-                .and_then(|lun| state.view(&by, group.as_ref(), lun))
-                .is_some_and(|view| view.extent == extent);
-            let elsewhere = matches!(
-                self.tasks.stage(task),
-                Some(Stage::Storage { .. } | Stage::Unit { .. })
-            );
-            if on_unit && !elsewhere {
-                self.tasks.take(task);
-                ended |= self.iscsi.abort(task);
-            }
-        }
-        ended
     }
 
     /// The extent behind a LUN of this session's target.
@@ -747,43 +754,6 @@ impl Session {
             self.seen = Some(Arc::clone(&state));
         }
         state
-    }
-
-    /// I13: tasks that were admitted before a reset of the unit, or CLEAR TASK SET, through whatever node, go with it. Storage answers for
-    /// those that it has, as ended or, where they have an lsn, as done.
-    fn notice_clears(&mut self, state: &FrontState) {
-        let group = self.group();
-        let Some(by) = self.nexus() else { return };
-        let luns: Vec<Lun> = self
-            .logged_in
-            .iter()
-            .flat_map(|session| session.units.keys().copied())
-            .collect();
-        for lun in luns {
-            let Some(view) = state.view(&by, group.as_ref(), lun) else {
-                continue;
-            };
-            let (extent, now) = (view.extent, (view.unit.cleared, view.unit.resets));
-            let Some(session) = &mut self.logged_in else {
-                return;
-            };
-            let before = session.cleared.insert(extent, now);
-            let Some(before) = before.filter(|before| *before != now) else {
-                continue;
-            };
-            if self.tmfs.resets(extent) {
-                // Asked for here: what was there is aborted already, and what came since is held until it is done.
-                continue;
-            }
-            let ended = self.abort_unit(extent);
-            let ops: Vec<OpId> = self.tasks.storage_ops_on(extent).collect();
-            if before.1 == now.1 && (ended || !ops.is_empty()) {
-                self.raise(extent, UnitAttention::CommandsCleared);
-            }
-            for op in ops {
-                self.front.backend.abort(extent, AbortScope::Op(op));
-            }
-        }
     }
 }
 

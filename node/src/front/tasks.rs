@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_iscsi::target::{Command, TaskId};
 use holdfast_replication::core::api::{OpId, Request};
 use holdfast_scsi::{CopyJob, Finish, Pending};
-use holdfast_types::{CommandName, ExtentId, Lun, Mono, Origin, UnitVersion};
+use holdfast_types::{BlockOp, CommandName, ExtentId, Lun, Mono, Origin, UnitVersion};
 
 use super::shares::{Shares, Turn, cost};
 use super::units::Waiting;
@@ -54,6 +54,8 @@ pub(super) struct Began {
     pub(super) operation: Operation,
     /// Bytes that it writes.
     pub(super) bytes: u64,
+    /// What a COMPARE AND WRITE is called.
+    pub(super) compares: Option<CommandName>,
     /// When its command was received; of a part of a copy, when the part began.
     pub(super) since: Mono,
 }
@@ -66,9 +68,11 @@ impl Began {
             Then::Finish(_) => request.received,
             Then::Copy(_) => now,
         };
+        let compares = matches!(request.op, BlockOp::CompareAndWrite { .. });
         Self {
             operation,
             bytes,
+            compares: compares.then_some(request.name),
             since,
         }
     }

@@ -12,7 +12,7 @@ use holdfast_raft::lease::LeaseCell;
 use holdfast_raft::lease::driver::Clock;
 use holdfast_raft::model::{ClusterState, Extent, Role};
 use holdfast_replication::core::api::{
-    AbortScope, Ctx, OpId, Policy, Request, RoleName, Status as CoreStatus, View,
+    AbortScope, Ctx, OpId, Policy, Request, RoleName, Status as CoreStatus, StatusNews, View,
 };
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
 use holdfast_replication::net::{NetConfig, PeerAddress};
@@ -246,6 +246,10 @@ impl Backend for Storage {
     fn abort(&self, extent: ExtentId, scope: AbortScope) {
         // Nothing is open on an extent that is not known.
         let _ = self.0.abort(extent, scope);
+    }
+
+    fn statuses(&self, extent: ExtentId, news: Vec<StatusNews>) {
+        self.0.tell_statuses(extent, news);
     }
 
     fn hold(&self) {

@@ -18,9 +18,11 @@ use holdfast_types::{
     LogPos, Lsn, MappedRun, Mono, NodeId, OpOutcome, Origin, Revision, SessionInstance, UnitRule,
 };
 
+pub use super::answer::{Fate, ForwardAnswer};
 pub use super::config::{Config, Policy};
 pub use super::log::EpochHistory;
 pub use super::rejoin::Verdict;
+pub use super::replay::{StatusNews, Unconfirmed};
 pub use super::report::{Checks, Note, ReplicaStatus, ResyncStatus, RoleName, ScrubOutcome, Status};
 
 /// Who this core is: a node, and one run of its process. A core is made once per run of the process (E1: a second one under the same
@@ -405,6 +407,11 @@ pub enum Event {
         /// Which.
         scope: AbortScope,
     },
+    /// What this node's front knows of statuses of COMPARE AND WRITEs (W6).
+    Statuses {
+        /// Of its own sessions.
+        news: Vec<StatusNews>,
+    },
     /// Every in-sync replica is to be compared with this primary. Ignored where this is none; a repetition goes on with what was cut short.
     Scrub,
     /// An operator or a policy wants another primary (E6). Ignored where it makes no sense.
@@ -759,35 +766,9 @@ pub enum Message {
         /// What became of it.
         fate: Fate,
     },
-}
-
-/// A primary's answer to a forwarded command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ForwardAnswer {
-    /// It ended.
-    Outcome(OpOutcome),
-    /// The receiver is not the primary of that epoch, or stopped being it before the command got an lsn. It has not carried it out in that
-    /// epoch unless its log says so (which the next primary looks up by name).
-    NotPrimary,
-    /// It has no position, and gets none unless it is forwarded again: the sender is no member of the in-sync set, or its leaving is
-    /// proposed (F4).
-    NotTaken,
-    /// A reset of the unit, or PREEMPT AND ABORT, has ended it: it never takes effect (I13).
-    Ended,
-    /// It cannot be told whether it was carried out, or its generation or name is too old: never carried out from now on. Reset the
-    /// connection.
-    Refused,
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// It has an lsn: its outcome comes, or came, as usual.
-    Underway,
-    /// It ended so.
-    Ended(OpOutcome),
-    /// It has no lsn and is barred for ever (F2).
-    Barred,
-    /// Not the primary of that epoch: ask again later.
-    NotPrimary,
+    /// Primary to replica, and any node to the primary: which COMPARE AND WRITEs may be sent again (W6).
+    Statuses {
+        /// In order.
+        news: Vec<StatusNews>,
+    },
 }

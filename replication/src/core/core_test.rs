@@ -12,6 +12,8 @@ use std::time::Duration;
 
 #[path = "broken_test.rs"]
 mod broken_test;
+#[path = "forward_test.rs"]
+mod forward_test;
 #[path = "given_up_test.rs"]
 mod given_up_test;
 #[path = "lease_test.rs"]
@@ -24,6 +26,8 @@ mod promote_test;
 mod query_test;
 #[path = "repair_test.rs"]
 mod repair_test;
+#[path = "replay_test.rs"]
+mod replay_test;
 #[path = "room_test.rs"]
 mod room_test;
 #[path = "stuck_test.rs"]
@@ -599,103 +603,6 @@ fn f1_forwards_of_an_old_generation_or_epoch_are_refused() {
     );
 }
 
-#[test]
-fn f1_a_command_asked_again_is_answered_never_carried_out_twice() {
-    let mut rig = Rig::serving();
-    rig.later(1000);
-    let out = forward(&mut rig, 1, 1, false);
-    assert!(matches!(out[0], Command::Append { .. }));
-    rig.on(Event::Appended { seq: JournalSeq(2) });
-    let out = rig.hear(B, ack(1, 2));
-    let done = forwarded(1, 1, ForwardAnswer::Outcome(OpOutcome::Done));
-    let [Command::Apply { io, .. }, answer] = &out[..] else {
-        panic!("{out:?}")
-    };
-    assert_eq!(*answer, done);
-    let io = *io;
-    assert_eq!(
-        forward(&mut rig, 1, 1, true),
-        std::slice::from_ref(&done),
-        "applied or not"
-    );
-    assert_eq!(rig.on(Event::Applied { io }), []);
-    assert_eq!(forward(&mut rig, 1, 1, true), [done]);
-    // A command that says it may be older than what this run remembers is not carried out.
-    let message = Message::Forward {
-        op: OpId(2),
-        epoch: Epoch(1),
-        name: name(B, 2),
-        generation: LeaseGeneration(0),
-        waited: Duration::from_millis(2000),
-        origin: Origin::default(),
-        again: true,
-        request: write(3, 3),
-    };
-    assert_eq!(rig.hear(B, message), [forwarded(2, 1, ForwardAnswer::Refused)]);
-}
-
-#[test]
-fn f2_asking_for_the_fate_bars() {
-    let mut rig = Rig::serving();
-    rig.later(10_000);
-    let fate = |op: u64| Message::Fate {
-        op: OpId(op),
-        epoch: Epoch(1),
-        name: name(B, op),
-    };
-    let answer = |op: u64, fate| {
-        let (op, epoch) = (OpId(op), Epoch(1));
-        [send(B, Message::FateIs { op, epoch, fate })]
-    };
-    assert_eq!(rig.hear(B, fate(1)), answer(1, Fate::Barred));
-    assert_eq!(
-        forward(&mut rig, 1, 1, false),
-        [forwarded(1, 1, ForwardAnswer::Refused)]
-    );
-    forward(&mut rig, 2, 1, false);
-    assert_eq!(rig.hear(B, fate(2)), answer(2, Fate::Underway));
-}
-
-/// Found by the simulator: an answer to the forward of an earlier epoch, over the same link, was taken for one to the present try.
-#[test]
-fn f1_an_answer_to_an_earlier_try_does_not_end_a_later_one() {
-    let mut rig = Rig::new(B, Recovered::default());
-    rig.link(A);
-    rig.set_view(|_| ());
-    let out = rig.submit(1, write(0, 1));
-    assert!(matches!(
-        &out[..],
-        [Command::Send {
-            message: Message::Forward {
-                epoch: Epoch(1),
-                again: false,
-                ..
-            },
-            ..
-        }]
-    ));
-    let out = rig.set_view(|view| view.epoch = Epoch(2));
-    assert!(matches!(
-        &out[..],
-        [Command::Send {
-            message: Message::Forward {
-                epoch: Epoch(2),
-                again: true,
-                ..
-            },
-            ..
-        }]
-    ));
-    let late = |epoch: u64, answer| Message::Forwarded {
-        op: OpId(1),
-        epoch: Epoch(epoch),
-        answer,
-    };
-    assert_eq!(rig.hear(A, late(1, ForwardAnswer::Refused)), []);
-    let done = ForwardAnswer::Outcome(OpOutcome::Done);
-    assert_eq!(rig.hear(A, late(2, done)), [complete(1, OpOutcome::Done)]);
-}
-
 /// Found by the simulator: a write with an lsn was answered with a reset while its shrink was pending; a read missed it, the next one saw
 /// it.
 #[test]
@@ -713,56 +620,6 @@ fn i11_a_read_waits_for_a_write_whose_sender_was_told_that_its_fate_is_open() {
     assert_eq!(rig.submit(3, BlockOp::Read { range: range(4, 1) }), []);
     let out = rig.submit(4, BlockOp::Read { range: range(5, 1) });
     assert!(matches!(out[..], [Command::Read { .. }]), "another block is free");
-}
-
-#[test]
-fn f2_aborts_drop_what_has_no_lsn_and_let_the_rest_complete() {
-    let mut rig = Rig::serving();
-    rig.submit(1, write(4, 1));
-    let lease = rig.ctx.lease_until.take();
-    rig.submit(2, BlockOp::Read { range: range(0, 1) });
-    let scope = AbortScope::All;
-    assert_eq!(rig.on(Event::Abort { scope }), [complete(2, OpOutcome::Aborted)]);
-    rig.ctx.lease_until = lease;
-    // Forwarded: barred at the primary first.
-    let mut rig = Rig::new(B, Recovered::default());
-    rig.link(A);
-    rig.set_view(|_| ());
-    rig.submit(5, write(0, 1));
-    let out = rig.on(Event::Abort { scope });
-    let (op, epoch) = (OpId(5), Epoch(1));
-    let ask = Message::Fate {
-        op,
-        epoch,
-        name: name(B, 5),
-    };
-    assert_eq!(out, [send(A, ask)]);
-    let fate = Fate::Barred;
-    assert_eq!(
-        rig.hear(A, Message::FateIs { op, epoch, fate }),
-        [complete(5, OpOutcome::Aborted)]
-    );
-}
-
-#[test]
-fn i11_a_forward_that_cannot_be_barred_dies_with_its_link() {
-    let mut rig = Rig::new(B, Recovered::default());
-    rig.link(A);
-    rig.set_view(|_| ());
-    rig.submit(5, write(0, 1));
-    let out = rig.later(3001);
-    assert!(
-        matches!(
-            &out[..],
-            [Command::Send {
-                message: Message::Fate { .. },
-                ..
-            }]
-        ),
-        "{out:?}"
-    );
-    let reset = Command::ResetLink { node: A, link: LINK };
-    assert_eq!(rig.later(501), [complete(5, OpOutcome::Reset), reset]);
 }
 
 #[test]

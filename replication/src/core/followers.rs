@@ -245,6 +245,10 @@ impl ExtentCore {
         } else {
             Message::Adopt { epoch, after }
         });
+        // Before the records that they are of.
+        if let Some(news) = self.replays.news() {
+            send(Message::Statuses { news });
+        }
         let mut prev = after;
         for record in self.log.behind(after.lsn) {
             let pos = record.pos;

@@ -237,11 +237,14 @@ impl ExtentCore {
         let from = sender.0;
         let key = OpKey::Local(op);
         let Some(open) = self.ops.get(&key) else { return };
+        let asked = matches!(open.state, OpState::Asked { .. });
         match open.state {
             OpState::Forwarded { at } | OpState::Asked { at, .. } if at == session(sender) => {}
             _ => return,
         }
         match answer {
+            // It was sent before the question for its fate arrived there, whose answer may be that the command is open.
+            ForwardAnswer::NotPrimary | ForwardAnswer::NotTaken if asked => {}
             ForwardAnswer::Outcome(outcome) if fits(&open.request, &outcome, self.block_bytes()) => {
                 self.finish(key, outcome, out);
             }

@@ -13,6 +13,7 @@ use super::api::{
 };
 use super::names::Known;
 use super::ranges::{Blocks, Want};
+use super::replay::Repeat;
 use super::role::{Role, Session};
 use super::{ExtentCore, Owner};
 use crate::fault::{self, Fault};
@@ -449,7 +450,14 @@ impl ExtentCore {
                     self.end_fetch(lock);
                     return self.order_in_space(ctx, key, lock, out);
                 }
-                Some(offset) => OpOutcome::Miscompare { offset },
+                Some(offset) => match self.repeats(ctx, key, &data) {
+                    Repeat::Yes => OpOutcome::Done,
+                    Repeat::No => OpOutcome::Miscompare { offset },
+                    Repeat::Unclear => {
+                        self.done_reading(lock);
+                        return self.hold(key);
+                    }
+                },
             },
             BlockOp::OrWrite { range, data: mask } => {
                 // The command itself stays as it came: where it has to be carried out anew, it is on what is there then.

@@ -16,9 +16,11 @@
 //! | `repair` | blocks that are bad here, out of an in-sync replica |
 //! | `scrub` | comparing replicas that are in sync |
 //! | `report` | notes and status |
-//! | `front`, `forward` | commands of initiators: carried out here, held, forwarded, aborted |
+//! | `replay` | COMPARE AND WRITEs that may be sent again (W6) |
+//! | `front`, `forward`, `answer` | commands of initiators: carried out here, held, forwarded, aborted |
 //! | `unit` | reservations and resets of the unit, judged where commands take effect |
 
+mod answer;
 pub mod api;
 mod comparison;
 mod config;
@@ -34,6 +36,7 @@ mod primary;
 mod ranges;
 mod rejoin;
 mod repair;
+mod replay;
 mod replica;
 mod report;
 mod resync;
@@ -67,6 +70,7 @@ use log::Log;
 use names::{FixedHash, Names};
 use primary::FollowerState;
 use ranges::{Blocks, RangeTable};
+use replay::Replays;
 use resync::Resync;
 use role::Role;
 use stuck::Watch;
@@ -123,6 +127,7 @@ pub struct ExtentCore {
     met: Vec<NodeId>,
     log: Log,
     names: Names,
+    replays: Replays,
     table: RangeTable<Owner>,
     /// Journal commands under way, with the lsn that is stable when they are.
     journal: VecDeque<(u64, Lsn)>,
@@ -171,6 +176,7 @@ impl ExtentCore {
             met: Vec::new(),
             log: Log::new(LogPos::EMPTY, EpochHistory::empty()),
             names,
+            replays: Replays::default(),
             table: RangeTable::new(),
             journal: VecDeque::new(),
             next_seq: 0,
@@ -264,6 +270,7 @@ impl ExtentCore {
             Event::Failed { reason } => self.on_failed(ctx, reason, out),
             Event::Submit { op, request } => self.on_submit(ctx, op, request, out),
             Event::Abort { scope } => self.on_abort(ctx, scope, out),
+            Event::Statuses { news } => self.on_statuses(ctx, news, out),
             Event::Scrub => self.on_scrub(ctx, out),
             Event::Switchover { to } => self.on_switchover(ctx, to, out),
         }
@@ -287,6 +294,7 @@ impl ExtentCore {
         self.run_grants(ctx, out);
         self.drive_repairs(ctx, out);
         self.move_primary(ctx, out);
+        self.tell_primary(out);
         if self.pump {
             self.pump = false;
             self.route_held(ctx, out);
@@ -497,6 +505,7 @@ impl ExtentCore {
             }
             Message::Fate { op, epoch, name } => self.on_fate(ctx, (from, link, epoch), op, name, out),
             Message::FateIs { op, epoch, fate } => self.on_fate_is((from, link, epoch), op, fate, out),
+            Message::Statuses { news } => self.on_statuses_from(ctx, (from, link), news, out),
         }
     }
 
@@ -627,6 +636,7 @@ impl ExtentCore {
     /// Puts a record that comes from elsewhere (the journal, a primary) at the end of the log.
     pub(crate) fn take_record(&mut self, record: Record, now: Mono) {
         let lsn = record.pos.lsn;
+        self.replays.overwritten(record.pos, record.body.ranges());
         if let Some(name) = record.name {
             self.names.logged(name, lsn, now);
         }

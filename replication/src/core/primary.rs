@@ -201,6 +201,9 @@ impl ExtentCore {
         };
         let seq = self.next_seq(pos.lsn);
         let own = copied(&record, self.me.node);
+        if let Some(key) = op {
+            self.remember(ctx, key, pos, out);
+        }
         out.push(Command::Append {
             seq,
             record: own.clone(),
@@ -221,6 +224,7 @@ impl ExtentCore {
         if let Some(name) = name {
             self.names.logged(name, pos.lsn, ctx.now);
         }
+        self.replays.overwritten(pos, own.body.ranges());
         self.log.push(own, op, lock);
         pos.lsn
     }

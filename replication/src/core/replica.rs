@@ -134,6 +134,10 @@ impl ExtentCore {
         } else if self.fenced.is_none() {
             return;
         }
+        // A new primary may remember less: it may be a new run of the old one.
+        if let Some(news) = self.replays.news() {
+            self.send_statuses(from, link, news, out);
+        }
         Self::reply(from, link, Message::Summary { epoch, log }, out);
     }
 
@@ -149,6 +153,7 @@ impl ExtentCore {
     }
 
     fn follow(&mut self, sender: Sender, out: &mut Vec<Command>) {
+        self.replays.clear();
         if let Some(replica) = self.role.replica_mut() {
             replica.following = Some(session(sender));
         }
@@ -206,6 +211,7 @@ impl ExtentCore {
             self.log.applied = self.log.applied.min(after.lsn);
         }
         self.names.truncate(after.lsn);
+        self.replays.truncate(after.lsn);
         for (_, lsn) in &mut self.journal {
             *lsn = (*lsn).min(after.lsn);
         }

@@ -10,7 +10,11 @@ const OTHER: NexusTag = NexusTag(2);
 
 fn by(nexus: NexusTag, admitted: u64) -> Origin {
     let admitted = UnitVersion(admitted);
-    Origin { nexus, admitted }
+    Origin {
+        nexus,
+        admitted,
+        ..Origin::default()
+    }
 }
 
 /// Write exclusive for the holder, as of `version`.

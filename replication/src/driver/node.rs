@@ -19,7 +19,9 @@ use super::shared::{Ears, Shared, guard, spawn, spawn_io};
 use super::status::{ExtentStatus, Scrubs, snapshot};
 use super::{DriverConfig, Front, LeaseView, Proposer, Space, checkpoint, timer};
 use crate::core::ExtentCore;
-use crate::core::api::{AbortScope, Event, Identity, OpId, Recovered, Request, RoleName, Room, View};
+use crate::core::api::{
+    AbortScope, Event, Identity, OpId, Recovered, Request, RoleName, Room, StatusNews, View,
+};
 use crate::net::{Links, Net, NetConfig, PeerAddress};
 use crate::store::{
     Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError,
@@ -206,6 +208,13 @@ impl DataNode {
         self.shared.flush_waiting(&known);
         self.shared.drive(&known, [Event::Abort { scope }]);
         Ok(())
+    }
+
+    /// Tells what this node knows of statuses of COMPARE AND WRITEs (W6). An extent that is gone needs none.
+    pub fn tell_statuses(&self, extent: ExtentId, news: Vec<StatusNews>) {
+        if let Some(known) = self.shared.extent(extent) {
+            self.shared.drive(&known, [Event::Statuses { news }]);
+        }
     }
 
     /// Asks the extent's primary, if it is here, to hand over (E6).

@@ -18,6 +18,7 @@ mod tcp;
 #[cfg(test)]
 mod travel_test;
 mod wire;
+mod wire_statuses;
 
 pub use hello::{Hello, PROTOCOL, Refusal};
 pub use links::{Carrier, Link, LinkEvents, Links};

@@ -7,13 +7,15 @@ use bytes::Bytes;
 use holdfast_proto::replication as pb;
 use holdfast_proto::replication::envelope::Message as Pb;
 use holdfast_types::{
-    BlockOp, BlockRange, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, Lba, LeaseGeneration,
-    LogPos, Lsn, MappedRun, NexusTag, NodeId, OpOutcome, Origin, SessionInstance, UnitVersion,
+    BlockOp, BlockRange, CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, InitiatorTag, Lba,
+    LeaseGeneration, LogPos, Lsn, MappedRun, NexusTag, NodeId, OpOutcome, Origin, SessionInstance,
+    UnitVersion,
 };
 
 use crate::core::api::{
     Base, Digest, Digests, EpochHistory, Fate, ForwardAnswer, LogSummary, Message, OpId, Record, RecordBody,
 };
+use crate::net::wire_statuses::{statuses_in, statuses_out};
 
 /// Why bytes from a peer are no message of this protocol. Names the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -176,6 +178,8 @@ fn encode_forwarding(message: Message) -> Pb {
             nexus_high: halves(origin.nexus.0).0,
             nexus_low: halves(origin.nexus.0).1,
             admitted: origin.admitted.0,
+            initiator_high: halves(origin.initiator.0).0,
+            initiator_low: halves(origin.initiator.0).1,
             request: Some(op_out(request)),
         }),
         Message::Forwarded { op, epoch, answer } => Pb::Forwarded(pb::Forwarded {
@@ -204,6 +208,7 @@ fn encode_forwarding(message: Message) -> Pb {
                 Fate::NotPrimary => pb::fate_is::Fate::NotPrimary(pb::Empty {}),
             }),
         }),
+        Message::Statuses { news } => Pb::Statuses(statuses_out(news)),
         _ => unreachable!("every other message is encoded by encode_message"),
     }
 }
@@ -303,6 +308,9 @@ fn decode_contents(message: Pb) -> Result<Message, WireError> {
             epoch: Epoch(m.epoch),
             round: m.round,
         },
+        Pb::Statuses(m) => Message::Statuses {
+            news: statuses_in(m)?,
+        },
         _ => return Err(WireError("message")),
     })
 }
@@ -316,8 +324,9 @@ fn decode_forward(m: pb::Forward) -> Result<Message, WireError> {
         waited: Duration::from_nanos(m.waited_ns),
         again: m.again,
         origin: Origin {
-            nexus: NexusTag(u128::from(m.nexus_high) << 64 | u128::from(m.nexus_low)),
+            nexus: NexusTag(join(m.nexus_high, m.nexus_low)),
             admitted: UnitVersion(m.admitted),
+            initiator: InitiatorTag(join(m.initiator_high, m.initiator_low)),
         },
         request: op_in(m.request)?,
     })
@@ -342,7 +351,7 @@ fn fate_in(fate: Option<pb::fate_is::Fate>) -> Result<Fate, WireError> {
     })
 }
 
-fn pos_out(pos: LogPos) -> pb::LogPos {
+pub(super) fn pos_out(pos: LogPos) -> pb::LogPos {
     pb::LogPos {
         epoch: pos.epoch.0,
         lsn: pos.lsn.0,
@@ -350,19 +359,19 @@ fn pos_out(pos: LogPos) -> pb::LogPos {
 }
 
 /// An empty position is a message without fields, which is there but empty; one that is missing is refused.
-fn pos_in(pos: Option<pb::LogPos>) -> Result<LogPos, WireError> {
+pub(super) fn pos_in(pos: Option<pb::LogPos>) -> Result<LogPos, WireError> {
     pos.map(|pos| LogPos::new(Epoch(pos.epoch), Lsn(pos.lsn)))
         .ok_or(WireError("position"))
 }
 
-fn range_out(range: BlockRange) -> pb::BlockRange {
+pub(super) fn range_out(range: BlockRange) -> pb::BlockRange {
     pb::BlockRange {
         lba: range.lba().0,
         blocks: range.blocks(),
     }
 }
 
-fn range_in(range: Option<pb::BlockRange>) -> Result<BlockRange, WireError> {
+pub(super) fn range_in(range: Option<pb::BlockRange>) -> Result<BlockRange, WireError> {
     let range = range.ok_or(WireError("range"))?;
     BlockRange::new(Lba(range.lba), range.blocks).map_err(|_| WireError("range"))
 }
@@ -405,7 +414,7 @@ fn ranges_in(zero: pb::Zero) -> Result<Vec<BlockRange>, WireError> {
         .collect()
 }
 
-fn name_out(name: CommandName) -> pb::CommandName {
+pub(super) fn name_out(name: CommandName) -> pb::CommandName {
     pb::CommandName {
         node: name.session.node.0,
         incarnation: name.session.incarnation.0,
@@ -414,7 +423,7 @@ fn name_out(name: CommandName) -> pb::CommandName {
     }
 }
 
-fn name_in(name: Option<pb::CommandName>) -> Result<CommandName, WireError> {
+pub(super) fn name_in(name: Option<pb::CommandName>) -> Result<CommandName, WireError> {
     let name = name.ok_or(WireError("command name"))?;
     Ok(CommandName {
         session: SessionInstance {

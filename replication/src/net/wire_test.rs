@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
+use crate::core::api::{StatusNews, Unconfirmed};
 use crate::store::arbitrary::{base, data, history, name, pos, range, record};
 
 fn outcome() -> impl Strategy<Value = OpOutcome> {
@@ -151,7 +152,8 @@ fn forward_message() -> impl Strategy<Value = Message> {
                 waited: Duration::from_nanos(ns),
                 origin: Origin {
                     nexus: NexusTag(nexus),
-                    admitted: UnitVersion(admitted)
+                    admitted: UnitVersion(admitted),
+                    initiator: InitiatorTag(nexus.rotate_left(7)),
                 },
                 again,
                 request
@@ -163,9 +165,28 @@ fn forward_message() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn statuses() -> impl Strategy<Value = Message> {
+    let unconfirmed = (pos(), name(), any::<u128>(), range(), any::<[u8; 16]>());
+    let unconfirmed = unconfirmed.prop_map(|(pos, name, initiator, range, expected)| {
+        StatusNews::Unconfirmed(Unconfirmed {
+            pos,
+            name,
+            initiator: InitiatorTag(initiator),
+            range,
+            expected,
+        })
+    });
+    let news = prop_oneof![
+        unconfirmed,
+        name().prop_map(StatusNews::Acknowledged),
+        name().prop_map(|name| StatusNews::Ended(name.session)),
+    ];
+    proptest::collection::vec(news, 0..5).prop_map(|news| Message::Statuses { news })
+}
+
 proptest! {
     #[test]
-    fn what_is_sent_arrives(message in prop_oneof![log_message(), forward_message()], id in any::<u128>()) {
+    fn what_is_sent_arrives(message in prop_oneof![log_message(), forward_message(), statuses()], id in any::<u128>()) {
         let extent = ExtentId::from_u128(id);
         let bytes = encode(extent, message.clone()).encode_to_vec();
         let envelope = pb::Envelope::decode(bytes.as_slice()).unwrap();
@@ -174,7 +195,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(
-        message in prop_oneof![log_message(), forward_message()],
+        message in prop_oneof![log_message(), forward_message(), statuses()],
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
         junk in proptest::collection::vec(any::<u8>(), 0..100),

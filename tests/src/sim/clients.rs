@@ -248,16 +248,18 @@ impl World {
             Some(wish) => Ask::Reserve(wish),
             None => Ask::Block(self.draw(client)),
         };
-        self.begin(client, ask);
+        self.begin(client, ask, None);
     }
 
-    fn begin(&mut self, client: usize, ask: Ask) {
+    /// `before`: it is sent again.
+    fn begin(&mut self, client: usize, ask: Ask, before: Option<CallId>) {
         let extent = self.clients[client].extent;
         let from = self.now;
         let history = &mut self.histories[extent];
-        let call = match &ask {
-            Ask::Block(op) => history.invoke(client, from, op),
-            Ask::Reserve(wish) => Some(history.reserve(client, from, &wish.what)),
+        let call = match (&ask, before) {
+            (Ask::Reserve(wish), _) => Some(history.reserve(client, from, &wish.what)),
+            (Ask::Block(_), Some(before)) => Some(history.invoke_again(before, from)),
+            (Ask::Block(op), None) => history.invoke(client, from, op),
         };
         self.clients[client].open = Some(Open { call, from, ask });
         self.dispatch(client, None);
@@ -415,7 +417,7 @@ impl World {
         if self.quiet || reserves || self.rng.chance(15) {
             return self.next_after(client);
         }
-        self.begin(client, open.ask);
+        self.begin(client, open.ask, open.call);
     }
 
     /// A connection went down under a command. Its fate is open: either the session is replaced on the same node, which answers only when

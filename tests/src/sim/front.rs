@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_raft::lease::LeaseReading;
-use holdfast_replication::core::api::{AbortScope, Event, OpId, Request};
-use holdfast_types::{CommandName, Incarnation, LeaseGeneration, OpOutcome, Origin, SessionInstance};
+use holdfast_replication::core::api::{AbortScope, Event, OpId, Request, StatusNews};
+use holdfast_types::{
+    CommandName, Incarnation, InitiatorTag, LeaseGeneration, OpOutcome, Origin, SessionInstance,
+};
 
 use super::clients::{ClientEvent, Word};
 use super::units::Ask;
@@ -202,6 +204,7 @@ impl World {
             origin: Origin {
                 nexus: self.clients[client].identity().tag,
                 admitted: admitted.map(|found| found.unit.version).unwrap_or_default(),
+                initiator: InitiatorTag(client as u128 + 1),
             },
             op,
         };
@@ -309,6 +312,12 @@ impl World {
         }
     }
 
+    /// W6: nothing of the session is in storage any more.
+    fn session_ended(&mut self, node: Node, session: SessionInstance) -> Res {
+        let news = vec![StatusNews::Ended(session)];
+        self.feed_all(node, &Event::Statuses { news })
+    }
+
     /// The one answer to a command.
     pub(super) fn completed(&mut self, node: Node, op: u64, outcome: OpOutcome) -> Res {
         if self.fenced(node, op, &outcome) {
@@ -327,14 +336,18 @@ impl World {
         found.ops.remove(&op);
         let client = found.client;
         let done = found.ops.is_empty();
+        let session = found.session;
         if found.closed {
             let waiter = found.waiter.take();
             if done {
                 process.front.connections.remove(&connection);
+                self.session_ended(node, session)?;
                 if let Some((client, attempt)) = waiter {
                     return self.login(node, client, attempt, None);
                 }
-            } else if let Some(found) = process.front.connections.get_mut(&connection) {
+            } else if let Some(process) = self.hosts[node].process.as_mut()
+                && let Some(found) = process.front.connections.get_mut(&connection)
+            {
                 found.waiter = waiter;
             }
             return Ok(());

@@ -54,6 +54,11 @@ impl History {
         )
     }
 
+    /// The same command, sent again.
+    pub(super) fn invoke_again(&mut self, first: CallId, now: u64) -> CallId {
+        self.calls.invoke_again(first, Mono::from_nanos(now))
+    }
+
     /// A wish about reservations.
     pub(super) fn reserve(&mut self, client: usize, now: u64, what: &Reserve) -> CallId {
         let call = Call::Reserve(what.clone());
