@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_raft::model::{ClusterState, Command};
 use holdfast_replication::core::api::Identity;
-use holdfast_types::{ExtentId, NodeId};
+use holdfast_types::{ExtentId, Incarnation, NodeId};
 
 /// Replicas of `me` that cannot serve. `fit` is what their cores say; one that is not known there counts as unfit once the data plane has
 /// followed the whole state (`complete`), and as fit before: it is new, and about to be made.
@@ -58,6 +58,7 @@ impl Announcer {
             incarnation: self.me.incarnation,
             number: self.number,
             unfit: unfit.clone(),
+            after: Some(member.incarnation.unwrap_or(Incarnation(0))),
         })
     }
 }
@@ -65,7 +66,7 @@ impl Announcer {
 #[cfg(test)]
 mod tests {
     use holdfast_raft::model::{ClusterId, Init, NewExtent, NewNode, NodeAddresses, Role, SecondaryAccess};
-    use holdfast_types::{BlockSize, Incarnation, Revision};
+    use holdfast_types::{BlockSize, Revision};
 
     use super::*;
 
@@ -111,6 +112,7 @@ mod tests {
                 block_size: BlockSize::B512,
                 thin: true,
                 confirmed_reads: false,
+                write_cache: false,
                 replicas: [ME.node].into(),
                 preferred: None,
                 secondary: SecondaryAccess::NonOptimized,
@@ -153,16 +155,16 @@ mod tests {
         assert!(reply.refusal().is_some());
         assert!(state.is_unfit(ME.node, extent(2)));
 
-        // An earlier run's, very late: the present one says its own again.
+        // An earlier run's, very late: it does not know of the present one, and is nothing any more (W5).
         let old = Command::Announce {
             node: ME.node,
             incarnation: Incarnation(6),
             number: 99,
             unfit: BTreeSet::new(),
+            after: Some(Incarnation(0)),
         };
-        go(&mut state, &old);
-        let again = announcer.propose(&state, &failed).expect("it is not so any more");
-        go(&mut state, &again);
+        let reply = state.apply(Revision(state.revision.0 + 1), &old);
+        assert!(reply.refusal().is_some());
         assert!(state.is_unfit(ME.node, extent(2)));
         assert_eq!(announcer.propose(&state, &failed), None);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
 use holdfast_raft::model::{ClusterState, Extent};
-use holdfast_replication::core::api::{Ctx, Identity, NodeState, Policy, View};
+use holdfast_replication::core::api::{Cache, Ctx, Identity, NodeState, Policy, View};
 use holdfast_types::{Incarnation, Mono};
 
 /// What cores are told of the lease at `now` (L2). A majority's live promises are a quorum that is seen.
@@ -53,6 +53,15 @@ pub fn view(state: &ClusterState, extent: &Extent, usual: Policy) -> View {
                 generation: member.lease_generation,
             })
             .collect(),
+        cache: Cache {
+            since: extent.cache.since,
+            runs: extent
+                .cache
+                .runs
+                .iter()
+                .map(|(&node, &incarnation)| Identity { node, incarnation })
+                .collect(),
+        },
         policy: Policy {
             thin: extent.thin,
             confirmed_reads: extent.confirmed_reads,

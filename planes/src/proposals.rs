@@ -14,7 +14,7 @@ pub fn commands(state: &ClusterState, batch: impl IntoIterator<Item = (ExtentId,
             epoch: proposal.epoch,
             version: proposal.version,
         };
-        if proposal.change == Change::HandOver {
+        if proposal.change == Change::HandOver || forgot(state, stamp.extent, &proposal) {
             commands.extend(hand_over(state, stamp, proposal.by));
             continue;
         }
@@ -40,12 +40,14 @@ fn command(change: Change, by: Identity, items: Vec<ExtentStamp>) -> Option<Comm
             proposer,
             remove: node,
         },
-        Change::Grow { node } => Command::Grow {
+        Change::Grow { node, run } => Command::Grow {
             items,
             proposer,
             add: node,
+            run: Some(run),
         },
         Change::GrowVoid => Command::GrowVoid { items, proposer },
+        Change::CacheSettled => Command::CacheSettled { items, proposer },
         Change::Switchover { to } => Command::Switchover {
             items,
             from: by.node,
@@ -60,6 +62,13 @@ fn command(change: Change, by: Identity, items: Vec<ExtentStamp>) -> Option<Comm
         },
         Change::HandOver => return None,
     })
+}
+
+/// W5: a primary that was started anew may lack what it acknowledged in its earlier run, while another member has it. That one is to serve.
+fn forgot(state: &ClusterState, extent: ExtentId, proposal: &Proposal) -> bool {
+    let by = proposal.by.node;
+    let primary = state.extents.get(&extent).and_then(|extent| extent.primary);
+    proposal.change == Change::Reopen && primary == Some(by) && !state.has_all(by, extent)
 }
 
 /// A primary whose own replica cannot serve hands over to the first in-sync member that is up and has not said the same of its own (J1,

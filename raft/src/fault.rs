@@ -23,6 +23,8 @@ holdfast_types::fault_switches! {
     UnfitPromoted,
     /// L3: the new epoch takes the suspect out of the in-sync sets, before the next primary has shown that it can serve.
     SuspectTakenOut,
+    /// W5: a member that was started anew since is promoted.
+    RestartedPromoted,
     /// E2: proposals need not name the present epoch and version.
     NoPrecondition,
     /// L1: generations are not compared.

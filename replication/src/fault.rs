@@ -49,6 +49,12 @@ holdfast_types::fault_switches! {
     RestartUnflushed,
     /// P2: a fence is answered before this primary has applied the state that it names.
     FenceBeforeApplied,
+    /// W5: a write is answered before any replica has received it.
+    EarlyBeforeReceived,
+    /// W5: SYNCHRONIZE CACHE is answered without waiting.
+    FlushWithoutWaiting,
+    /// W5: a record goes to the extent before it is stable in any journal.
+    ExtentBeforeJournal,
     /// P1: reservations are judged by the node that forwards a command, not by the primary.
     JudgedAtForwarder,
 }

@@ -257,6 +257,18 @@ impl History {
         }
     }
 
+    /// What a write cache held when power went: a call that was answered with GOOD may not have taken effect. If it has, then before its
+    /// answer.
+    ///
+    /// # Panics
+    /// The call is of another history.
+    pub fn forgotten(&mut self, id: CallId) {
+        let record = &mut self.records[id.0];
+        if record.end == End::Answered(Outcome::Done) {
+            record.end = End::Answered(Outcome::Unknown);
+        }
+    }
+
     /// What was found from `first` on when all was over: a read by nobody.
     pub fn final_contents(&mut self, first: Lba, contents: Contents, at: Mono) {
         let Ok(range) = BlockRange::new(first, contents.len() as u64) else {

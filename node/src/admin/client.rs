@@ -8,8 +8,8 @@ use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
     ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done,
     IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply,
-    TokenRequest, change_request::Change,
+    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
+    TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
@@ -121,6 +121,12 @@ impl AdminClient {
         request: SetConfirmedReadsRequest,
     ) -> anyhow::Result<Done> {
         let done = self.rpc.set_confirmed_reads(request).await;
+        Ok(done.map_err(refused)?.into_inner())
+    }
+
+    /// Switches write-back.
+    pub(crate) async fn set_write_cache(&mut self, request: SetWriteCacheRequest) -> anyhow::Result<Done> {
+        let done = self.rpc.set_write_cache(request).await;
         Ok(done.map_err(refused)?.into_inner())
     }
 

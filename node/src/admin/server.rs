@@ -9,8 +9,8 @@ use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
     ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
     IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply,
-    TokenRequest,
+    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
+    TakeoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -166,6 +166,7 @@ fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> Result<NewE
         block_size,
         thin: !request.full,
         confirmed_reads: request.confirmed_reads,
+        write_cache: request.write_cache,
         replicas: replicas.into_iter().collect::<BTreeSet<_>>(),
         preferred,
         secondary: SecondaryAccess::NonOptimized,
@@ -240,6 +241,28 @@ impl Admin for Service {
             on: request.on,
         };
         self.propose(command, message).await
+    }
+
+    async fn set_write_cache(&self, request: Request<SetWriteCacheRequest>) -> Answer<Done> {
+        let SetWriteCacheRequest {
+            extent: name,
+            on,
+            lost,
+        } = request.into_inner();
+        let running = self.running().await?;
+        let extent = extent_named(&running.state(), &name)?;
+        running.set_write_cache(extent, on, lost).await.map_err(failed)?;
+        let message = match (on, lost) {
+            (true, _) => format!("Writes of {name} are acknowledged from memory from now on (WCE=1)."),
+            (false, false) => format!(
+                "What was written to {name} is stable, and will be before it is acknowledged (WCE=0)."
+            ),
+            (false, true) => {
+                format!("What was written to {name} will be stable before it is acknowledged (WCE=0).")
+            }
+        };
+        let warnings = Vec::new();
+        Ok(Response::new(Done { message, warnings }))
     }
 
     async fn create_target(&self, request: Request<CreateTargetRequest>) -> Answer<Done> {

@@ -5,7 +5,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{
     CreateExtentRequest, CreateTargetRequest, Done, MapLunRequest, ResizeExtent, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SetExtent, SetReplicas, SwitchoverRequest,
+    SetConfirmedReadsRequest, SetExtent, SetReplicas, SetWriteCacheRequest, SwitchoverRequest,
 };
 use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
@@ -41,6 +41,21 @@ pub(super) enum ExtentCommand {
         /// run wrong, such as virtual machines that are paused. Costs a round trip for each read.
         #[arg(long)]
         confirmed_reads: bool,
+        /// Acknowledge writes once they are in the memory of every replica in sync (WCE=1), stable or not: what initiators did not flush
+        /// is lost when all replicas lose power at once.
+        #[arg(long, value_enum, default_value = "off")]
+        write_cache: OnOff,
+    },
+    /// Acknowledge writes from memory (WCE=1), or only once they are stable. 'off' returns when all that was acknowledged is stable.
+    WriteCache {
+        /// The extent's name.
+        name: String,
+        /// What from now on.
+        #[arg(value_enum)]
+        to: OnOff,
+        /// With 'off': a replica that may hold acknowledged writes in its memory does not come back. They are given up.
+        #[arg(long)]
+        lost: bool,
     },
     /// Switch confirmed reads of an extent on or off.
     ConfirmedReads {
@@ -249,6 +264,7 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             preferred,
             full,
             confirmed_reads,
+            write_cache,
         } => {
             ensure!(
                 block_size == 512 || block_size == 4096,
@@ -263,17 +279,15 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
                 preferred,
                 confirmed_reads,
                 full,
+                write_cache: write_cache == OnOff::On,
             };
             let done = block_on(async { AdminClient::connect(admin).await?.create_extent(request).await })?;
             print_done(&done, out)
         }
         ExtentCommand::ConfirmedReads { name, to } => confirmed_reads(name, to, admin, out),
+        ExtentCommand::WriteCache { name, to, lost } => write_cache(name, to, lost, admin, out),
         ExtentCommand::Scrub { name } => scrub(name, admin, out),
-        ExtentCommand::List => {
-            let status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
-            let text = crate::status::extents_text(&status);
-            out.answer(&status.extents, &text)
-        }
+        ExtentCommand::List => list_extents(admin, out),
         ExtentCommand::Show { name } => show_extent(&name, admin, out),
         ExtentCommand::Set {
             name,
@@ -312,6 +326,12 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
     }
 }
 
+fn list_extents(admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let status = block_on(async { AdminClient::connect(admin).await?.status().await })?;
+    let text = crate::status::extents_text(&status);
+    out.answer(&status.extents, &text)
+}
+
 /// Asks for one change and prints what became of it.
 pub(super) fn change(change: Change, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     let done = block_on(async { AdminClient::connect(admin).await?.change(change).await })?;
@@ -334,6 +354,14 @@ fn confirmed_reads(extent: String, to: OnOff, admin: &AdminAddress, out: Out) ->
             .set_confirmed_reads(request)
             .await
     })?;
+    print_done(&done, out)
+}
+
+fn write_cache(extent: String, to: OnOff, lost: bool, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let on = to == OnOff::On;
+    ensure!(!(on && lost), "--lost goes with 'off'");
+    let request = SetWriteCacheRequest { extent, on, lost };
+    let done = block_on(async { AdminClient::connect(admin).await?.set_write_cache(request).await })?;
     print_done(&done, out)
 }
 

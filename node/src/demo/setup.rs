@@ -116,6 +116,7 @@ async fn make(step: Step, layout: &Layout, client: &mut AdminClient) -> anyhow::
                 preferred: "a".to_owned(),
                 confirmed_reads: false,
                 full: false,
+                write_cache: false,
             };
             let done = client.create_extent(extent).await;
             done.context("cannot create the extent")?;

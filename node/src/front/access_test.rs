@@ -56,6 +56,7 @@ fn other_extent() -> Command {
         block_size: BlockSize::B512,
         thin: true,
         confirmed_reads: false,
+        write_cache: false,
         replicas: [A, B].into(),
         preferred: Some(A),
         secondary: SecondaryAccess::NonOptimized,

@@ -85,6 +85,7 @@ fn announce(node: NodeId) -> Command {
         incarnation: RUN,
         number: 1,
         unfit: BTreeSet::new(),
+        after: None,
     }
 }
 
@@ -109,6 +110,7 @@ fn commands(portal: SocketAddr, bytes: u64) -> Vec<Command> {
             block_size: BlockSize::B512,
             thin: true,
             confirmed_reads: false,
+            write_cache: false,
             replicas: [A, B].into(),
             preferred: Some(A),
             secondary: SecondaryAccess::NonOptimized,

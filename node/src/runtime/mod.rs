@@ -10,6 +10,7 @@ mod proposals;
 mod running;
 mod takeover;
 mod units;
+mod write_cache;
 
 use std::fs::File;
 use std::path::Path;

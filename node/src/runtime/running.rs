@@ -15,7 +15,7 @@ use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
-use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, TpgId};
+use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, Revision, TpgId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -162,6 +162,16 @@ impl Running {
     /// The committed state as applied here.
     pub(crate) fn state(&self) -> Arc<ClusterState> {
         self.control.state()
+    }
+
+    /// What covers all that was committed before the call, once it is applied here.
+    pub(super) async fn read_index(&self) -> anyhow::Result<Revision> {
+        Ok(self.control.read_index().await?)
+    }
+
+    /// The applied cluster state, as it changes.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.control.watch()
     }
 
     /// The key of the cluster's secrets, where this node has it.

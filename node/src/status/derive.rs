@@ -95,6 +95,11 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         })
         .collect();
     let (health, reasons) = judge(state, &seen, &nodes, &extents);
+    let unserved = extents.iter().filter(|extent| quorum && !extent.served);
+    let waits: Vec<String> = unserved
+        .filter_map(|extent| waits_for_memory(state, &seen, extent, &name))
+        .collect();
+    let alarms = seen.alarms.into_iter().chain(waits).collect();
     StatusDocument {
         cluster: state
             .cluster
@@ -103,7 +108,7 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
             .unwrap_or_default(),
         health,
         reasons,
-        alarms: seen.alarms,
+        alarms,
         sessions: seen.sessions,
         quorum,
         leader: seen.leader.filter(|_| quorum).map(name),
@@ -118,6 +123,28 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         takeovers: state.takeovers.clone(),
         losses: state.losses.clone(),
     }
+}
+
+/// W5: why an extent with write-back is left without primary although members of its set are up, and what can be done.
+fn waits_for_memory(
+    state: &ClusterState,
+    seen: &Seen,
+    extent: &ExtentStatus,
+    name: &impl Fn(NodeId) -> String,
+) -> Option<String> {
+    let members = state.remembering(extent.id);
+    let serves =
+        |node: &NodeId| (*node == seen.me || seen.heard.contains(node)) && !state.is_unfit(*node, extent.id);
+    if members.is_empty() || members.iter().any(serves) {
+        return None;
+    }
+    let names: Vec<String> = members.into_iter().map(name).collect();
+    let (label, names) = (&extent.name, names.join(", "));
+    Some(format!(
+        "extent {label} waits for {names}: acknowledged writes may be in memory or on disk there and nowhere else, since its write cache \
+         is on and every other replica was started anew. Start holdfast on {names}. If that is impossible, 'holdfast extent write-cache \
+         {label} off --lost' gives those writes up"
+    ))
 }
 
 fn portals(state: &ClusterState) -> Vec<PortalStatus> {
@@ -194,6 +221,7 @@ fn extent_status(
         naa: Naa::of(id).to_string(),
         size_bytes: extent.size_bytes,
         block_size: extent.block_size.bytes(),
+        write_cache: extent.cache.since.is_some(),
         epoch: extent.epoch.value(),
         preferred: extent.preferred.map(name),
         primary: extent.primary.map(name),

@@ -103,6 +103,9 @@ pub(crate) struct ExtentStatus {
     pub(crate) naa: String,
     pub(crate) size_bytes: u64,
     pub(crate) block_size: u32,
+    /// Writes are acknowledged before they are stable (WCE=1).
+    #[serde(default)]
+    pub(crate) write_cache: bool,
     pub(crate) epoch: u64,
     /// Where it is when all is well.
     #[serde(default)]

@@ -169,6 +169,11 @@ pub(crate) fn extents_text(status: &StatusDocument) -> String {
             );
         }
         text.push('\n');
+        if extent.write_cache {
+            text.push_str(
+                "          write cache on: what is not flushed is lost when all replicas lose power\n",
+            );
+        }
         if let Some(scrub) = &extent.scrub {
             text.push_str(&scrub_text(scrub));
         }

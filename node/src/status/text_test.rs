@@ -47,6 +47,7 @@ pub(crate) fn sample() -> StatusDocument {
             naa: Naa::of(id).to_string(),
             size_bytes: 1 << 30,
             block_size: 512,
+            write_cache: false,
             epoch: 3,
             preferred: Some("a".into()),
             primary: Some("a".into()),

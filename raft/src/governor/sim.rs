@@ -257,6 +257,7 @@ impl Sim {
                     items,
                     proposer: node,
                     add: other,
+                    run: None,
                 },
             ),
             _ => {}

@@ -10,6 +10,7 @@ use holdfast_types::{
 use holdfast_scsi::reservation::UnitState;
 
 use super::apply_unit::AnsweredCalls;
+use super::cache::WriteCache;
 use super::command::{Command, Init, NewExtent};
 use super::name::check_name;
 use super::reply::{Refusal, Reply};
@@ -54,16 +55,13 @@ impl ClusterState {
                 incarnation,
                 number,
                 unfit,
-            } => self.announce((*node, *incarnation), *number, unfit),
+                after,
+            } => self.announce((*node, *incarnation), *number, unfit, *after),
             Command::CreateExtent(new) => self.create_extent(new),
             Command::ResizeExtent { extent, size_bytes } => self.resize_extent(*extent, *size_bytes),
-            Command::SetConfirmedReads { extent, on } => {
-                let found = self.extents.get_mut(extent);
-                found
-                    .ok_or(Refusal::NoSuchExtent { extent: *extent })?
-                    .confirmed_reads = *on;
-                Ok(Reply::DONE)
-            }
+            Command::SetConfirmedReads { extent, on } => self.set_confirmed_reads(*extent, *on),
+            Command::SetWriteCache { extent, on, lost } => self.set_write_cache(*extent, *on, *lost),
+            Command::CacheSettled { items, proposer } => self.cache_settled(items, *proposer),
             Command::DeleteExtent { extent } => self.delete_extent(*extent),
             Command::CreateTarget { name } => {
                 self.targets.entry(name.clone()).or_default();
@@ -97,7 +95,12 @@ impl ClusterState {
                 proposer,
                 remove,
             } => self.shrink(items, *proposer, *remove),
-            Command::Grow { items, proposer, add } => self.grow(items, *proposer, *add),
+            Command::Grow {
+                items,
+                proposer,
+                add,
+                run,
+            } => self.grow(items, *proposer, *add, *run),
             Command::GrowVoid { items, proposer } => self.grow_void(items, *proposer),
             Command::Switchover {
                 items,
@@ -108,6 +111,12 @@ impl ClusterState {
             } => self.switchover(items, (*from, *from_incarnation), (*to, *to_incarnation)),
             Command::Admin(command) => self.administer(index, command),
         }
+    }
+
+    fn set_confirmed_reads(&mut self, extent: ExtentId, on: bool) -> Applied {
+        let found = self.extents.get_mut(&extent);
+        found.ok_or(Refusal::NoSuchExtent { extent })?.confirmed_reads = on;
+        Ok(Reply::DONE)
     }
 
     pub(super) fn member_mut(&mut self, node: NodeId) -> Result<&mut Node, Refusal> {
@@ -145,12 +154,13 @@ impl ClusterState {
 
     fn create_extent(&mut self, new: &NewExtent) -> Applied {
         check_name(&new.name)?;
-        let extent = Extent {
+        let mut extent = Extent {
             name: new.name.clone(),
             size_bytes: new.size_bytes,
             block_size: new.block_size,
             thin: new.thin,
             confirmed_reads: new.confirmed_reads,
+            cache: WriteCache::default(),
             replicas: new.replicas.clone(),
             replicas_wanted: 0,
             retiring: BTreeSet::new(),
@@ -188,6 +198,10 @@ impl ClusterState {
             if member.role != Role::Data || !new.replicas.contains(&node) {
                 return Err(Refusal::NotReplica { node });
             }
+        }
+        if new.write_cache {
+            extent.cache.since = Some(extent.unit.version);
+            extent.note_runs(new.id, &self.runs());
         }
         self.extents.insert(new.id, extent);
         Ok(Reply::DONE)

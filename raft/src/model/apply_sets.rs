@@ -40,6 +40,7 @@ impl Extent {
         let retiring = std::mem::take(&mut self.retiring);
         self.replicas.retain(|node| !retiring.contains(node));
         self.in_sync.retain(|node| !retiring.contains(node));
+        self.forget_left();
         self.moved();
     }
 
@@ -82,7 +83,11 @@ fn led_by(extent: &Extent, node: NodeId) -> Result<(), Refusal> {
 
 /// As [`led_by`], and the epoch names the newest run that the node told of: what an earlier run proposed comes too late, for the
 /// present one may find its replica damaged and count on the others (J1, E1).
-fn led_by_newest_run(extent: &Extent, node: NodeId, newest: Option<Incarnation>) -> Result<(), Refusal> {
+pub(super) fn led_by_newest_run(
+    extent: &Extent,
+    node: NodeId,
+    newest: Option<Incarnation>,
+) -> Result<(), Refusal> {
     led_by(extent, node)?;
     if newest.is_some() && newest != extent.primary_incarnation {
         return Err(Refusal::OtherIncarnation);
@@ -125,9 +130,14 @@ impl ClusterState {
         (node, run): (NodeId, Incarnation),
         number: u64,
         unfit: &BTreeSet<ExtentId>,
+        after: Option<Incarnation>,
     ) -> Applied {
         let member = self.member_mut(node)?;
         if member.incarnation == Some(run) && number < member.announced {
+            return Err(Refusal::AnnouncedSince { node });
+        }
+        let newest = member.incarnation.unwrap_or(Incarnation(0));
+        if newest != run && after.is_some_and(|after| after != newest) {
             return Err(Refusal::AnnouncedSince { node });
         }
         let before = member.incarnation.replace(run);
@@ -147,7 +157,7 @@ impl ClusterState {
     }
 
     /// A suspect is given nothing, and may change nothing (E2).
-    fn trusted(&self, node: NodeId) -> Result<(), Refusal> {
+    pub(super) fn trusted(&self, node: NodeId) -> Result<(), Refusal> {
         match self.nodes.get(&node) {
             None => Err(Refusal::NoSuchNode { node }),
             Some(member) if member.is_suspect() => Err(Refusal::Suspect { node }),
@@ -187,6 +197,7 @@ impl ClusterState {
             .filter(|c| any || self.newest_run(c.node) == Some(c.incarnation))
             .map(|c| (*c, self.unfit_of(c.node)))
             .collect();
+        let newest = self.runs();
         let lost = self
             .extents
             .iter_mut()
@@ -196,10 +207,14 @@ impl ClusterState {
                 let serves = |unfit: &BTreeSet<ExtentId>| any || !unfit.contains(id);
                 let member = |node| extent.in_sync.contains(&node) || fault::on(Fault::NoInSyncCheck);
                 let mut fit = fit.iter();
-                let next = fit.find(|(c, unfit)| member(c.node) && serves(unfit));
+                let has_all = |c: &Candidate| extent.remembers(c.node, c.incarnation, &newest);
+                let next = fit.find(|(c, unfit)| member(c.node) && serves(unfit) && has_all(c));
                 let next = next.map(|(candidate, _)| candidate);
                 if next.is_some() && (any || fault::on(Fault::SuspectTakenOut)) {
                     extent.in_sync.remove(&suspect);
+                }
+                if let Some(next) = next {
+                    extent.begin_anew(*id, (next.node, next.incarnation), &newest);
                 }
                 extent.reign(next.map(|c| (c.node, c.incarnation)));
                 ItemResult {
@@ -215,6 +230,7 @@ impl ClusterState {
     pub(super) fn reopen(&mut self, items: &[ExtentStamp], node: NodeId, run: Incarnation) -> Applied {
         self.trusted(node)?;
         let unfit = self.unfit_of(node);
+        let newest = self.runs();
         let items = self.each(items, |id, extent| {
             if unfit.contains(&id) {
                 return Err(Refusal::Unfit { node });
@@ -225,6 +241,10 @@ impl ClusterState {
             if !extent.in_sync.contains(&node) {
                 return Err(Refusal::NotInSync { node });
             }
+            if !extent.remembers(node, run, &newest) {
+                return Err(Refusal::Forgot { node });
+            }
+            extent.begin_anew(id, (node, run), &newest);
             extent.reign(Some((node, run)));
             Ok(())
         });
@@ -246,6 +266,7 @@ impl ClusterState {
             if !extent.in_sync.remove(&remove) {
                 return Err(Refusal::NotInSync { node: remove });
             }
+            extent.forget_left();
             extent.moved();
             Ok(())
         });
@@ -253,10 +274,16 @@ impl ClusterState {
     }
 
     /// R3, E3. Neither a suspect primary nor a suspect newcomer (E2), nor one whose replica cannot serve (J1, J2).
-    pub(super) fn grow(&mut self, items: &[ExtentStamp], proposer: NodeId, add: NodeId) -> Applied {
+    pub(super) fn grow(
+        &mut self,
+        items: &[ExtentStamp],
+        proposer: NodeId,
+        add: NodeId,
+        run: Option<Incarnation>,
+    ) -> Applied {
         self.trusted(proposer)?;
         self.trusted(add)?;
-        let newest = self.newest_run(proposer);
+        let (newest, newcomer) = (self.newest_run(proposer), self.newest_run(add));
         let unfit = self.unfit_of(add);
         let items = self.each(items, |id, extent| {
             led_by_newest_run(extent, proposer, newest)?;
@@ -266,8 +293,16 @@ impl ClusterState {
             if unfit.contains(&id) {
                 return Err(Refusal::Unfit { node: add });
             }
+            // W5: it has what was answered in the run that the primary saw. Until that is announced, an earlier one would count as newer.
+            let cached = extent.cache.is_in_force();
+            if cached && run.is_none_or(|run| newcomer != Some(run)) {
+                return Err(Refusal::OtherIncarnation);
+            }
             if !extent.in_sync.insert(add) {
                 return Err(Refusal::AlreadyInSync { node: add });
+            }
+            if let Some(run) = run.filter(|_| cached) {
+                extent.cache.runs.insert(add, run);
             }
             extent.moved();
             Ok(())
@@ -303,6 +338,7 @@ impl ClusterState {
             return Err(Refusal::OtherIncarnation);
         }
         let unfit = self.unfit_of(to.0);
+        let newest = self.runs();
         let items = self.each(items, |id, extent| {
             led_by(extent, from.0)?;
             if extent.primary_incarnation != Some(from.1) {
@@ -314,6 +350,10 @@ impl ClusterState {
             if unfit.contains(&id) {
                 return Err(Refusal::Unfit { node: to.0 });
             }
+            if !extent.remembers(to.0, to.1, &newest) {
+                return Err(Refusal::Forgot { node: to.0 });
+            }
+            extent.begin_anew(id, to, &newest);
             extent.reign(Some(to));
             Ok(())
         });

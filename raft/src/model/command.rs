@@ -76,6 +76,9 @@ pub struct NewExtent {
     /// Whether reads wait until the epoch is confirmed since they came in (W4).
     #[serde(default)]
     pub confirmed_reads: bool,
+    /// Whether writes are answered before they are stable (W5).
+    #[serde(default)]
+    pub write_cache: bool,
     /// Data nodes that keep a replica.
     pub replicas: BTreeSet<NodeId>,
     /// Which of them is primary when all is well.
@@ -110,6 +113,10 @@ pub enum Command {
         number: u64,
         /// Extents whose replica there is damaged or fenced (J1, J2).
         unfit: BTreeSet<ExtentId>,
+        /// The run that the proposer saw as the newest, 0 if it saw none: it takes effect only if that, or `incarnation`, is the newest
+        /// still. So what an earlier run said never comes behind what a later one did. `None`, in entries of old: not looked at.
+        #[serde(default)]
+        after: Option<Incarnation>,
     },
     /// Makes an extent.
     CreateExtent(NewExtent),
@@ -126,6 +133,23 @@ pub enum Command {
         extent: ExtentId,
         /// From now on.
         on: bool,
+    },
+    /// Has writes of an extent answered before they are stable, or no longer (W5).
+    SetWriteCache {
+        /// Which.
+        extent: ExtentId,
+        /// From now on.
+        on: bool,
+        /// With `on` being false: what is nowhere but in the memory of members that do not come back is given up.
+        #[serde(default)]
+        lost: bool,
+    },
+    /// The primary says that everything it answered is stable on every member: for extents whose write-back was switched off.
+    CacheSettled {
+        /// From where.
+        items: Vec<ExtentStamp>,
+        /// The primary.
+        proposer: NodeId,
     },
     /// Removes an extent that no LUN stands for.
     DeleteExtent {
@@ -223,6 +247,9 @@ pub enum Command {
         proposer: NodeId,
         /// Who comes.
         add: NodeId,
+        /// In which run it has got what was answered.
+        #[serde(default)]
+        run: Option<Incarnation>,
     },
     /// The primary gives a growth up: only the version is raised, so that the growth can no longer take effect (E3).
     GrowVoid {

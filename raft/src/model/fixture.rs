@@ -59,6 +59,7 @@ pub(crate) fn new_extent(number: u128, replicas: &[NodeId]) -> Command {
         block_size: BlockSize::B512,
         thin: true,
         confirmed_reads: false,
+        write_cache: false,
         replicas: replicas.iter().copied().collect(),
         preferred: replicas.first().copied(),
         secondary: SecondaryAccess::NonOptimized,
@@ -123,6 +124,7 @@ pub(crate) fn announce(node: NodeId, incarnation: u64, number: u64, unfit: &[u12
         incarnation: run(incarnation),
         number,
         unfit: unfit.iter().map(|number| extent_id(*number)).collect(),
+        after: None,
     }
 }
 
@@ -189,6 +191,7 @@ pub(crate) fn grow(state: &ClusterState, proposer: NodeId, add: NodeId) -> Comma
         items: vec![stamp(state, 1)],
         proposer,
         add,
+        run: None,
     }
 }
 

@@ -10,6 +10,7 @@ mod apply;
 mod apply_access;
 mod apply_sets;
 mod apply_unit;
+mod cache;
 mod command;
 mod members;
 mod name;
@@ -29,6 +30,7 @@ pub use access::{
 };
 pub use admin::AdminCommand;
 pub use apply_unit::{AnsweredCall, AnsweredCalls, UnitCall};
+pub use cache::WriteCache;
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
 pub use members::{Join, Token, Used};
 pub use name::{NAME_MAX, check_name};

@@ -52,7 +52,12 @@ impl ClusterState {
     pub fn may_retire(&self, id: ExtentId, extent: &Extent) -> bool {
         let idle = extent.in_sync.is_disjoint(&extent.retiring);
         let mut stay = extent.replicas.difference(&extent.retiring);
-        extent.may_retire() && (idle || !stay.any(|node| self.is_unfit(*node, id)))
+        // W5: nor while all who stay may lack what was acknowledged.
+        let remembered = extent
+            .in_sync
+            .difference(&extent.retiring)
+            .any(|node| self.has_all(*node, id));
+        extent.may_retire() && (idle || !stay.any(|node| self.is_unfit(*node, id))) && remembered
     }
 
     fn extent_mut(&mut self, extent: ExtentId) -> Result<&mut Extent, Refusal> {

@@ -50,11 +50,8 @@ fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
     let proposer = first.and_then(|e| e.primary).unwrap_or(node(y));
     match kind % 9 {
         0 => {
-            let generation = state
-                .nodes
-                .get(&who)
-                .map(|n| n.lease_generation)
-                .unwrap_or_default();
+            let found = state.nodes.get(&who);
+            let generation = found.map(|n| n.lease_generation).unwrap_or_default();
             Command::Suspect {
                 node: who,
                 generation,
@@ -83,6 +80,7 @@ fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
             items,
             proposer,
             add: who,
+            run: None,
         },
         6 => Command::GrowVoid { items, proposer },
         7 => Command::Announce {
@@ -93,6 +91,7 @@ fn command(state: &ClusterState, (kind, x, y, z, stale): Draw) -> Command {
                 .filter(|number| z >> number & 1 == 1)
                 .map(extent_id)
                 .collect(),
+            after: None,
         },
         _ => Command::Switchover {
             from_incarnation: first.and_then(|e| e.primary_incarnation).unwrap_or(run(0)),

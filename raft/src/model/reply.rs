@@ -108,6 +108,12 @@ pub enum ItemOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
+    /// The node was started anew since writes were answered that are not stable yet, and another member of the set was not (W5).
+    #[error("node {node} may lack writes that were acknowledged before it was started anew")]
+    Forgot {
+        /// Which.
+        node: NodeId,
+    },
     /// `Init` came twice.
     #[error("the cluster was initialized before")]
     AlreadyInitialized,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::Access;
 use super::apply_unit::AnsweredCalls;
+use super::cache::WriteCache;
 use super::members::Token;
 use super::settings::Settings;
 use super::takeover::{AcceptedLoss, Takeover};
@@ -159,6 +160,9 @@ pub struct Extent {
     /// Reads wait until the epoch is confirmed since they came in (W4).
     #[serde(default)]
     pub confirmed_reads: bool,
+    /// Whether writes are answered before they are stable, and who has them then (W5).
+    #[serde(default)]
+    pub cache: WriteCache,
     /// The data nodes that keep a replica, in sync or not.
     pub replicas: BTreeSet<NodeId>,
     /// How many there were before a takeover left fewer of them, until somebody says anew where replicas are to be; 0 otherwise.

@@ -320,6 +320,7 @@ impl Extent {
         self.replicas_wanted = self.replicas_wanted.max(self.replicas.len());
         self.replicas.retain(|node| *node == me);
         self.in_sync.retain(|node| *node == me);
+        self.forget_left();
         if fault::on(Fault::StaleCounted) {
             self.in_sync.clone_from(&self.replicas);
         }

@@ -133,6 +133,7 @@ fn counted() -> [bool; 5] {
         items: vec![fixture::stamp(state, 1)],
         proposer: A,
         add: B,
+        run: None,
     };
     let whole = led_by_a(1);
     let mut without_b = whole.clone();

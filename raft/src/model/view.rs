@@ -169,9 +169,9 @@ impl ClusterState {
         let items: Vec<ExtentStamp> = self
             .shares(node, incarnation)
             .filter(|(id, extent, share)| match share {
-                Share::PrimaryBefore => !self.is_unfit(node, *id),
+                Share::PrimaryBefore => self.may_reign(node, *id),
                 Share::InSync => {
-                    extent.primary.is_none() && !self.is_unfit(node, *id) && unclaimed(*id, extent)
+                    extent.primary.is_none() && self.may_reign(node, *id) && unclaimed(*id, extent)
                 }
                 _ => false,
             })
@@ -190,14 +190,15 @@ impl ClusterState {
             .is_some_and(|member| member.unfit.contains(&extent))
     }
 
-    /// Whether `extent` may be given to `node`: it is in sync, not suspect, and has not announced that its replica cannot serve. A hint
+    /// Whether `extent` may be given to `node`: it is in sync, not suspect, has not announced that its replica cannot serve, and has
+    /// everything that was answered (W5). A hint
     /// for who proposes it; it is looked at again when that is applied.
     pub fn may_reign(&self, node: NodeId, extent: ExtentId) -> bool {
         let member = self
             .extents
             .get(&extent)
             .is_some_and(|extent| extent.in_sync.contains(&node));
-        member && !self.is_suspect(node) && !self.is_unfit(node, extent)
+        member && !self.is_suspect(node) && !self.is_unfit(node, extent) && self.has_all(node, extent)
     }
 
     fn opener(&self, id: ExtentId, extent: &Extent) -> Option<NodeId> {

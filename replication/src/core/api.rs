@@ -19,11 +19,12 @@ use holdfast_types::{
 };
 
 pub use super::answer::{Fate, ForwardAnswer};
-pub use super::config::{Config, Policy};
+pub use super::config::{Cache, Config, Policy};
 pub use super::log::EpochHistory;
 pub use super::rejoin::Verdict;
 pub use super::replay::{StatusNews, Unconfirmed};
 pub use super::report::{Checks, Note, ReplicaStatus, ResyncStatus, RoleName, ScrubOutcome, Status};
+pub use super::room::Room;
 
 /// Who this core is: a node, and one run of its process. A core is made once per run of the process (E1: a second one under the same
 /// incarnation could give a position twice).
@@ -192,6 +193,8 @@ pub struct View {
     pub unit: Arc<UnitRule>,
     /// Liveness state of the nodes that matter here (at least `replicas` and who forwards).
     pub nodes: Vec<NodeState>,
+    /// Write-back.
+    pub cache: Cache,
     /// What was chosen for the extent, or for all of them.
     pub policy: Policy,
 }
@@ -263,17 +266,6 @@ pub enum AbortScope {
     Session(SessionInstance),
     /// LOGICAL UNIT RESET, as far as this node took the commands.
     All,
-}
-
-/// What a node's disk can still take in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Room {
-    /// The journal is nearly full: new records wait until it is not (J3).
-    pub crowded: bool,
-    /// The disk is nearly full: a write that may need space there is refused ([`OpOutcome::NoSpace`]).
-    pub low: bool,
-    /// The disk is full: committed records wait for space.
-    pub full: bool,
 }
 
 /// What makes no progress although work waits for it (I10).
@@ -567,9 +559,13 @@ pub enum Change {
     Grow {
         /// Who.
         node: NodeId,
+        /// In the run that it was made equal in (W5).
+        run: Incarnation,
     },
     /// Nothing but a new version: a growth (E3) or a leaving (F4) from the same version can never be committed any more.
     GrowVoid,
+    /// Everything that this primary answered is stable on every member, and it answers nothing early any more (W5).
+    CacheSettled,
     /// A new epoch for `to`, which must be in the in-sync set (E6).
     Switchover {
         /// The next primary: node and run.
@@ -653,6 +649,8 @@ pub enum Message {
         durable: Lsn,
         /// Applied to the extent.
         applied: Lsn,
+        /// In memory, and on the way into the journal (W5).
+        received: Lsn,
     },
     /// Primary to replica: committed up to here.
     Commit {

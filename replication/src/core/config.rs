@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use holdfast_types::UnitVersion;
+
+use super::api::Identity;
+
 /// Times and limits. The default is what production uses; tests shrink some.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -61,6 +65,27 @@ impl Default for Config {
             unreadable_retry: Duration::from_secs(5),
             names_max: 1 << 17,
         }
+    }
+}
+
+/// Write-back of an extent (W5), committed state. The default is none: what is answered is stable on every member.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// Writes admitted under this version of the unit's state, or a later one, are answered once every member has received them.
+    pub since: Option<UnitVersion>,
+    /// Members, in the runs in which they have whatever was answered so. A member in another run has lost its memory.
+    pub runs: Vec<Identity>,
+}
+
+impl Cache {
+    /// Whether there may be answered writes that are not stable.
+    pub fn is_in_force(&self) -> bool {
+        self.since.is_some() || !self.runs.is_empty()
+    }
+
+    /// Whether `who` has everything that was answered.
+    pub fn remembers(&self, who: Identity) -> bool {
+        !self.is_in_force() || self.runs.contains(&who)
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 #[path = "broken_test.rs"]
 mod broken_test;
+#[path = "early_test.rs"]
+mod early_test;
 #[path = "forward_test.rs"]
 mod forward_test;
 #[path = "given_up_test.rs"]
@@ -132,6 +134,7 @@ impl Rig {
             block_size: BlockSize::B512,
             unit: Arc::default(),
             nodes: vec![state(A), state(B)],
+            cache: Default::default(),
             policy: Policy::default(),
         };
         let core = ExtentCore::new(identity(me), ExtentId::from_u128(1), Config::default(), recovered);
@@ -241,6 +244,7 @@ fn ack(epoch: u64, durable: u64) -> Message {
         epoch: Epoch(epoch),
         durable: Lsn(durable),
         applied: Lsn(0),
+        received: Lsn(durable),
     }
 }
 
@@ -421,6 +425,7 @@ fn e5_a_replica_drops_what_the_new_primary_does_not_hold() {
         epoch: Epoch(1),
         durable: Lsn(3),
         applied: Lsn(0),
+        received: Lsn(3),
     };
     assert_eq!(out.pop(), Some(send(A, ack3)));
     rig.hear(A, Message::Probe { epoch: Epoch(2) });
@@ -436,6 +441,7 @@ fn e5_a_replica_drops_what_the_new_primary_does_not_hold() {
         epoch: Epoch(2),
         durable: Lsn(2),
         applied: Lsn(0),
+        received: Lsn(2),
     };
     let seq = JournalSeq(4);
     assert_eq!(out, [Command::Truncate { seq, after }, send(A, ack2.clone())]);

@@ -36,6 +36,7 @@ impl ExtentCore {
                 node,
                 state: FollowerState::Unlinked { since: ctx.now, lost },
                 durable: Lsn(0),
+                received: Lsn(0),
                 applied: Lsn(0),
                 told: Lsn(0),
                 moved: Mark::default(),
@@ -64,7 +65,7 @@ impl ExtentCore {
         };
         let asked = ctx.now;
         follower.state = FollowerState::Probing { link, since, asked };
-        follower.durable = Lsn(0);
+        (follower.durable, follower.received) = (Lsn(0), Lsn(0));
         let message = Message::Probe { epoch };
         let to = node;
         out.push(Command::Send { to, link, message });
@@ -117,7 +118,7 @@ impl ExtentCore {
             if let Some(follower) = self.role.primary_mut().and_then(|primary| primary.follower(from)) {
                 let (since, asked) = (ctx.now, ctx.now);
                 follower.state = FollowerState::Probing { link, since, asked };
-                follower.durable = Lsn(0);
+                (follower.durable, follower.received) = (Lsn(0), Lsn(0));
             }
         }
     }
@@ -151,13 +152,7 @@ impl ExtentCore {
         if !unfit && (!probing || growing || !(in_sync || serving)) {
             return;
         }
-        let judge = Judge {
-            in_sync,
-            version: view.version,
-            history: self.log.history(),
-            before: self.log.before(),
-        };
-        let (verdict, why) = decide_rejoin(judge, log);
+        let (verdict, why) = self.verdict_on(from, &view, log);
         let node = from;
         out.push(Command::Note(Note::Verdict { node, verdict, why }));
         self.drop_resync(from);
@@ -195,6 +190,23 @@ impl ExtentCore {
         self.advance(ctx, out);
     }
 
+    /// What follows from a log; W5: a member that lost its memory leaves before it may be promoted.
+    fn verdict_on(&self, from: NodeId, view: &View, log: &LogSummary) -> (Verdict, &'static str) {
+        let judge = Judge {
+            in_sync: view.in_sync.contains(&from),
+            version: view.version,
+            history: self.log.history(),
+            before: self.log.before(),
+        };
+        match decide_rejoin(judge, log) {
+            (Verdict::InSyncAlready { .. }, _) if self.has_forgotten(from, view) => (
+                Verdict::MustLeave,
+                "it was started anew while writes were answered early",
+            ),
+            decided => decided,
+        }
+    }
+
     pub(crate) fn set_follower(&mut self, node: NodeId, state: FollowerState) {
         if let Some(follower) = self.role.primary_mut().and_then(|primary| primary.follower(node)) {
             follower.state = state;
@@ -227,7 +239,7 @@ impl ExtentCore {
         }
         let resync = resync.map(Box::new);
         follower.state = FollowerState::Streaming { link, resync };
-        follower.durable = Lsn(0);
+        (follower.durable, follower.received) = (Lsn(0), Lsn(0));
         follower.told = committed;
         let mut send = |message| {
             let to = node;

@@ -228,7 +228,8 @@ impl ExtentCore {
         if let Some(outcome) = nothing_to_do(&op.request) {
             return self.finish(key, outcome, out);
         }
-        let reads = op.request.reads();
+        // A flush must know of all that was answered: no deposed primary does.
+        let reads = op.request.reads() || (op.request == BlockOp::Flush && self.is_cached());
         let reads = reads && !fault::on(Fault::ReadWithoutLease);
         if (reads && !leased) || (op.request.writes() && throttled) {
             return self.hold(key);
@@ -280,10 +281,11 @@ impl ExtentCore {
         }
     }
 
-    /// WCE=0: what was answered is stable. What has an lsn is waited for as well, so that a host that does not wait gets what it means.
+    /// What has an lsn is waited for: what was answered and is not stable yet (W5), and what was not answered, so that a host that does
+    /// not wait gets what it means.
     pub(crate) fn flush(&mut self, key: OpKey, out: &mut Vec<Command>) {
         let end = self.log.end().lsn;
-        if self.log.committed >= end {
+        if self.log.committed >= end || self.flushes_blindly(key) {
             return self.finish(key, OpOutcome::Done, out);
         }
         if let Some(op) = self.ops.get_mut(&key) {

@@ -131,8 +131,8 @@ impl ExtentCore {
                     let stuck_after = self.patience(view);
                     // A suspect that does not answer at once is not waited for: its extents are what this epoch took.
                     let lost = settling && view.is_suspect(follower.node) && follower.streaming().is_none();
-                    view.in_sync.contains(&follower.node)
-                        && (lost || follower.gone(ctx.now, self.config.absent_after, stuck_after))
+                    let gone = lost || follower.gone(ctx.now, self.config.absent_after, stuck_after);
+                    view.in_sync.contains(&follower.node) && (gone || self.has_forgotten(follower.node, view))
                 };
                 // L3: who has not shown that its own disk takes the new epoch takes nobody out: the other one may be whole.
                 let shown = self.log.durable >= primary.start;
@@ -141,17 +141,18 @@ impl ExtentCore {
                 }
                 let Some(Growth { node, .. }) = primary.growth else {
                     // F4: a leaving that was proposed is taken back by commit only.
-                    return (!primary.leaving.is_empty()).then_some(Change::GrowVoid);
+                    let void = (!primary.leaving.is_empty()).then_some(Change::GrowVoid);
+                    return void.or_else(|| self.settles_cache(view, primary.early));
                 };
                 let stuck_after = view.policy.stuck_after;
                 let ready =
                     |f: &Follower| f.resync().is_some_and(Resync::proposed) && !f.stuck(ctx.now, stuck_after);
                 let ready = primary.followers.iter().any(|f| f.node == node && ready(f));
-                Some(if ready {
-                    Change::Grow { node }
-                } else {
-                    Change::GrowVoid
-                })
+                let run = self.run_of(node).filter(|_| ready);
+                Some(run.map_or(Change::GrowVoid, |peer| Change::Grow {
+                    node,
+                    run: peer.incarnation,
+                }))
             }
         }
     }

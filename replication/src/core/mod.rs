@@ -6,6 +6,7 @@
 //! | `log`, `names`, `ranges` | the log's end in memory, which commands are in it, who may touch which blocks |
 //! | `role` | the one function that moves a node between roles |
 //! | `confirm` | reads that wait until the epoch is confirmed (W4) |
+//! | `early` | writes that are answered before they are stable (W5) |
 //! | `fetch` | reads that a replica answers for the local disk |
 //! | `primary`, `followers` | giving positions, counting acknowledgements, committing; whom records are sent to |
 //! | `membership` | settling, handing back, and the change of the committed state that is wanted |
@@ -25,6 +26,7 @@ pub mod api;
 mod comparison;
 mod config;
 mod confirm;
+mod early;
 mod fetch;
 mod followers;
 mod forward;
@@ -494,7 +496,8 @@ impl ExtentCore {
                 epoch,
                 durable,
                 applied,
-            } => self.on_ack(ctx, (from, link, epoch), durable, applied, out),
+                received,
+            } => self.on_ack(ctx, (from, link, epoch), [durable, applied, received], out),
             Message::Refused { newest } => self.on_refused(ctx, from, link, newest, out),
             Message::HashReply { epoch, id, digests } => {
                 self.on_hash_reply(ctx, (from, epoch), id, digests, out)

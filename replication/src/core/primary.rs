@@ -31,6 +31,8 @@ pub(crate) struct Primary {
     pub(crate) growth: Option<Growth>,
     /// Members whose leaving was proposed under the present version: it may be committed until the version changes (F4).
     pub(crate) leaving: Vec<NodeId>,
+    /// Up to here every member of the set had what it got: answered, where writes are answered early (W5).
+    pub(crate) early: Lsn,
     /// When a commit position that could not ride on a record goes alone.
     pub(crate) commit_due: Option<Mono>,
     pub(crate) throttled_since: Option<Mono>,
@@ -52,6 +54,8 @@ pub(crate) struct Follower {
     pub(crate) state: FollowerState,
     /// Stable there, told under this epoch since the last verdict.
     pub(crate) durable: Lsn,
+    /// In memory there, told so as well (W5).
+    pub(crate) received: Lsn,
     pub(crate) applied: Lsn,
     /// Commit position that it was told.
     pub(crate) told: Lsn,
@@ -138,6 +142,7 @@ impl Primary {
             followers: Vec::new(),
             growth: None,
             leaving: Vec::new(),
+            early: Lsn(0),
             commit_due: None,
             throttled_since: None,
             repairs: Vec::new(),
@@ -257,6 +262,14 @@ impl ExtentCore {
         if fault::on(Fault::AckWithoutReplica) {
             return local;
         }
+        if fault::on(Fault::ExtentBeforeJournal) && view.cache.since.is_some() {
+            let counted = primary
+                .followers
+                .iter()
+                .filter(|follower| self.counts(follower, view));
+            let received = counted.map(|follower| follower.received);
+            return received.fold(self.log.end().lsn, Lsn::min);
+        }
         primary
             .followers
             .iter()
@@ -279,6 +292,7 @@ impl ExtentCore {
             }
             self.hand_committed(out);
         }
+        self.answer_early(out);
         self.drive_resyncs(ctx, out);
     }
 
@@ -315,8 +329,7 @@ impl ExtentCore {
         &mut self,
         ctx: &Ctx,
         (from, link, epoch): (NodeId, LinkId, Epoch),
-        durable: Lsn,
-        applied: Lsn,
+        [durable, applied, received]: [Lsn; 3],
         out: &mut Vec<Command>,
     ) {
         let end = self.log.end().lsn;
@@ -329,10 +342,11 @@ impl ExtentCore {
         if follower.streaming() != Some(link) {
             return;
         }
-        if durable > end {
+        if durable > end || received > end {
             return Self::bad(out, from, "it acknowledges what was never sent");
         }
         follower.durable = follower.durable.max(durable);
+        follower.received = follower.received.max(received);
         follower.applied = applied;
         self.advance(ctx, out);
         self.trim();

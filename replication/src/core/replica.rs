@@ -304,6 +304,7 @@ impl ExtentCore {
         });
         self.take_record(record, ctx.now);
         self.commit_up_to(commit, out);
+        self.tell_received(out);
     }
 
     fn commit_up_to(&mut self, commit: Lsn, out: &mut Vec<Command>) {
@@ -347,6 +348,7 @@ impl ExtentCore {
                 epoch,
                 durable: self.log.durable,
                 applied: self.log.applied,
+                received: self.log.end().lsn,
             };
             Self::reply(node, link, ack, out);
         }

@@ -11,10 +11,21 @@ use std::time::Duration;
 
 use holdfast_types::{BlockOp, NodeId, OpOutcome};
 
-use super::api::{Command, Ctx, IoToken, Room, View};
+use super::api::{Command, Ctx, IoToken, View};
 use super::front::{OpKey, OpState};
 use super::primary::Primary;
 use super::{ExtentCore, Owner};
+
+/// What a node's disk can still take in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// The journal is nearly full: new records wait until it is not (J3).
+    pub crowded: bool,
+    /// The disk is nearly full: a write that may need space there is refused ([`OpOutcome::NoSpace`]).
+    pub low: bool,
+    /// The disk is full: committed records wait for space.
+    pub full: bool,
+}
 
 impl ExtentCore {
     pub(crate) fn room_of(&self, node: NodeId) -> Room {

@@ -94,6 +94,7 @@ fn i10_a_scrub_replaces_what_differs_on_the_replica_and_says_so() {
             epoch,
             durable,
             applied,
+            received: durable,
         },
     );
     let hashes = hashing(&out).unwrap();

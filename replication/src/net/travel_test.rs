@@ -66,6 +66,7 @@ impl Comeback {
             blocks: BLOCKS,
             block_size: BlockSize::B512,
             nodes: vec![state(A), state(B)],
+            cache: Default::default(),
             policy: Policy::default(),
             unit: Arc::default(),
         });
@@ -114,7 +115,7 @@ impl Comeback {
                 Some(Event::Changed { io, ranges })
             }
             Command::Propose(Proposal {
-                change: Change::Grow { node },
+                change: Change::Grow { node, .. },
                 ..
             }) => {
                 assert_eq!(node, B);
@@ -162,12 +163,14 @@ impl Comeback {
                     epoch,
                     durable,
                     applied,
+                    received: durable,
                 })
             }
             Message::Commit { epoch, commit } => Some(Message::Ack {
                 epoch,
                 durable: self.durable,
                 applied: commit,
+                received: self.durable,
             }),
             Message::HashRequest { epoch, id, range, .. } => {
                 let pieces = range.lba().0 / PIECE..range.end().0 / PIECE;

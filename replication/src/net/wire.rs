@@ -101,10 +101,12 @@ fn encode_message(message: Message) -> Pb {
             epoch,
             durable,
             applied,
+            received,
         } => Pb::Ack(pb::Ack {
             epoch: epoch.0,
             durable: durable.0,
             applied: applied.0,
+            received: received.0,
         }),
         Message::Commit { epoch, commit } => Pb::Commit(pb::Commit {
             epoch: epoch.0,
@@ -246,6 +248,7 @@ pub(crate) fn decode(envelope: pb::Envelope) -> Result<(ExtentId, Message), Wire
             epoch: Epoch(m.epoch),
             durable: Lsn(m.durable),
             applied: Lsn(m.applied),
+            received: Lsn(m.received),
         },
         Pb::Commit(m) => Message::Commit {
             epoch: Epoch(m.epoch),

@@ -89,10 +89,11 @@ fn log_message() -> impl Strategy<Value = Message> {
             prev,
             record
         }),
-        (epoch(), lsn(), lsn()).prop_map(|(epoch, durable, applied)| Message::Ack {
+        (epoch(), lsn(), lsn(), lsn()).prop_map(|(epoch, durable, applied, received)| Message::Ack {
             epoch,
             durable,
-            applied
+            applied,
+            received
         }),
         (epoch(), lsn()).prop_map(|(epoch, commit)| Message::Commit { epoch, commit }),
         epoch().prop_map(|newest| Message::Refused { newest }),

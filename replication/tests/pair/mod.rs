@@ -120,6 +120,7 @@ impl Pair {
                     generation: LeaseGeneration(0),
                 })
                 .to_vec(),
+            cache: Default::default(),
             policy: Policy::default(),
         };
         let state = Arc::new(Mutex::new(state));
@@ -389,7 +390,7 @@ fn decide(view: &mut View, proposal: Proposal, identity: &dyn Fn(NodeId) -> Opti
             view.in_sync.retain(|member| *member != node);
             view.version = view.version.next();
         }
-        Change::Grow { node } if same_run => {
+        Change::Grow { node, .. } if same_run => {
             if !view.in_sync.contains(&node) {
                 view.in_sync.push(node);
             }

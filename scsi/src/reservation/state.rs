@@ -227,6 +227,26 @@ impl UnitState {
         }
     }
 
+    /// Mode parameters that are not kept here were set by an administrator, which is news to every nexus (P3). The version from here on.
+    pub fn mode_parameters_set(&mut self) -> UnitVersion {
+        self.version = self.version.next();
+        self.mode_changes = ModeChanges {
+            last: self.version,
+            by: None,
+            others: self.version,
+        };
+        self.version
+    }
+
+    /// Writes that were answered may be gone with the memory that had them (W5): as after a loss of power, every nexus hears of a reset,
+    /// and what was admitted before ends.
+    pub fn memory_lost(&mut self) {
+        self.version = self.version.next();
+        self.cleared = self.version;
+        self.resets += 1;
+        self.legacy = None;
+    }
+
     /// The nexuses of a node are lost with it. Whether that changed anything.
     pub fn node_lost(&mut self, node: NodeId) -> bool {
         let lost = self.legacy.as_ref().is_some_and(|holder| holder.node == node);

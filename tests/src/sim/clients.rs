@@ -10,7 +10,7 @@ use super::disk::{bytes, values};
 use super::front::FrontEvent;
 use super::plan::{BLOCKS, RANGE};
 use super::units::{Ask, Identity};
-use super::{Ev, MS, Node, Res, World, glue, place};
+use super::{Ev, MS, Node, Res, Scenario, World, glue, place};
 
 #[derive(Debug)]
 pub(super) enum ClientEvent {
@@ -361,6 +361,9 @@ impl World {
         if let Some(call) = open.call {
             self.histories[extent].answered(call, open.from, self.now, &outcome);
         }
+        if let Ask::Block(op) = &open.ask {
+            self.answered_cached(extent, open.call, open.from, op, &outcome);
+        }
         if outcome == OpOutcome::Standby {
             // What every host does: this path is not for reads and writes now, another one is.
             if let Some(line) = self.clients[client].line.take() {
@@ -467,6 +470,19 @@ impl World {
         if self.clients[client].pinned && self.rng.chance(90) {
             // One that writes over a path that leads nowhere sees nothing more.
             return BlockOp::Read { range: span(blocks) };
+        }
+        if self.plan.scenario.is_cached() && self.rng.chance(60) {
+            // What goes on while no disk does.
+            let flush = self.plan.scenario == Scenario::FlushedAndLost && self.rng.chance(30);
+            return if flush {
+                BlockOp::Flush
+            } else {
+                BlockOp::Write {
+                    range: span(blocks),
+                    data: bytes((0..blocks).map(|_| value)),
+                    fua: false,
+                }
+            };
         }
         match self.rng.below(100) {
             0..34 => BlockOp::Write {

@@ -70,6 +70,8 @@ pub(super) struct Replica {
     dirty: BTreeMap<u64, u64>,
     /// Blocks that a failed flush dropped: nothing will write them any more.
     dropped: BTreeMap<u64, u64>,
+    /// Blocks that rotted, and what they were.
+    rotted: Vec<(u64, u64)>,
     pub(super) io: BTreeMap<u64, Io>,
     /// A flush under way: blocks as they were when it began.
     syncing: Option<BTreeMap<u64, u64>>,
@@ -189,9 +191,19 @@ impl Replica {
 
     /// Bits of a block flip, on the platter.
     pub(super) fn rot(&mut self, block: u64) {
+        self.rotted.push((block, self.blocks[at(block)]));
         self.blocks[at(block)] = ROTTEN;
         self.dirty.remove(&block);
         self.dropped.remove(&block);
+    }
+
+    /// What has rotted and was not written since is what it was.
+    pub(super) fn unrot(&mut self) {
+        for (block, value) in std::mem::take(&mut self.rotted) {
+            if self.blocks[at(block)] == ROTTEN {
+                self.blocks[at(block)] = value;
+            }
+        }
     }
 
     pub(super) fn is_rotten(&self) -> bool {

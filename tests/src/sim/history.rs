@@ -1,7 +1,7 @@
 //! What initiators saw of one extent, for the block checker to judge. Blocks are known by their values.
 
 use holdfast_drill::checker::{self, Call, CallId, Client, Contents, Outcome, Reserve, Rules};
-use holdfast_types::{BlockOp, Lba, Mono, OpOutcome};
+use holdfast_types::{BlockOp, BlockRange, Lba, Mono, OpOutcome};
 
 use super::disk::values;
 use super::plan::{BLOCKS, RANGE};
@@ -10,11 +10,25 @@ use super::rng::at;
 /// Blocks at the beginning of each range of comparison that initiators use.
 pub(super) const USED: u64 = 8;
 
+/// An answer is on its way for so long at most: whoever dies meanwhile has died after it.
+const ANSWER: u64 = 1_000_000;
+
+/// A write that was answered from memory and is not known to be stable.
+#[derive(Debug)]
+struct Cached {
+    call: CallId,
+    answered: u64,
+    ranges: Vec<BlockRange>,
+}
+
 #[derive(Debug)]
 pub(super) struct History {
     calls: checker::History,
     /// When calls began that came to a good end.
     served: Vec<u64>,
+    cached: Vec<Cached>,
+    /// Nobody has in memory any more what was answered before.
+    memory_from: u64,
 }
 
 impl History {
@@ -22,6 +36,8 @@ impl History {
         Self {
             calls: checker::History::new(Rules::default()),
             served: Vec::new(),
+            cached: Vec::new(),
+            memory_from: 0,
         }
     }
 
@@ -92,6 +108,60 @@ impl History {
             self.served.push(from);
         }
         self.calls.answered(call, outcome, Mono::from_nanos(now));
+    }
+
+    /// A command over blocks was answered in an extent with write-back. A read waits until what was answered for its blocks is stable. A
+    /// flush and what is stable by itself tell that of all that was answered before: a log has no holes. What was sent before the other was
+    /// answered says nothing of it.
+    pub(super) fn answered_cached(
+        &mut self,
+        call: Option<CallId>,
+        (from, now): (u64, u64),
+        op: &BlockOp,
+        outcome: &OpOutcome,
+    ) {
+        let early = match op {
+            BlockOp::Write { fua, .. } => !fua,
+            BlockOp::WriteSame { .. } | BlockOp::Zero { .. } => true,
+            _ => false,
+        };
+        let touches = |cached: &Cached| {
+            let overlaps = |range: &BlockRange| cached.ranges.iter().any(|other| other.overlaps(*range));
+            !op.writes() && op.ranges().iter().any(overlaps)
+        };
+        let flushes = *op == BlockOp::Flush || (op.writes() && !early && *outcome == OpOutcome::Done);
+        self.cached
+            .retain(|cached| cached.answered > from || !(flushes || touches(cached)));
+        if let Some(call) = call.filter(|_| early && *outcome == OpOutcome::Done) {
+            self.cached.push(Cached {
+                call,
+                answered: now,
+                ranges: op.ranges().to_vec(),
+            });
+        }
+    }
+
+    /// Everything that was answered is stable.
+    pub(super) fn all_stable(&mut self) {
+        self.cached.clear();
+    }
+
+    /// No member has in memory any more what was answered before `floor`.
+    pub(super) fn lost_memory(&mut self, floor: u64) {
+        self.memory_from = self.memory_from.max(floor);
+    }
+
+    /// Calls whose effect may be gone are not relied on any more. How many they are.
+    pub(super) fn forgets(&mut self) -> usize {
+        let floor = self.memory_from;
+        let before = self.cached.len();
+        for cached in self
+            .cached
+            .extract_if(.., |cached| cached.answered.saturating_sub(ANSWER) < floor)
+        {
+            self.calls.forgotten(cached.call);
+        }
+        before - self.cached.len()
     }
 
     /// The call may have taken effect before now, and will not later.

@@ -108,6 +108,8 @@ pub(super) struct Host {
     pub(super) process: Option<Process>,
     /// The newest run's incarnation.
     pub(super) run: u64,
+    /// When a run of it ended last; 0: never.
+    pub(super) died: u64,
     /// The process is stopped until then.
     pub(super) paused: u64,
     pub(super) backlog: Vec<Ev>,
@@ -157,6 +159,7 @@ impl Host {
             },
             process: None,
             run: 0,
+            died: 0,
             paused: 0,
             backlog: Vec::new(),
             data_from: 0,
@@ -296,6 +299,7 @@ impl World {
             self.break_link(a, b);
         }
         self.front_dies(node);
+        self.memory_lost(node);
         let host = &mut self.hosts[node];
         if let Some(process) = host.process.take()
             && let Some((flush, _)) = process.raft_flush

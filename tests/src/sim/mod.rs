@@ -13,6 +13,7 @@
 //! | `disk`, `changes`, `storage` | what a node keeps, and what reads and writes it |
 //! | `net` | datagrams, messages, links |
 //! | `clients`, `front`, `units`, `history` | initiators, connections, reservations, and whether what they saw can be |
+//! | `cache` | write-back: what may be lost when all memory is, and who switches it |
 //! | `trouble`, `scenario`, `plays` | faults by chance, and known bad traces, varied by the seed |
 //! | `takeover` | one node goes on alone, as a new incarnation of the cluster |
 //! | `rules`, `hunt` | rules broken on purpose, and what notices each |
@@ -21,6 +22,7 @@
 //! [`ExtentCore`]: holdfast_replication::core::ExtentCore
 
 mod agreed;
+mod cache;
 mod changes;
 mod clients;
 mod control;
@@ -141,6 +143,8 @@ enum Ev {
     Script,
     /// The operator has something to change.
     Change,
+    /// Write-back of an extent is switched off, or on again.
+    SwitchCache(usize),
 }
 
 /// The loops and threads of a process.
@@ -303,6 +307,7 @@ impl World {
             let first = self.rng.between(1000, 4000) * MS;
             self.after(first, Ev::Change);
         }
+        self.switch_caches();
         self.make_clients();
         let first = self.plan.first_trouble;
         if self.plan.random_trouble {
@@ -473,6 +478,7 @@ impl World {
             }
             Ev::Script => self.script(),
             Ev::Change => self.change(),
+            Ev::SwitchCache(extent) => self.switch_cache(extent),
             // For a run that has ended.
             _ => Ok(()),
         }

@@ -103,6 +103,8 @@ pub(super) struct Plan {
     pub(super) brisk: bool,
     /// Extents whose reads are confirmed (W4).
     pub(super) confirmed: Vec<bool>,
+    /// Extents with write-back in the beginning (W5).
+    pub(super) write_back: Vec<bool>,
     /// Clocks run off by more than the bound, or stand still with their machine: no lease proves anything.
     pub(super) lying: bool,
     /// Initiators reserve their extents.
@@ -140,6 +142,7 @@ impl Plan {
             .map(|_| !beyond && (lying || rng.chance(25)))
             .collect();
         let (nodes, changes) = draw_nodes(scenario, (data, witness), lying, rng);
+        let write_back = draw_write_back(options, scenario, extents);
         let extents: Vec<Vec<Node>> = (0..extents)
             .map(|extent| {
                 (0..replicas)
@@ -158,6 +161,7 @@ impl Plan {
                 (false, _) => 3200 * MS,
             },
             confirmed,
+            write_back,
             lying,
             reservations: rng.chance(30),
             nodes,
@@ -168,7 +172,7 @@ impl Plan {
             trouble_for: (rng.between(7, 12) + scenario.takes_longer()) * SECOND,
             trouble_every: rng.pick(&[300, 800, 2000]) * MS,
             clients: extents.len() * 3,
-            think: rng.pick(&[6, 20, 60]) * MS,
+            think: rng.pick(&[6, 20, 60]) * MS / if scenario.is_cached() { 3 } else { 1 },
             extents,
             hash_time: rng.pick(&[2, 60]) * MS,
             checkpoint_every: rng.pick(&[200, 1000, 4000]) * MS,
@@ -202,6 +206,7 @@ impl Plan {
                 block_size: BlockSize::B512,
                 thin: true,
                 confirmed_reads: self.confirmed[extent],
+                write_cache: self.write_back[extent],
                 preferred: replicas.first().copied(),
                 replicas,
                 secondary: SecondaryAccess::NonOptimized,
@@ -223,6 +228,13 @@ impl Plan {
         });
         entries
     }
+}
+
+/// Drawn beside everything else, so that a seed without write-back is what it was before there was any.
+fn draw_write_back(options: &Options, scenario: Scenario, extents: u64) -> Vec<bool> {
+    let mut rng = Rng::new(!options.seed);
+    let on = |extent: u64| rng.chance(35) || (extent == 0 && scenario.is_cached());
+    (0..extents).map(on).collect()
 }
 
 /// The nodes with their clocks, and what the operator changes, which spares are for.
@@ -321,7 +333,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {data} data nodes, {} witness, {} extents of {} replicas, {:?}, random trouble {}, changes {:?}, \
-             confirmed reads {:?}, lying clocks {}, reservations {}",
+             confirmed reads {:?}, write-back {:?}, lying clocks {}, reservations {}",
             self.seed,
             self.nodes.len() - data,
             self.extents.len(),
@@ -330,6 +342,7 @@ impl fmt::Display for Plan {
             self.random_trouble,
             self.changes,
             self.confirmed,
+            self.write_back,
             self.lying,
             self.reservations,
         )

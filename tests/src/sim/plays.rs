@@ -13,6 +13,7 @@ pub(super) fn steps(scenario: Scenario, rng: &mut Rng) -> Vec<Step> {
         .or_else(|| others(scenario, rng))
         .or_else(|| lease_times(scenario))
         .or_else(|| takeovers(scenario, rng))
+        .or_else(|| caches(scenario))
         .unwrap_or_else(|| vec![Sleep((500, 1500))])
 }
 
@@ -463,6 +464,29 @@ fn lease_times(scenario: Scenario) -> Option<Vec<Step>> {
             Crash(Replica, false),
             Crash(Third, false),
             Sleep((4000, 5000)),
+        ],
+        _ => return None,
+    })
+}
+
+/// Of writes that are answered from memory.
+fn caches(scenario: Scenario) -> Option<Vec<Step>> {
+    Some(match scenario {
+        Scenario::ForgetfulReplica => vec![
+            Hang(Replica, (500, 700)),
+            Sleep((150, 400)),
+            Hold(Kind::Sets, (3500, 4500), 3000),
+            Crash(Replica, true),
+            Sleep((500, 1300)),
+            Isolate(Primary, (3000, 3500)),
+            Sleep((4000, 5000)),
+        ],
+        Scenario::FlushedAndLost => vec![
+            Hang(Primary, (600, 900)),
+            Hang(Replica, (600, 900)),
+            Sleep((200, 550)),
+            CrashAll,
+            Sleep((2000, 4000)),
         ],
         _ => return None,
     })

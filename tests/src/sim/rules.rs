@@ -54,7 +54,7 @@ const fn none(text: &'static str, shown: Shown) -> Rule {
 }
 
 const STEPS: &str = "replication/src/core/broken_test.rs";
-use Shown::{Absent, NotNeeded, Play, Seeds, Trace};
+use Shown::{NotNeeded, Play, Seeds, Trace};
 
 /// Of leases, suspicions, voters.
 #[rustfmt::skip]
@@ -114,7 +114,10 @@ const DATA: &[Rule] = &[
     other("data: recovery over mid-log damage", Broken::RecoveryOverDamage, Seeds),
     other("data: a flush retried", Broken::FlushRetried, Seeds),
     other("data: checksums of blocks not looked at", Broken::SumsIgnored, Seeds),
-    none("data: extent before journal with WCE=1", Absent("there is no write-back: WCE=0, and MODE SELECT refuses to change it")),
+    data("data: extent before journal with WCE=1", D::ExtentBeforeJournal, Seeds),
+    data("write-back: answered before every member has received it", D::EarlyBeforeReceived, Seeds),
+    control("write-back: a member that was started anew is promoted", C::RestartedPromoted, Seeds),
+    data("write-back: SYNCHRONIZE CACHE does not wait", D::FlushWithoutWaiting, Seeds),
     data("data: commit position only piggybacked", D::CommitOnlyPiggybacked, Seeds),
     data("confirmed reads: one replica of several", D::ConfirmedByOne, Play(Scenario::StaleConfirmation)),
     none("confirmed reads: a majority that has applied a suspicion", NotNeeded(

@@ -85,6 +85,10 @@ pub enum Scenario {
     Takeover,
     /// The same, by a node whose replica was put out of the set, which it has not applied yet (T2).
     StaleTakeover,
+    /// A replica loses answered writes with its memory, its leaving is late, and the primary is cut off (W5).
+    ForgetfulReplica,
+    /// No disk takes what is written, initiators flush, and power goes everywhere (W5).
+    FlushedAndLost,
 }
 
 impl Scenario {
@@ -133,19 +137,30 @@ impl Scenario {
     const TAKEOVER_EVERY: u64 = 25;
     const TAKEOVER_AT: u64 = 20;
 
+    /// Those that need write-back.
+    pub const CACHED: &'static [Self] = &[Self::ForgetfulReplica, Self::FlushedAndLost];
+
     /// By the name that it is printed with.
     pub fn named(name: &str) -> Option<Self> {
-        let all = Self::ALL.iter().chain([&Self::None]);
+        let all = Self::ALL.iter().chain(Self::CACHED).chain([&Self::None]);
         all.copied().find(|one| format!("{one:?}") == name)
     }
 
+    /// Those of write-back are drawn beside the others, so that every other seed is what it was before there was any.
     pub(super) fn draw(seed: u64, rng: &mut Rng) -> Self {
         if seed % Self::TAKEOVER_EVERY == Self::TAKEOVER_AT {
-            rng.pick(&[Self::Takeover, Self::StaleTakeover])
-        } else if rng.chance(55) {
+            return rng.pick(&[Self::Takeover, Self::StaleTakeover]);
+        }
+        let drawn = if rng.chance(55) {
             Self::None
         } else {
             rng.pick(&Self::ALL[..Self::DRAWN])
+        };
+        let mut beside = Rng::new(seed ^ 0x5735_5735);
+        if beside.chance(4) {
+            beside.pick(Self::CACHED)
+        } else {
+            drawn
         }
     }
 
@@ -157,6 +172,11 @@ impl Scenario {
     /// By so many seconds.
     pub(super) fn takes_longer(self) -> u64 {
         if self.takes_over() { 9 } else { 0 }
+    }
+
+    /// The first extent has write-back.
+    pub(super) fn is_cached(self) -> bool {
+        Self::CACHED.contains(&self)
     }
 
     pub(super) fn wants_trio(self) -> bool {
@@ -181,6 +201,8 @@ impl Scenario {
                 | Self::LeaseLengthened
                 | Self::Takeover
                 | Self::StaleTakeover
+                | Self::ForgetfulReplica
+                | Self::FlushedAndLost
         )
     }
 
@@ -296,6 +318,8 @@ pub(super) enum Step {
     /// No link of the data plane between the two.
     Unlink(Who, Who, Span),
     FlushFails(Who),
+    /// Its disk answers nothing.
+    Hang(Who, Span),
     /// It dies with power, and its disk has lost something that was stable.
     Damage(Who),
     /// The operator sets the lease time.
@@ -537,6 +561,11 @@ impl World {
             Step::Unlink(a, b, span) => {
                 let time = self.span(span);
                 self.unlink(self.actor(a), self.actor(b), time);
+            }
+            Step::Hang(who, span) => {
+                let until = self.now + self.span(span);
+                let who = self.actor(who);
+                self.hosts[who].disk.hangs = until;
             }
             Step::FlushFails(who) => self.disk_fails(self.actor(who)),
             Step::Damage(who) => self.damage(self.actor(who)),

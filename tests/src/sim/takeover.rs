@@ -49,6 +49,7 @@ impl World {
         self.count("taken over");
         let power = self.rng.chance(50);
         self.crash(node, power);
+        self.all_memory_lost();
         let cluster = entry.snapshot.as_ref().and_then(|state| state.cluster.as_ref());
         let cluster = cluster.map_or(plan::FIRST_CLUSTER, |cluster| cluster.id);
         let term = entry.term;

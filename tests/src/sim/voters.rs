@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use holdfast_raft::governor::MemberStep;
-use holdfast_raft::model::{AdminCommand, ClusterState, Join, SettingKey, Token};
+use holdfast_raft::model::{AdminCommand, ClusterState, Command, Join, SettingKey, Token};
 use holdfast_types::{NodeId, Revision};
 
 use super::rng::Rng;
@@ -256,6 +256,11 @@ impl World {
 
     /// By way of any member.
     pub(super) fn ask_any(&mut self, command: AdminCommand) -> Res {
+        self.ask(command.into())
+    }
+
+    /// Has some member propose it.
+    pub(super) fn ask(&mut self, command: Command) -> Res {
         let leader = |host: &super::host::Host| {
             let process = host.process.as_ref();
             process.is_some_and(|process| process.raft.leader.is_some())
@@ -267,7 +272,7 @@ impl World {
             return Ok(());
         }
         let way = self.rng.pick(&ways);
-        self.propose(way, command.into())
+        self.propose(way, command)
     }
 
     fn is_made(&self, change: Change) -> bool {

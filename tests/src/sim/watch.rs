@@ -26,6 +26,8 @@ impl World {
             }
             self.script_commit(index, command);
             self.members_changed();
+            self.caches_changed();
+            self.last_ones_are_whole();
         }
         if let Some(members) = &entry.members {
             self.script_members(members);
@@ -116,6 +118,24 @@ impl World {
             self.run_until(self.now + 500 * MS)?;
         }
         Ok(())
+    }
+
+    /// Blocks rot only while another member of the set is whole. One that nobody noticed, on a member that is the only one now, would be
+    /// two losses at once, which is more than is survived: it is whole again.
+    fn last_ones_are_whole(&mut self) {
+        for extent in 0..self.plan.extents.len() {
+            let Some(found) = self.agreed.head.extents.get(&glue::extent_id(extent)) else {
+                continue;
+            };
+            let members: Vec<Node> = found.in_sync.iter().map(|node| place(*node)).collect();
+            let rotten = |node: &Node| self.hosts[*node].disk.replicas[extent].is_rotten();
+            if members.iter().all(rotten) {
+                for node in members {
+                    self.say(|| format!("n{node} alone has x{extent}: what has rotted there is whole again"));
+                    self.hosts[node].disk.replicas[extent].unrot();
+                }
+            }
+        }
     }
 
     /// A member of an in-sync set with blocks that are not what was written.

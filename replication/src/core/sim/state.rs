@@ -74,11 +74,11 @@ impl World {
                 view.in_sync.retain(|n| *n != node);
                 view.version = view.version.next();
             }),
-            Change::Grow { node } if !member(&node) && !suspect => self.commit(|view| {
+            Change::Grow { node, .. } if !member(&node) && !suspect => self.commit(|view| {
                 view.in_sync.push(node);
                 view.version = view.version.next();
             }),
-            Change::GrowVoid => self.commit(|view| view.version = view.version.next()),
+            Change::GrowVoid | Change::CacheSettled => self.commit(|view| view.version = view.version.next()),
             Change::Switchover { to } if member(&to.node) => self.new_epoch(to),
             Change::Reopen if member(&by.node) => self.new_epoch(by),
             Change::HandOver => {
