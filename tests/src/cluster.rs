@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::multipath::{MultiPath, Patience};
 use holdfast_drill::url::IscsiUrl;
+use holdfast_drill::workload::Verifier;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -272,6 +273,18 @@ impl Demo {
             .map(|name| self.dial(name))
             .collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(MultiPath::connect(dials, Patience::default()).await?))
+    }
+
+    /// Reads all that a workload wrote, through both data nodes, and judges it.
+    ///
+    /// # Errors
+    /// A login or a read fails, or a block does not hold what it must.
+    pub async fn verify(&self, verifier: &Verifier) -> Result<()> {
+        for name in ["a", "b"] {
+            let verdict = verifier.verify(&self.session(name).await?, name).await;
+            verdict.map_err(anyhow::Error::msg)?;
+        }
+        Ok(())
     }
 
     /// A node's process.

@@ -152,12 +152,7 @@ async fn hurt(node: &str, damage: impl Fn(&Path) -> Result<()>) -> Result<Outcom
     load.served(0, LIMIT).await?;
     load.served(1, LIMIT).await?;
     let (report, verifier) = load.stop().await;
-    ensure!(
-        report.fault_count == 0,
-        "{} faults: {:#?}",
-        report.fault_count,
-        report.faults
-    );
+    report.clean().map_err(anyhow::Error::msg)?;
     ensure!(
         report.unanswered == 0,
         "{} writes were never answered",

@@ -105,12 +105,7 @@ async fn a_primary_that_sleeps_ten_seconds_acknowledges_nothing_and_reads_nothin
     waiting.judge(&sleeper).await?;
     demo.wait_in_sync(SYNC_LIMIT).await?;
     let (report, verifier) = load.stop().await;
-    ensure!(
-        report.fault_count == 0,
-        "{} faults: {:#?}",
-        report.fault_count,
-        report.faults
-    );
+    report.clean().map_err(anyhow::Error::msg)?;
     for name in ["a", "b"] {
         let session = demo.session(name).await?;
         for index in 0..COMMANDS {

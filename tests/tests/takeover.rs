@@ -162,12 +162,7 @@ async fn t1_t2_one_of_three_goes_on_with_every_acknowledged_write() -> Result<()
     ensure!(load.acknowledged() > written, "writes go on at a");
     comes_back_anew(&demo, name).await?;
     let (report, verifier) = load.stop().await;
-    ensure!(
-        report.fault_count == 0,
-        "{} faults: {:#?}",
-        report.fault_count,
-        report.faults
-    );
+    report.clean().map_err(anyhow::Error::msg)?;
     verifier
         .verify(&demo.session("a").await?, "a")
         .await

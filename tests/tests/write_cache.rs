@@ -104,25 +104,14 @@ async fn w5_the_death_of_one_node_loses_nothing_that_was_acknowledged_from_memor
         demo.restart(victim).await?;
         let pause = load.served(0, LIMIT).await?;
         demo.wait_in_sync(LIMIT).await?;
-        for name in ["a", "b"] {
-            let verdict = load.verifier().verify(&demo.session(name).await?, name).await;
-            verdict.map_err(anyhow::Error::msg)?;
-        }
+        demo.verify(&load.verifier()).await?;
         say(&format!(
             "{what} ({victim}): {before} writes before, served after {pause:.2?}"
         ));
     }
     let (report, verifier) = load.stop().await;
-    ensure!(
-        report.fault_count == 0,
-        "{} faults: {:#?}",
-        report.fault_count,
-        report.faults
-    );
-    for name in ["a", "b"] {
-        let verdict = verifier.verify(&demo.session(name).await?, name).await;
-        verdict.map_err(anyhow::Error::msg)?;
-    }
+    report.clean().map_err(anyhow::Error::msg)?;
+    demo.verify(&verifier).await?;
     Ok(())
 }
 

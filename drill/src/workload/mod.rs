@@ -125,6 +125,19 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
+impl Report {
+    /// Whether nothing was wrong.
+    ///
+    /// # Errors
+    /// The faults, in words.
+    pub fn clean(&self) -> Result<(), String> {
+        match self.fault_count {
+            0 => Ok(()),
+            some => Err(format!("{some} faults: {:#?}", self.faults)),
+        }
+    }
+}
+
 /// A workload at work. Ends with [`Running::stop`]; dropping it aborts its tasks.
 #[derive(Debug)]
 pub struct Running {

@@ -50,21 +50,20 @@ impl Ordered {
                 utc(self.order.at)
             ));
         }
-        let tries: Vec<_> = self.others.clone().into_iter().collect();
-        let there = std::thread::scope(|scope| {
-            let threads: Vec<_> = tries
+        let (name, address) = std::thread::scope(|scope| {
+            let tries: Vec<_> = self
+                .others
                 .iter()
-                .map(|(_, address)| {
-                    scope.spawn(|| TcpStream::connect_timeout(address, CONNECT_WITHIN).is_ok())
+                .map(|other| {
+                    let connects = || TcpStream::connect_timeout(other.1, CONNECT_WITHIN).is_ok();
+                    (other, scope.spawn(connects))
                 })
                 .collect();
-            let answers: Vec<bool> = threads
+            let mut there = tries
                 .into_iter()
-                .map(|one| one.join().unwrap_or(false))
-                .collect();
-            answers.iter().position(|there| *there)
-        });
-        let (name, address) = &tries[there?];
+                .filter_map(|(other, connects)| connects.join().unwrap_or(false).then_some(other));
+            there.next()
+        })?;
         Some(format!("{name} is there: {address} takes connections"))
     }
 }

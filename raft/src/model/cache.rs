@@ -114,11 +114,11 @@ impl ClusterState {
 
     /// W5: members of `extent`'s set that may have in memory what others of it had and lost. Without one of them nobody serves.
     pub fn remembering(&self, extent: ExtentId) -> Vec<NodeId> {
-        let newest = self.runs();
         let found = self.extents.get(&extent);
         found
             .filter(|found| found.cache.is_in_force())
             .map_or_else(Vec::new, |found| {
+                let newest = self.runs();
                 let members = found.in_sync.iter().copied();
                 let (forgot, remember): (Vec<NodeId>, _) =
                     members.partition(|node| found.forgot(*node, &newest));

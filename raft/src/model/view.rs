@@ -191,8 +191,7 @@ impl ClusterState {
     }
 
     /// Whether `extent` may be given to `node`: it is in sync, not suspect, has not announced that its replica cannot serve, and has
-    /// everything that was answered (W5). A hint
-    /// for who proposes it; it is looked at again when that is applied.
+    /// everything that was answered (W5). A hint for who proposes it; it is looked at again when that is applied.
     pub fn may_reign(&self, node: NodeId, extent: ExtentId) -> bool {
         let member = self
             .extents

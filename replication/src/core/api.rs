@@ -238,6 +238,14 @@ pub struct JournalSeq(pub u64);
 /// The first half of a BLAKE3 hash over the contents of a piece of a range; a hole is zeros (W7).
 pub type Digest = [u8; 16];
 
+/// The hash of some contents.
+pub fn digest(contents: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    let len = digest.len();
+    digest.copy_from_slice(&blake3::hash(contents).as_bytes()[..len]);
+    digest
+}
+
 /// The digests of a range, piece by piece ([`Config::resync_piece_bytes`], the last one may be shorter). `None` for a piece whose blocks
 /// cannot be read or are not what was written: it equals nothing (I10).
 pub type Digests = Vec<Option<Digest>>;

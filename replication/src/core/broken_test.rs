@@ -36,16 +36,7 @@ fn held_in_an_older_generation() -> bool {
         expect: data(9),
         data: data(4),
     };
-    let message = Message::Forward {
-        op: OpId(1),
-        epoch: Epoch(1),
-        name: name(B, 1),
-        generation: LeaseGeneration(0),
-        waited: Duration::ZERO,
-        origin: Origin::default(),
-        again: false,
-        request: compares,
-    };
+    let message = forward_of(1, 1, false, Origin::default(), compares);
     assert_eq!(rig.hear(B, message), []);
     rig.set_view(|view| view.nodes[1].generation = LeaseGeneration(1));
     rig.on(Event::Appended { seq: JournalSeq(2) });

@@ -576,17 +576,22 @@ fn w1_what_waited_too_long_gets_no_lsn() {
     assert_eq!(rig.later(3100), [complete(2, OpOutcome::Reset)]);
 }
 
-fn forward(rig: &mut Rig, op: u64, epoch: u64, again: bool) -> Vec<Command> {
-    let message = Message::Forward {
+/// A command that b forwards.
+fn forward_of(op: u64, epoch: u64, again: bool, origin: Origin, request: BlockOp) -> Message {
+    Message::Forward {
         op: OpId(op),
         epoch: Epoch(epoch),
         name: name(B, op),
         generation: LeaseGeneration(0),
         waited: Duration::ZERO,
-        origin: Origin::default(),
+        origin,
         again,
-        request: write(3, 3),
-    };
+        request,
+    }
+}
+
+fn forward(rig: &mut Rig, op: u64, epoch: u64, again: bool) -> Vec<Command> {
+    let message = forward_of(op, epoch, again, Origin::default(), write(3, 3));
     rig.hear(B, message)
 }
 

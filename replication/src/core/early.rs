@@ -16,7 +16,7 @@ use crate::fault::{self, Fault};
 impl ExtentCore {
     /// Whether a member has, in the run that its link is of, all that was answered early. Somebody else cannot have lost it.
     pub(crate) fn has_memory(&self, follower: &Follower, view: &View) -> bool {
-        let linked = self.link_of(follower.node).map(|link| link.peer);
+        let linked = self.run_of(follower.node);
         !view.in_sync.contains(&follower.node) || linked.is_some_and(|peer| view.cache.remembers(peer))
     }
 
@@ -29,12 +29,7 @@ impl ExtentCore {
         if fault::on(Fault::EarlyBeforeReceived) {
             return end;
         }
-        let counted = || {
-            primary
-                .followers
-                .iter()
-                .filter(|follower| self.counts(follower, view))
-        };
+        let counted = || self.counted(primary, view);
         // With a member that may lack something, the others are no better than their disks: either may be promoted when all start anew.
         if !counted().all(|follower| self.has_memory(follower, view)) {
             return self.log.committed;
@@ -46,8 +41,8 @@ impl ExtentCore {
 
     /// A member that is here in a run that is not noted as having everything leaves before it may be promoted, and comes back with all.
     pub(crate) fn has_forgotten(&self, node: NodeId, view: &View) -> bool {
-        let peer = self.link_of(node).map(|link| link.peer);
-        view.in_sync.contains(&node) && peer.is_some_and(|peer| !view.cache.remembers(peer))
+        let linked = self.run_of(node);
+        view.in_sync.contains(&node) && linked.is_some_and(|peer| !view.cache.remembers(peer))
     }
 
     /// Answers what every member has received, here (it went to the journal when it got its position) and elsewhere. What asks to be stable
@@ -111,7 +106,7 @@ impl ExtentCore {
         (view.cache.since.is_none() && view.cache.is_in_force() && done).then_some(Change::CacheSettled)
     }
 
-    /// The run that a newcomer was made equal in.
+    /// Which run of a node there is a link to.
     pub(crate) fn run_of(&self, node: NodeId) -> Option<Identity> {
         self.link_of(node).map(|link| link.peer)
     }

@@ -382,11 +382,14 @@ impl ExtentCore {
             self.table.remove(lock);
             return self.refuse_op(key, out);
         }
-        let name = op.name;
+        let (name, compares) = (op.name, matches!(op.request, BlockOp::CompareAndWrite { .. }));
         // P1: the table may have changed since the command took its range.
         if !self.judged(key, out) {
             self.table.remove(lock);
             return;
+        }
+        if compares {
+            self.remember(ctx, key, out);
         }
         let lsn = self.append(ctx, body, Some(name), Some(key), lock, None, out);
         self.table.order(lock, lsn, Owner::Record(lsn));

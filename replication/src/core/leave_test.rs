@@ -16,16 +16,7 @@ fn back(rig: &mut Rig) -> Vec<Command> {
 }
 
 fn forward_over(rig: &mut Rig, link: LinkId, op: u64, again: bool, request: BlockOp) -> Vec<Command> {
-    let message = Message::Forward {
-        op: OpId(op),
-        epoch: Epoch(1),
-        name: name(B, op),
-        generation: LeaseGeneration(0),
-        waited: Duration::ZERO,
-        origin: Origin::default(),
-        again,
-        request,
-    };
+    let message = forward_of(op, 1, again, Origin::default(), request);
     let from = B;
     rig.on(Event::Message { from, link, message })
 }

@@ -296,8 +296,8 @@ impl ExtentCore {
         self.run_grants(ctx, out);
         self.drive_repairs(ctx, out);
         self.move_primary(ctx, out);
-        self.tell_primary(out);
         if self.pump {
+            self.tell_primary(out);
             self.pump = false;
             self.route_held(ctx, out);
         }

@@ -172,6 +172,13 @@ impl ExtentCore {
         }
     }
 
+    /// The position of the next record.
+    pub(crate) fn next_pos(&self) -> LogPos {
+        let end = self.log.end();
+        let epoch = self.role.primary().map_or(end.epoch, |primary| primary.epoch);
+        LogPos::new(epoch, end.lsn.next())
+    }
+
     /// Gives a record its position: from here on the command has taken effect, or will (W1). It goes to the local journal and to every
     /// streaming replica at the same time. `copy` is the payload of a resync record, for that replica alone, which may be this one.
     #[allow(clippy::too_many_arguments)]
@@ -185,9 +192,8 @@ impl ExtentCore {
         copy: Option<(NodeId, &Bytes)>,
         out: &mut Vec<Command>,
     ) -> Lsn {
-        let prev = self.log.end();
-        let epoch = self.role.primary().map_or(prev.epoch, |primary| primary.epoch);
-        let pos = LogPos::new(epoch, prev.lsn.next());
+        let (prev, pos) = (self.log.end(), self.next_pos());
+        let epoch = pos.epoch;
         let commit = self.log.committed;
         let record = Record {
             pos,
@@ -206,9 +212,6 @@ impl ExtentCore {
         };
         let seq = self.next_seq(pos.lsn);
         let own = copied(&record, self.me.node);
-        if let Some(key) = op {
-            self.remember(ctx, key, pos, out);
-        }
         out.push(Command::Append {
             seq,
             record: own.clone(),
@@ -248,33 +251,38 @@ impl ExtentCore {
         view.in_sync.contains(&follower.node) || growing || barrier
     }
 
+    /// Those that a commit needs.
+    pub(crate) fn counted<'a>(
+        &'a self,
+        primary: &'a Primary,
+        view: &'a View,
+    ) -> impl Iterator<Item = &'a Follower> {
+        let followers = primary.followers.iter();
+        followers.filter(|follower| self.counts(follower, view))
+    }
+
     /// What is stable everywhere it has to be.
     fn stable(&self) -> Lsn {
         let (Some(primary), Some(view)) = (self.role.primary(), self.view.as_ref()) else {
             return Lsn(0);
         };
-        let local = self.log.durable;
-        let local = if fault::on(Fault::AckBeforeLocal) {
+        let unstable = fault::on(Fault::ExtentBeforeJournal) && view.cache.since.is_some();
+        let local = if fault::on(Fault::AckBeforeLocal) || unstable {
             self.log.end().lsn
         } else {
-            local
+            self.log.durable
         };
         if fault::on(Fault::AckWithoutReplica) {
             return local;
         }
-        if fault::on(Fault::ExtentBeforeJournal) && view.cache.since.is_some() {
-            let counted = primary
-                .followers
-                .iter()
-                .filter(|follower| self.counts(follower, view));
-            let received = counted.map(|follower| follower.received);
-            return received.fold(self.log.end().lsn, Lsn::min);
-        }
-        primary
-            .followers
-            .iter()
-            .filter(|follower| self.counts(follower, view))
-            .map(|follower| follower.durable)
+        self.counted(primary, view)
+            .map(|follower| {
+                if unstable {
+                    follower.received
+                } else {
+                    follower.durable
+                }
+            })
             .fold(local, Lsn::min)
     }
 

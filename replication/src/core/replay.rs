@@ -18,7 +18,7 @@ use holdfast_types::{
 };
 
 use super::ExtentCore;
-use super::api::{Command, Ctx, Digest, LinkId, Message};
+use super::api::{Command, Ctx, Digest, LinkId, Message, digest};
 use super::front::OpKey;
 use super::log::Log;
 use super::role::Role;
@@ -93,13 +93,7 @@ impl Replays {
     }
 
     fn keep(&mut self, what: Unconfirmed, now: Mono) {
-        while self
-            .kept
-            .front()
-            .is_some_and(|kept| self.kept.len() >= MAX || now.since(kept.since) > KEEP_FOR)
-        {
-            self.kept.pop_front();
-        }
+        make_room(&mut self.kept, |kept| now.since(kept.since));
         self.kept.push_back(Kept {
             what,
             since: now,
@@ -127,6 +121,15 @@ impl Replays {
         }
     }
 
+    /// What became of a status. Of records it says nothing.
+    fn hear(&mut self, item: StatusNews) {
+        match item {
+            StatusNews::Unconfirmed(_) => {}
+            StatusNews::Acknowledged(name) => self.acknowledged(name),
+            StatusNews::Ended(session) => self.ended(session),
+        }
+    }
+
     /// What a replica that begins to follow is told, if there is anything.
     pub(crate) fn news(&self) -> Option<Vec<StatusNews>> {
         let news = |kept: &Kept| {
@@ -138,17 +141,21 @@ impl Replays {
     }
 }
 
-fn digest(bytes: &Bytes) -> Digest {
-    let mut half = Digest::default();
-    let whole = blake3::hash(bytes);
-    half.copy_from_slice(&whole.as_bytes()[..size_of::<Digest>()]);
-    half
+/// Room for one more: what is too old goes, and the oldest ones of too many.
+fn make_room<T>(queue: &mut VecDeque<T>, age: impl Fn(&T) -> Duration) {
+    while queue
+        .front()
+        .is_some_and(|oldest| queue.len() >= MAX || age(oldest) > KEEP_FOR)
+    {
+        queue.pop_front();
+    }
 }
 
 impl ExtentCore {
-    /// The record of this command gets this position now: a COMPARE AND WRITE is remembered. Replicas hear of it before they get the
-    /// record, so that none ever holds the one without the other.
-    pub(crate) fn remember(&mut self, ctx: &Ctx, key: OpKey, pos: LogPos, out: &mut Vec<Command>) {
+    /// The record of this COMPARE AND WRITE gets the next position now. Replicas hear of it before they get the record, so that none ever
+    /// holds the one without the other.
+    pub(crate) fn remember(&mut self, ctx: &Ctx, key: OpKey, out: &mut Vec<Command>) {
+        let pos = self.next_pos();
         let Some(op) = self.ops.get(&key) else { return };
         let BlockOp::CompareAndWrite { range, expect, .. } = &op.request else {
             return;
@@ -210,28 +217,15 @@ impl ExtentCore {
 
     /// This node's front has news of statuses.
     pub(crate) fn on_statuses(&mut self, ctx: &Ctx, news: Vec<StatusNews>, out: &mut Vec<Command>) {
-        let own = &mut self.replays.own;
-        own.extend(news.iter().map(|item| (ctx.now, *item)));
-        while own
-            .front()
-            .is_some_and(|(since, _)| own.len() > MAX || ctx.now.since(*since) > KEEP_FOR)
-        {
-            own.pop_front();
+        for item in &news {
+            make_room(&mut self.replays.own, |(since, _)| ctx.now.since(*since));
+            self.replays.own.push_back((ctx.now, *item));
         }
-        let before = self.replays.told;
-        self.tell_primary(out);
-        if before != self.replays.told {
-            return;
-        }
-        self.take_statuses(&news, out);
-        if self.role.primary().is_none()
-            && let Some((node, Some(link))) = self.replays.told
-        {
-            self.send_statuses(node, link, news, out);
-        }
+        self.tell(news, out);
     }
 
-    /// A primary that has heard nothing yet of this node's front, over this link, is told all of it.
+    /// A primary that has heard nothing yet of this node's front, over this link, is told all of it. To be called when views, roles or links
+    /// have changed.
     pub(crate) fn tell_primary(&mut self, out: &mut Vec<Command>) {
         let primary = self.view.as_ref().and_then(|view| view.primary);
         let here = primary == Some(self.me) && self.role.primary().is_some();
@@ -245,25 +239,22 @@ impl ExtentCore {
         }
         self.replays.told = at;
         let news: Vec<StatusNews> = self.replays.own.iter().map(|(_, item)| *item).collect();
-        if at.is_none() || news.is_empty() {
-            return;
+        if at.is_some() && !news.is_empty() {
+            self.tell(news, out);
         }
+    }
+
+    /// News of this node's sessions: for itself, and for the primary, if that is known and reached.
+    fn tell(&mut self, news: Vec<StatusNews>, out: &mut Vec<Command>) {
         self.take_statuses(&news, out);
-        if let Some((node, Some(link))) = at {
+        if let Some((node, Some(link))) = self.replays.told {
             self.send_statuses(node, link, news, out);
         }
     }
 
     /// Notes what nodes have told of their own sessions, and passes it on where this is the primary.
     fn take_statuses(&mut self, news: &[StatusNews], out: &mut Vec<Command>) {
-        for item in news {
-            match item {
-                // Only its primary tells a replica of records.
-                StatusNews::Unconfirmed(_) => {}
-                StatusNews::Acknowledged(name) => self.replays.acknowledged(*name),
-                StatusNews::Ended(session) => self.replays.ended(*session),
-            }
-        }
+        news.iter().for_each(|item| self.replays.hear(*item));
         if self.role.primary().is_some() {
             self.pump |= !self.held.is_empty();
             self.tell_replicas(news, out);
@@ -290,11 +281,10 @@ impl ExtentCore {
             .is_some_and(|view| view.in_sync.contains(&from));
         if followed || (member && matches!(self.role, Role::Settling(_))) {
             for item in news {
-                match item {
-                    StatusNews::Unconfirmed(what) => self.learn(ctx, what),
-                    StatusNews::Acknowledged(name) => self.replays.acknowledged(name),
-                    StatusNews::Ended(session) => self.replays.ended(session),
+                if let StatusNews::Unconfirmed(what) = item {
+                    self.learn(ctx, what);
                 }
+                self.replays.hear(item);
             }
             return;
         }

@@ -87,16 +87,7 @@ fn taken() -> (Rig, Vec<StatusNews>) {
 
 /// The same again, through b's portal; the block is read. What comes of it.
 fn sent_again(rig: &mut Rig, op: u64, origin: Origin, request: BlockOp) -> Vec<Command> {
-    let message = Message::Forward {
-        op: OpId(op),
-        epoch: Epoch(1),
-        name: name(B, op),
-        generation: LeaseGeneration(0),
-        waited: Duration::ZERO,
-        origin,
-        again: false,
-        request,
-    };
+    let message = forward_of(op, 1, false, origin, request);
     let out = rig.hear(B, message);
     answered(rig, &out, 1)
 }
@@ -211,20 +202,24 @@ fn w6_what_a_node_knows_of_its_sessions_is_told_again() {
     assert_eq!(statuses(&rig.later(1_000)), [], "once");
 }
 
-/// b follows a, and takes over. Whether the host's command is done there, sent again through b.
-fn after_a_failover(mut news: Vec<StatusNews>) -> OpOutcome {
-    let mut rig = Rig::following();
-    let later = news.split_off(news.len().min(1));
-    let swapped = Record {
+/// The record of the host's command, as b has it.
+fn swapped() -> Record {
+    Record {
         name: Some(name(A, 1)),
         body: RecordBody::Write {
             range: range(5, 1),
             data: data(1),
         },
         ..record(1, 4, 1, 1)
-    };
+    }
+}
+
+/// b follows a, and takes over. Whether the host's command is done there, sent again through b.
+fn after_a_failover(mut news: Vec<StatusNews>) -> OpOutcome {
+    let mut rig = Rig::following();
+    let later = news.split_off(news.len().min(1));
     rig.hear(A, Message::Statuses { news });
-    rig.hear(A, replicate(1, pos(1, 3), swapped));
+    rig.hear(A, replicate(1, pos(1, 3), swapped()));
     rig.hear(A, Message::Statuses { news: later });
     // Everything that it was sent is stable, and the first record, committed long ago, applied.
     let seq = JournalSeq(rig.core.next_seq);
@@ -307,15 +302,7 @@ fn w6_a_primary_that_begins_is_told_by_members_what_they_remember() {
     assert!(matches!(out.iter().position(summary_at), Some(1..)));
     // b is followed by a in epoch 2, and a's session was the first one's.
     let mut rig = Rig::following();
-    let swapped = Record {
-        name: Some(name(A, 1)),
-        body: RecordBody::Write {
-            range: range(5, 1),
-            data: data(1),
-        },
-        ..record(1, 4, 1, 1)
-    };
-    rig.hear(A, replicate(1, pos(1, 3), swapped));
+    rig.hear(A, replicate(1, pos(1, 3), swapped()));
     rig.on(Event::PeerDown { node: A, link: LINK });
     rig.set_view(|view| {
         view.epoch = Epoch(2);

@@ -44,16 +44,7 @@ impl Rig {
 }
 
 fn forward(op: u64, origin: Origin, request: BlockOp) -> Message {
-    Message::Forward {
-        op: OpId(op),
-        epoch: Epoch(1),
-        name: name(B, op),
-        generation: LeaseGeneration(0),
-        waited: Duration::ZERO,
-        origin,
-        again: false,
-        request,
-    }
+    forward_of(op, 1, false, origin, request)
 }
 
 fn answers(out: &[Command]) -> Vec<(OpId, ForwardAnswer)> {

@@ -17,7 +17,7 @@ use super::settle::{Settled, settle};
 use super::sums::{Checked, Sums};
 use super::versions::Versions;
 use super::{Damage, ExtentMeta, StoreError};
-use crate::core::api::{Digest, Digests};
+use crate::core::api::{Digests, digest};
 
 /// Unit in which the file system frees space.
 const PUNCH_ALIGN: u64 = 4096;
@@ -777,13 +777,6 @@ pub(super) fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn digest(data: &[u8]) -> Digest {
-    let mut digest = Digest::default();
-    let len = digest.len();
-    digest.copy_from_slice(&blake3::hash(data).as_bytes()[..len]);
-    digest
 }
 
 #[path = "extent_map.rs"]

@@ -203,7 +203,6 @@ fn noticed(rule: &sim::Rule, seeds: u64) -> Option<[String; 3]> {
     match (rule.shown, rule.broken) {
         (sim::Shown::Trace(file, test), _) => Some([none(), none(), format!("the trace `{test}` in {file}")]),
         (sim::Shown::NotNeeded(why), _) => Some([none(), none(), format!("not needed: {why}")]),
-        (sim::Shown::Absent(why), _) => Some([none(), none(), format!("absent: {why}")]),
         (sim::Shown::Seeds, Some(broken)) => sim::hunt(broken, seeds).map(seen),
         (sim::Shown::Play(play), Some(broken)) => (1..=seeds)
             .find_map(|seed| sim::look(broken, seed, Some(play)))
@@ -255,11 +254,10 @@ fn mutations(arguments: &Arguments) -> ExitCode {
     }
     let count = |which: fn(&sim::Shown) -> bool| all.iter().filter(|rule| which(&rule.shown)).count();
     print(&format!(
-        "{} rules broken in simulated clusters, {} in traces, {missed} not noticed, {} not needed, {} absent, {:.0} s",
+        "{} rules broken in simulated clusters, {} in traces, {missed} not noticed, {} not needed, {:.0} s",
         count(|shown| matches!(shown, sim::Shown::Seeds | sim::Shown::Play(_))),
         count(|shown| matches!(shown, sim::Shown::Trace(..))),
         count(|shown| matches!(shown, sim::Shown::NotNeeded(_))),
-        count(|shown| matches!(shown, sim::Shown::Absent(_))),
         start.elapsed().as_secs_f64()
     ));
     if missed == 0 {

@@ -197,12 +197,20 @@ impl Replica {
         self.dropped.remove(&block);
     }
 
-    /// What has rotted and was not written since is what it was.
-    pub(super) fn unrot(&mut self) {
-        for (block, value) in std::mem::take(&mut self.rotted) {
-            if self.blocks[at(block)] == ROTTEN {
-                self.blocks[at(block)] = value;
-            }
+    /// Blocks that have rotted and were not written since.
+    pub(super) fn rotten(&self) -> impl Iterator<Item = u64> {
+        let rotted = self.rotted.iter().map(|(block, _)| *block);
+        rotted.filter(|block| self.blocks[at(*block)] == ROTTEN)
+    }
+
+    /// A block that has rotted is what it was.
+    pub(super) fn unrot(&mut self, block: u64) {
+        let before = self
+            .rotted
+            .iter()
+            .rfind(|(rotted, value)| *rotted == block && *value != ROTTEN);
+        if let Some((_, value)) = before {
+            self.blocks[at(block)] = *value;
         }
     }
 

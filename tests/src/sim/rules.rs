@@ -18,8 +18,6 @@ pub enum Shown {
     Trace(&'static str, &'static str),
     /// Nothing, and nothing has to: why.
     NotNeeded(&'static str),
-    /// What it is a rule of is not there.
-    Absent(&'static str),
 }
 
 /// A rule, the switch that breaks it, and what notices.

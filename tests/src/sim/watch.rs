@@ -120,19 +120,28 @@ impl World {
         Ok(())
     }
 
-    /// Blocks rot only while another member of the set is whole. One that nobody noticed, on a member that is the only one now, would be
-    /// two losses at once, which is more than is survived: it is whole again.
+    /// Blocks rot only while another member of the set is whole. One that nobody noticed, and that no member has whole now, would be two
+    /// losses at once, which is more than is survived: it is whole again.
     fn last_ones_are_whole(&mut self) {
         for extent in 0..self.plan.extents.len() {
             let Some(found) = self.agreed.head.extents.get(&glue::extent_id(extent)) else {
                 continue;
             };
             let members: Vec<Node> = found.in_sync.iter().map(|node| place(*node)).collect();
-            let rotten = |node: &Node| self.hosts[*node].disk.replicas[extent].is_rotten();
-            if members.iter().all(rotten) {
-                for node in members {
-                    self.say(|| format!("n{node} alone has x{extent}: what has rotted there is whole again"));
-                    self.hosts[node].disk.replicas[extent].unrot();
+            let rotten = |node: Node| self.hosts[node].disk.replicas[extent].rotten();
+            let Some((first, others)) = members.split_first() else {
+                continue;
+            };
+            let everywhere = |block: &u64| {
+                others
+                    .iter()
+                    .all(|node| rotten(*node).any(|other| other == *block))
+            };
+            let lost: Vec<u64> = rotten(*first).filter(everywhere).collect();
+            for block in lost {
+                self.say(|| format!("no member has block {block} of x{extent} any more: it is whole again"));
+                for node in &members {
+                    self.hosts[*node].disk.replicas[extent].unrot(block);
                 }
             }
         }
