@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use holdfast_drill::disk::Disk;
 use holdfast_drill::error::{Error, SenseCode};
-use holdfast_drill::initiator::Session;
+use holdfast_drill::initiator::{Dial, Session};
 use holdfast_tests::cluster::{self, Demo};
 use holdfast_tests::status::Status;
 use holdfast_tests::{say, seed};
@@ -71,8 +71,19 @@ async fn place(demo: &Demo, count: usize) -> Result<(&'static str, &'static str)
     }
 }
 
-/// Writes a block as soon as that is possible.
-async fn write_when_served(session: Session, began: Instant) -> Result<Duration> {
+/// Another session, as soon as that is possible; whoever waits for it has a bound.
+async fn again(dial: &Dial) -> Session {
+    loop {
+        match Session::connect(dial).await {
+            Ok(session) => return session,
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Writes a block as soon as that is possible. A node that has held a command for too long ends its connection (I8); then it is sent again
+/// over a new one, as initiators do.
+async fn write_when_served(mut session: Session, dial: Dial, began: Instant) -> Result<Duration> {
     let block = Bytes::from(vec![7; 512]);
     loop {
         match session.write(Lba(0), block.clone()).await {
@@ -80,6 +91,14 @@ async fn write_when_served(session: Session, began: Instant) -> Result<Duration>
             Err(Error::CheckCondition(sense)) if sense.is_unit_attention() => {}
             Err(Error::CheckCondition(SenseCode::TRANSITION | SenseCode::STANDBY)) => {
                 sleep(Duration::from_millis(5)).await;
+            }
+            Err(Error::Lost(why)) => {
+                say(&format!(
+                    "LUN {}, after {:.2?}: {why}",
+                    dial.url.lun,
+                    began.elapsed()
+                ));
+                session = again(&dial).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -91,13 +110,14 @@ async fn round(demo: &Demo, count: u16) -> Result<Duration> {
     let (victim, other) = place(demo, usize::from(count)).await?;
     let mut sessions = Vec::new();
     for lun in 0..count {
-        sessions.push(Session::connect(&demo.dial_lun(other, lun)?).await?);
+        let dial = demo.dial_lun(other, lun)?;
+        sessions.push((Session::connect(&dial).await?, dial));
     }
     let began = Instant::now();
     demo.kill(victim)?;
     let writes: Vec<_> = sessions
         .into_iter()
-        .map(|session| tokio::spawn(write_when_served(session, began)))
+        .map(|(session, dial)| tokio::spawn(write_when_served(session, dial, began)))
         .collect();
     let mut slowest = Duration::ZERO;
     for write in writes {

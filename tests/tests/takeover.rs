@@ -266,7 +266,7 @@ async fn t3_a_node_that_is_killed_during_its_takeover_ends_it() -> Result<()> {
     m.kill("a").await?;
     let (home, kept) = (m.path("a"), m.path("kept"));
     copy(&home, &kept)?;
-    let mut ordered = 0;
+    let (mut ordered, mut answered) = (0, 0);
     for round in 0..6_u64 {
         std::fs::remove_dir_all(&home)?;
         copy(&kept, &home)?;
@@ -290,7 +290,11 @@ async fn t3_a_node_that_is_killed_during_its_takeover_ends_it() -> Result<()> {
             Ok(())
         };
         tokio::select! {
-            done = asked => bail!("it should have been killed first: {done:?}"),
+            // A fast machine has carried it out, and answered, before the moment of a later round.
+            done = asked => {
+                done?.success()?;
+                answered += 1;
+            }
             killed = killed => killed?,
         }
         m.kill("a").await?;
@@ -309,8 +313,9 @@ async fn t3_a_node_that_is_killed_during_its_takeover_ends_it() -> Result<()> {
         m.kill("a").await?;
     }
     say(&format!(
-        "6 rounds, {ordered} of them killed with the order still standing"
+        "6 rounds, {ordered} of them killed with the order still standing, {answered} after the command had answered"
     ));
+    ensure!(answered < 6, "no kill came before the command's answer");
     Ok(())
 }
 

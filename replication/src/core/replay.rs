@@ -224,8 +224,8 @@ impl ExtentCore {
         self.tell(news, out);
     }
 
-    /// A primary that has heard nothing yet of this node's front, over this link, is told all of it. To be called when views, roles or links
-    /// have changed.
+    /// A primary that has heard nothing yet of this node's front, over this link, is told all of it. To be called when views, roles or
+    /// links have changed.
     pub(crate) fn tell_primary(&mut self, out: &mut Vec<Command>) {
         let primary = self.view.as_ref().and_then(|view| view.primary);
         let here = primary == Some(self.me) && self.role.primary().is_some();
