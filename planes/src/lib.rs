@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
 use holdfast_raft::model::{ClusterState, Extent};
-use holdfast_replication::core::api::{Cache, Ctx, Identity, NodeState, Policy, View};
-use holdfast_types::{Incarnation, Mono};
+use holdfast_replication::core::api::{Cache, Ctx, Identity, NodeState, Policy, Retiring, View};
+use holdfast_types::{ExtentId, Incarnation, Mono};
 
 /// What cores are told of the lease at `now` (L2). A majority's live promises are a quorum that is seen.
 pub fn ctx(cell: &LeaseCell, now: Mono) -> Ctx {
@@ -29,7 +29,7 @@ pub fn ctx(cell: &LeaseCell, now: Mono) -> Ctx {
 }
 
 /// An extent's committed state as its core sees it. What the extent has no choice of its own for is taken from `usual`.
-pub fn view(state: &ClusterState, extent: &Extent, usual: Policy) -> View {
+pub fn view(state: &ClusterState, id: ExtentId, extent: &Extent, usual: Policy) -> View {
     let run = |node| Identity {
         node,
         incarnation: extent.primary_incarnation.unwrap_or(Incarnation(0)),
@@ -41,6 +41,10 @@ pub fn view(state: &ClusterState, extent: &Extent, usual: Policy) -> View {
         version: extent.version,
         in_sync: extent.in_sync.iter().copied().collect(),
         replicas: extent.replicas.iter().copied().collect(),
+        retiring: Retiring {
+            nodes: extent.retiring.iter().copied().collect(),
+            may_go: state.may_retire(id, extent),
+        },
         blocks: extent.size_bytes >> extent.block_size.shift(),
         block_size: extent.block_size,
         unit: Arc::new(extent.unit.rule()),

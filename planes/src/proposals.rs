@@ -1,6 +1,6 @@
 //! The cores' wishes as commands of the cluster: those of a kind share one entry.
 
-use holdfast_raft::model::{ClusterState, Command, ExtentStamp};
+use holdfast_raft::model::{AdminCommand, ClusterState, Command, ExtentStamp};
 use holdfast_replication::core::api::{Change, Identity, Proposal, RoleName, Status};
 use holdfast_types::ExtentId;
 
@@ -48,6 +48,7 @@ fn command(change: Change, by: Identity, items: Vec<ExtentStamp>) -> Option<Comm
         },
         Change::GrowVoid => Command::GrowVoid { items, proposer },
         Change::CacheSettled => Command::CacheSettled { items, proposer },
+        Change::Retire => AdminCommand::Retire { items, proposer }.into(),
         Change::Switchover { to } => Command::Switchover {
             items,
             from: by.node,
@@ -72,7 +73,7 @@ fn forgot(state: &ClusterState, extent: ExtentId, proposal: &Proposal) -> bool {
 }
 
 /// A primary whose own replica cannot serve hands over to the first in-sync member that is up and has not said the same of its own (J1,
-/// J2). It serves nothing, in whatever run the epoch names, so it has handed back already (E6).
+/// J2), to one that stays before one that goes. It serves nothing, in whatever run the epoch names, so it has handed back already (E6).
 fn hand_over(state: &ClusterState, item: ExtentStamp, by: Identity) -> Option<Command> {
     let extent = state.extents.get(&item.extent)?;
     let from_incarnation = extent.primary_incarnation?;
@@ -80,7 +81,8 @@ fn hand_over(state: &ClusterState, item: ExtentStamp, by: Identity) -> Option<Co
         .in_sync
         .iter()
         .filter(|node| **node != by.node && state.may_reign(**node, item.extent))
-        .find_map(|node| Some((*node, state.node(*node)?.incarnation?)))?;
+        .filter_map(|node| Some((*node, state.node(*node)?.incarnation?)))
+        .min_by_key(|(node, _)| (extent.retiring.contains(node), *node))?;
     Some(Command::Switchover {
         items: vec![item],
         from: by.node,

@@ -283,7 +283,7 @@ async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::
             let views: Vec<(ExtentId, Arc<View>)> = state
                 .extents
                 .iter()
-                .map(|(id, extent)| (*id, Arc::new(view(&state, extent, Policy::default()))))
+                .map(|(id, extent)| (*id, Arc::new(view(&state, *id, extent, Policy::default()))))
                 .collect();
             data.apply_state(state.revision, &views);
         });

@@ -11,7 +11,6 @@ use crate::model::AdminCommand;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {
     Lease(Revision),
-    Retire,
     Forget(NodeId),
     Members(MemberStep),
 }
@@ -21,15 +20,6 @@ pub(super) fn chores(input: &GovernorInput<'_>) -> impl Iterator<Item = (Chore, 
     let mut found = Vec::new();
     if let Some(since) = settled_lease(input) {
         found.push((Chore::Lease(since), command(AdminCommand::LeaseSettled { since })));
-    }
-    let retire = input
-        .state
-        .extents
-        .iter()
-        .filter(|(id, extent)| input.state.may_retire(**id, extent));
-    let items: Vec<_> = retire.map(|(id, extent)| extent.stamp(*id)).collect();
-    if !items.is_empty() {
-        found.push((Chore::Retire, command(AdminCommand::Retire { items })));
     }
     if let Some(node) = gone(input) {
         found.push((Chore::Forget(node), command(AdminCommand::ForgetNode { node })));

@@ -67,13 +67,15 @@ pub(super) fn member_step(input: &GovernorInput<'_>) -> Option<MemberStep> {
     (!next.is_empty()).then_some(MemberStep::SetVoters(next))
 }
 
-/// Whether `node` may lose its vote: it is leaving, and serves nothing that another one could not. Without a vote it holds no lease.
+/// Whether `node` may lose its vote: it is leaving, and is a replica of nothing any more, which a leaving node never becomes again. To look
+/// whether it is in sync or primary would not do: both may change while the step is on its way. Without a vote it holds no lease, and
+/// nobody misses it.
 fn may_go(state: &ClusterState, node: NodeId) -> bool {
     state.nodes.get(&node).is_none_or(|member| member.leaving)
         && !state
             .extents
             .values()
-            .any(|extent| extent.primary == Some(node) || extent.in_sync.contains(&node))
+            .any(|extent| extent.replicas.contains(&node))
 }
 
 fn is_close(input: &GovernorInput<'_>, node: NodeId) -> bool {

@@ -192,7 +192,8 @@ fn l8_a_data_node_is_no_voter_less_before_it_serves_nothing() {
     leads.must(fixture::grow(&leads.state, A, C));
     leads.must(fixture::switchover(&leads.state, (A, 10), (B, 20)));
     let stamp = fixture::stamp(&leads.state, 1);
-    leads.must(AdminCommand::Retire { items: vec![stamp] });
+    let (items, proposer) = (vec![stamp], B);
+    leads.must(AdminCommand::Retire { items, proposer });
     assert_eq!(fixture::extent(&leads.state, 1).in_sync, set(&[B, C]));
     assert_eq!(leads.step(), Some(MemberStep::SetVoters(set(&[B, C, W]))));
 }
@@ -202,4 +203,32 @@ fn l8_what_is_gone_from_the_cluster_is_sent_nothing() {
     let mut leads = Leads::new(fixture::trio(0));
     leads.raft.learners.insert(NodeId(9));
     assert_eq!(leads.step(), Some(MemberStep::RemoveLearner(NodeId(9))));
+}
+
+/// What was on its way when the step began could put it into a set again, and hand the extent to it: nobody misses who has no vote.
+#[test]
+fn l8_a_leaving_node_votes_for_as_long_as_it_may_be_in_sync_again() {
+    let mut leads = Leads::new(fixture::led_by_a(1));
+    leads.must(fixture::shrink(&leads.state, A, B));
+    join("c", Role::Data, Some(B), &mut leads.state);
+    leads.take(&MemberStep::AddLearner(C));
+    let all = MemberStep::SetVoters(set(&[A, B, C, W]));
+    assert_eq!(leads.step(), Some(all.clone()));
+    leads.take(&all);
+    assert_eq!(leads.step(), None, "b is a replica still");
+    leads.must(fixture::grow(&leads.state, A, B));
+    assert_eq!(leads.step(), None, "it is in sync again");
+    leads.must(fixture::shrink(&leads.state, A, B));
+    let stale = fixture::grow(&leads.state, A, B);
+    let (items, proposer) = (vec![fixture::stamp(&leads.state, 1)], A);
+    leads.must(AdminCommand::Retire { items, proposer });
+    assert_eq!(leads.step(), Some(MemberStep::SetVoters(set(&[A, C, W]))));
+    // From here on nothing brings it back.
+    let mut unstamped = leads.state.clone();
+    let now = fixture::grow(&unstamped, A, B);
+    for late in [stale, now] {
+        assert!(!fixture::refusals(&fixture::go(&late, &mut unstamped)).is_empty());
+    }
+    let new = fixture::go(&fixture::new_extent(2, &[A, B]), &mut unstamped);
+    assert!(new.refusal().is_some(), "nor does it get a new extent");
 }

@@ -73,7 +73,7 @@ impl Placement {
             let wanted = asked(extent)
                 .or_else(|| away(input, *id, extent))
                 .or_else(|| back(now, input, extent, watched))
-                .filter(|to| input.state.may_reign(*to, *id));
+                .filter(|to| input.state.may_reign(*to, *id) && input.state.voters.members.contains(to));
             let due = watched.asked.is_none_or(|at| now.since(at) >= AGAIN_AFTER);
             if let Some(to) = wanted.filter(|_| due) {
                 watched.asked = Some(now);
@@ -132,9 +132,9 @@ fn wait(input: &PlacementInput<'_>, doublings: u32) -> Duration {
     setting.unwrap_or(Duration::MAX).saturating_mul(1 << doublings)
 }
 
-/// Somebody asked for it.
+/// Somebody asked for it, and the replica there has not begun to go since.
 fn asked(extent: &Extent) -> Option<NodeId> {
-    extent.handover.filter(|to| extent.in_sync.contains(to))
+    extent.handover.filter(|to| !extent.retiring.contains(to))
 }
 
 /// This node is to serve it no longer: whoever is in sync, up and staying gets it; the preferred node first, then who serves least.

@@ -57,10 +57,12 @@ pub enum AdminCommand {
         /// On which data nodes.
         replicas: BTreeSet<NodeId>,
     },
-    /// Replicas that were to go may go: the others are in sync.
+    /// Replicas that were to go may go: the others are in sync, and their primary has shown that it serves.
     Retire {
         /// From where.
         items: Vec<ExtentStamp>,
+        /// The primary.
+        proposer: NodeId,
     },
     /// Makes a token that lets one node in.
     AddToken(Token),
@@ -98,7 +100,7 @@ impl ClusterState {
             Admin::SetExtent { extent, change } => self.set_extent(*extent, change),
             Admin::RequestSwitchover { extents, to } => self.request_switchover(extents, *to),
             Admin::SetReplicas { extent, replicas } => self.set_replicas(*extent, replicas),
-            Admin::Retire { items } => self.retire(items),
+            Admin::Retire { items, proposer } => self.retire(items, *proposer),
             Admin::AddToken(token) => self.add_token(token),
             Admin::Join(join) => self.join(join),
             Admin::Leave { node, drop_replicas } => self.leave(*node, *drop_replicas),

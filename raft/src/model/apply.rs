@@ -198,6 +198,9 @@ impl ClusterState {
             if member.role != Role::Data || !new.replicas.contains(&node) {
                 return Err(Refusal::NotReplica { node });
             }
+            if member.leaving {
+                return Err(leaving(&member.name));
+            }
         }
         if new.write_cache {
             extent.cache.since = Some(extent.unit.version);
@@ -338,6 +341,11 @@ impl ClusterState {
             generation: member.lease_generation,
         })
     }
+}
+
+/// L8: a node that leaves gets no replica any more.
+pub(super) fn leaving(name: &str) -> Refusal {
+    Refusal::Invalid(format!("node '{name}' is leaving the cluster"))
 }
 
 fn exists(what: &impl ToString) -> Refusal {

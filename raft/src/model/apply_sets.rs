@@ -206,10 +206,14 @@ impl ClusterState {
             .map(|(id, extent): (&ExtentId, &mut Extent)| {
                 let serves = |unfit: &BTreeSet<ExtentId>| any || !unfit.contains(id);
                 let member = |node| extent.in_sync.contains(&node) || fault::on(Fault::NoInSyncCheck);
-                let mut fit = fit.iter();
                 let has_all = |c: &Candidate| extent.remembers(c.node, c.incarnation, &newest);
-                let next = fit.find(|(c, unfit)| member(c.node) && serves(unfit) && has_all(c));
-                let next = next.map(|(candidate, _)| candidate);
+                let able = fit
+                    .iter()
+                    .filter(|(c, unfit)| member(c.node) && serves(unfit) && has_all(c));
+                // L8: a replica that is to go serves only where none that stays can.
+                let next = able
+                    .map(|(c, _)| *c)
+                    .min_by_key(|c| extent.retiring.contains(&c.node));
                 if next.is_some() && (any || fault::on(Fault::SuspectTakenOut)) {
                     extent.in_sync.remove(&suspect);
                 }
@@ -322,7 +326,7 @@ impl ClusterState {
         Ok(Reply::Items { items })
     }
 
-    /// E6: from the very run that handed back, to a member that is in sync and can serve, in the run that it has announced.
+    /// E6: from the very run that handed back, to a member that is in sync and can serve, in the run that it has announced, and votes (L8).
     pub(super) fn switchover(
         &mut self,
         items: &[ExtentStamp],
@@ -336,6 +340,10 @@ impl ClusterState {
         }
         if self.newest_run(to.0) != Some(to.1) {
             return Err(Refusal::OtherIncarnation);
+        }
+        if !self.voters.members.contains(&to.0) {
+            // L8: it holds no lease, and is suspected by nobody.
+            return Err(Refusal::NoVote { node: to.0 });
         }
         let unfit = self.unfit_of(to.0);
         let newest = self.runs();

@@ -1,7 +1,7 @@
 use holdfast_types::Incarnation;
 
 use super::super::fixture::{self, A, B, C, W, extent, go, must, set};
-use super::super::{AdminCommand, Command};
+use super::super::{AdminCommand, Command, ExtentChange};
 use super::*;
 
 fn token(id: &str) -> Token {
@@ -166,4 +166,85 @@ fn l8_voters_follow_rafts_membership_and_majorities_are_of_both_sets() {
     young.set_voters(Revision(1), set(&[A]), set(&[]));
     assert_eq!(young.voters, VoterSet::default(), "before init there is nothing");
     let _ = Incarnation(0);
+}
+
+/// Heartbeats go between voters: a primary without a vote holds no lease, and when it dies nobody suspects it.
+#[test]
+fn l8_nothing_is_handed_over_to_a_node_without_a_vote() {
+    let mut state = fixture::led_by_a(1);
+    let no_vote = [Refusal::NoVote { node: B }];
+    state.set_voters(Revision(90), set(&[A, W]), set(&[A, B, W]));
+    state.advance(Revision(90));
+    let to_b = fixture::switchover(&state, (A, 10), (B, 20));
+    assert_eq!(
+        fixture::refusals(&go(&to_b, &mut state)),
+        no_vote,
+        "it is about to lose it"
+    );
+    state.set_voters(Revision(95), set(&[A, W]), set(&[]));
+    state.advance(Revision(95));
+    assert_eq!(fixture::refusals(&go(&to_b, &mut state)), no_vote);
+    assert_eq!(extent(&state, 1).primary, Some(A));
+    state.set_voters(Revision(99), set(&[A, B, W]), set(&[]));
+    state.advance(Revision(99));
+    must(&to_b, &mut state);
+}
+
+/// a, b and c in sync, a primary and preferred, b on its way out of the replicas.
+fn b_is_to_go() -> ClusterState {
+    let mut state = ClusterState::default();
+    let data = [(A, "a"), (B, "b"), (C, "c")].map(|(id, name)| fixture::new_node(id, name, Role::Data));
+    let mut nodes = data.to_vec();
+    nodes.push(fixture::new_node(W, "w", Role::Witness));
+    must(&fixture::init(nodes), &mut state);
+    must(&fixture::new_extent(1, &[A, B, C]), &mut state);
+    fixture::all_announce(&mut state);
+    fixture::reopen(&mut state, A, 10);
+    let wanted = AdminCommand::SetReplicas {
+        extent: fixture::extent_id(1),
+        replicas: set(&[A, C]),
+    };
+    must(&wanted.into(), &mut state);
+    state
+}
+
+#[test]
+fn l8_a_replica_that_is_to_go_is_promoted_only_where_none_that_stays_can_be() {
+    let candidates = [(B, 20), (C, 40)];
+    let mut state = b_is_to_go();
+    let suspicion = fixture::suspect(&mut state, A);
+    must(&fixture::new_epoch(A, suspicion, &candidates), &mut state);
+    assert_eq!(extent(&state, 1).primary, Some(C));
+    let mut state = b_is_to_go();
+    must(&fixture::announce(C, 40, 1, &[1]), &mut state);
+    let suspicion = fixture::suspect(&mut state, A);
+    must(&fixture::new_epoch(A, suspicion, &candidates), &mut state);
+    assert_eq!(
+        extent(&state, 1).primary,
+        Some(B),
+        "it serves until another one can"
+    );
+}
+
+#[test]
+fn l8_a_replica_that_is_to_go_opens_an_extent_last() {
+    let mut state = b_is_to_go();
+    fixture::suspect(&mut state, C);
+    let suspicion = fixture::suspect(&mut state, A);
+    must(&fixture::new_epoch(A, suspicion, &[]), &mut state);
+    assert_eq!(extent(&state, 1).primary, None);
+    let mut all = state.clone();
+    for node in [A, C] {
+        let suspicion = all.suspicion(node).unwrap();
+        must(&Command::ClearSuspect { node, suspicion }, &mut all);
+    }
+    let preferred = AdminCommand::SetExtent {
+        extent: fixture::extent_id(1),
+        change: ExtentChange::Preferred(None),
+    };
+    must(&preferred.into(), &mut all);
+    must(&fixture::announce(A, 10, 1, &[1]), &mut all);
+    assert_eq!(all.reopening(B, fixture::run(20)), None, "c is there");
+    assert!(all.reopening(C, fixture::run(40)).is_some());
+    assert!(state.reopening(B, fixture::run(20)).is_some(), "nobody else is");
 }

@@ -6,6 +6,7 @@ use holdfast_types::{ExtentId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::SecondaryAccess;
+use super::apply_sets::led_by_newest_run;
 use super::command::ExtentStamp;
 use super::name::check_name;
 use super::reply::{Refusal, Reply};
@@ -32,7 +33,7 @@ impl Extent {
     }
 
     /// Whether the retiring replicas may go now: nobody needs them any more. Either every replica that stays is in sync, or the retiring
-    /// ones are not. The primary is never one of them; it hands over first.
+    /// ones are not. The primary is never one of them; it hands over first, and without one nobody says that what stays is whole.
     pub(super) fn may_retire(&self) -> bool {
         let mut stay = self.replicas.difference(&self.retiring);
         let full = stay.all(|node| self.in_sync.contains(node));
@@ -42,22 +43,27 @@ impl Extent {
             && !self.in_sync.is_subset(&self.retiring)
             && self
                 .primary
-                .is_none_or(|primary| !self.retiring.contains(&primary))
+                .is_some_and(|primary| !self.retiring.contains(&primary))
     }
 }
 
 impl ClusterState {
     /// Whether the retiring replicas of an extent may go now: nobody needs them any more, and none that goes is in sync while one that
-    /// stays has announced that it cannot serve (J1, J2): what goes may be all that is whole.
+    /// stays is suspect or has announced that it cannot serve (J1, J2): what goes may be all that is whole. The state alone does not say
+    /// more of a disk; so the primary proposes it, which has shown in its present run that its own replica serves (I5).
     pub fn may_retire(&self, id: ExtentId, extent: &Extent) -> bool {
         let idle = extent.in_sync.is_disjoint(&extent.retiring);
         let mut stay = extent.replicas.difference(&extent.retiring);
+        let able = |node: &NodeId| !self.is_suspect(*node) && !self.is_unfit(*node, id);
         // W5: nor while all who stay may lack what was acknowledged.
         let remembered = extent
             .in_sync
             .difference(&extent.retiring)
             .any(|node| self.has_all(*node, id));
-        extent.may_retire() && (idle || !stay.any(|node| self.is_unfit(*node, id))) && remembered
+        extent.may_retire()
+            && extent.primary.as_ref().is_some_and(able)
+            && (idle || stay.all(able))
+            && remembered
     }
 
     fn extent_mut(&mut self, extent: ExtentId) -> Result<&mut Extent, Refusal> {
@@ -110,6 +116,12 @@ impl ClusterState {
                         extent.name
                     )));
                 }
+                if extent.retiring.contains(&node) {
+                    return Err(Refusal::Invalid(format!(
+                        "extent {} cannot move: its replica there is to go",
+                        extent.name
+                    )));
+                }
                 if self.is_unfit(node, *id) {
                     return Err(Refusal::Invalid(format!(
                         "extent {} cannot move: the disk of its replica there has failed, or lost something",
@@ -137,10 +149,7 @@ impl ClusterState {
                 )));
             }
             if member.leaving {
-                return Err(Refusal::Invalid(format!(
-                    "node '{}' is leaving the cluster",
-                    member.name
-                )));
+                return Err(super::apply::leaving(&member.name));
             }
         }
         if wanted.is_empty() {
@@ -172,8 +181,11 @@ impl ClusterState {
         Ok(Reply::Done { warnings })
     }
 
-    /// Replicas that were to go, go: each item for itself, if nobody needs them when this is applied.
-    pub(super) fn retire(&mut self, items: &[ExtentStamp]) -> Applied {
+    /// Replicas that were to go, go: each item for itself, if nobody needs them when this is applied. Who proposes it is the primary, in
+    /// the newest run that it told of: what an earlier one had shown says nothing of the disk now (E1, J1).
+    pub(super) fn retire(&mut self, items: &[ExtentStamp], proposer: NodeId) -> Applied {
+        self.trusted(proposer)?;
+        let newest = self.node(proposer).and_then(|member| member.incarnation);
         let waits: BTreeSet<ExtentId> = self
             .extents
             .iter()
@@ -181,6 +193,7 @@ impl ClusterState {
             .map(|(id, _)| *id)
             .collect();
         let items = self.each(items, |id, extent| {
+            led_by_newest_run(extent, proposer, newest)?;
             if waits.contains(&id) {
                 return Err(Refusal::Invalid("its other replicas are not in sync yet".into()));
             }

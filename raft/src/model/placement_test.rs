@@ -10,9 +10,12 @@ fn replicas(nodes: &[NodeId]) -> Command {
     .into()
 }
 
+/// As extent 1's primary proposes it.
 fn retire(state: &ClusterState) -> Command {
+    let proposer = extent(state, 1).primary.unwrap_or_default();
     AdminCommand::Retire {
         items: vec![stamp(state, 1)],
+        proposer,
     }
     .into()
 }
@@ -84,6 +87,65 @@ fn i5_nobody_retires_for_a_replica_that_cannot_serve() {
     must(&fixture::announce(A, 10, 10, &[]), &mut state);
     must(&retire(&state), &mut state);
     assert_eq!(extent(&state, 1).in_sync, set(&[A]));
+}
+
+/// I5: in sync as the set says, and nobody has heard of it since it may have lost something. What would go is all that is whole.
+#[test]
+fn i5_nobody_retires_for_a_replica_whose_node_is_lost() {
+    let c = fixture::C;
+    let mut state = with_c();
+    must(&replicas(&[A]), &mut state);
+    let suspicion = fixture::suspect(&mut state, A);
+    assert!(!state.may_retire(extent_id(1), extent(&state, 1)));
+    assert!(!fixture::refusals(&go(&retire(&state), &mut state)).is_empty());
+    let back = Command::ClearSuspect { node: A, suspicion };
+    must(&back, &mut state);
+    assert!(state.may_retire(extent_id(1), extent(&state, 1)));
+    // Nor while another one that stays is lost.
+    must(&replicas(&[A, c]), &mut state);
+    must(&fixture::grow(&state, A, c), &mut state);
+    let suspicion = fixture::suspect(&mut state, c);
+    assert!(!state.may_retire(extent_id(1), extent(&state, 1)));
+    must(&Command::ClearSuspect { node: c, suspicion }, &mut state);
+    must(&retire(&state), &mut state);
+    assert_eq!(extent(&state, 1).in_sync, set(&[A, c]));
+}
+
+/// I5: only the primary can tell that what stays is whole, and only in the run that it tells it of.
+#[test]
+fn i5_only_the_primarys_present_run_lets_replicas_go() {
+    let mut state = with_c();
+    must(&replicas(&[A]), &mut state);
+    let by = |proposer| {
+        let items = vec![stamp(&state, 1)];
+        Command::from(AdminCommand::Retire { items, proposer })
+    };
+    for (wrong, named) in [(B, B), (W, W)] {
+        let reply = go(&by(wrong), &mut state.clone());
+        assert_eq!(fixture::refusals(&reply), [Refusal::NotPrimary { node: named }]);
+    }
+    let late = by(A);
+    must(&fixture::announce(A, 11, 0, &[]), &mut state);
+    assert_eq!(
+        fixture::refusals(&go(&late, &mut state)),
+        [Refusal::OtherIncarnation]
+    );
+    assert!(extent(&state, 1).in_sync.contains(&B));
+    fixture::reopen(&mut state, A, 11);
+    must(&retire(&state), &mut state);
+    assert_eq!(extent(&state, 1).replicas, set(&[A]));
+}
+
+#[test]
+fn e6_nothing_moves_to_a_replica_that_is_to_go() {
+    let mut state = with_c();
+    must(&replicas(&[A]), &mut state);
+    let ask = AdminCommand::RequestSwitchover {
+        extents: vec![extent_id(1)],
+        to: Some(B),
+    };
+    assert!(go(&ask.into(), &mut state).refusal().is_some());
+    assert_eq!(extent(&state, 1).handover, None);
 }
 
 #[test]

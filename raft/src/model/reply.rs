@@ -114,6 +114,12 @@ pub enum Refusal {
         /// Which.
         node: NodeId,
     },
+    /// The node does not vote, or is about to vote no more, so it holds no lease (L8).
+    #[error("node {node} has no vote, so it cannot serve")]
+    NoVote {
+        /// Which.
+        node: NodeId,
+    },
     /// `Init` came twice.
     #[error("the cluster was initialized before")]
     AlreadyInitialized,

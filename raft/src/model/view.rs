@@ -142,7 +142,8 @@ impl ClusterState {
     }
 
     /// What `node` should propose to reopen: extents whose epoch names an earlier run of it (E1), and extents without primary that it is
-    /// the first to open: preferred, or first of the in-sync members that are not suspect. `None` where there is nothing.
+    /// the first to open: preferred, or first of the in-sync members that are not suspect, those that stay before those that go. `None`
+    /// where there is nothing.
     ///
     /// Extents that the node itself has handed back (E6) are its own to add.
     pub fn reopening(&self, node: NodeId, incarnation: Incarnation) -> Option<Command> {
@@ -201,10 +202,14 @@ impl ClusterState {
     }
 
     fn opener(&self, id: ExtentId, extent: &Extent) -> Option<NodeId> {
-        let fit = |node: &NodeId| self.may_reign(*node, id);
-        extent
-            .preferred
-            .filter(fit)
-            .or_else(|| extent.in_sync.iter().copied().find(fit))
+        let mut fit: Vec<NodeId> = extent.in_sync.iter().copied().collect();
+        fit.retain(|node| self.may_reign(*node, id));
+        fit.into_iter().min_by_key(|node| {
+            (
+                Some(*node) != extent.preferred,
+                extent.retiring.contains(node),
+                *node,
+            )
+        })
     }
 }

@@ -185,6 +185,8 @@ pub struct View {
     pub in_sync: Vec<NodeId>,
     /// Who is meant to hold the extent.
     pub replicas: Vec<NodeId>,
+    /// Those of them that are to go.
+    pub retiring: Retiring,
     /// Size in blocks.
     pub blocks: u64,
     /// Block size.
@@ -204,6 +206,15 @@ impl View {
     pub fn is_suspect(&self, node: NodeId) -> bool {
         self.nodes.iter().any(|state| state.node == node && state.suspect)
     }
+}
+
+/// Replicas that are to go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retiring {
+    /// Whose. A primary hands over to one of them only where no other member will do.
+    pub nodes: Vec<NodeId>,
+    /// Whether they may go now as far as the committed state tells: the primary says the rest ([`Change::Retire`]).
+    pub may_go: bool,
 }
 
 /// A node's liveness state, as committed.
@@ -574,6 +585,9 @@ pub enum Change {
     GrowVoid,
     /// Everything that this primary answered is stable on every member, and it answers nothing early any more (W5).
     CacheSettled,
+    /// The replicas that are to go ([`View::retiring`]) are replicas no more: this primary has what they have, and its disk has shown in
+    /// this run that it works (I5).
+    Retire,
     /// A new epoch for `to`, which must be in the in-sync set (E6).
     Switchover {
         /// The next primary: node and run.

@@ -361,6 +361,7 @@ mod tests {
             block_size: BlockSize::B512,
             unit: std::sync::Arc::default(),
             nodes: vec![],
+            retiring: Default::default(),
             cache: Default::default(),
             policy: Policy::default(),
         }

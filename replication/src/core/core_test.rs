@@ -134,6 +134,7 @@ impl Rig {
             block_size: BlockSize::B512,
             unit: Arc::default(),
             nodes: vec![state(A), state(B)],
+            retiring: Default::default(),
             cache: Default::default(),
             policy: Policy::default(),
         };

@@ -2,7 +2,7 @@
 
 use holdfast_types::{Mono, NodeId};
 
-use super::api::{Change, Command, Ctx, Note, Proposal};
+use super::api::{Change, Command, Ctx, Note, Proposal, View};
 use super::primary::{Follower, Growth, Primary};
 use super::resync::Resync;
 use super::role::Role;
@@ -142,7 +142,9 @@ impl ExtentCore {
                 let Some(Growth { node, .. }) = primary.growth else {
                     // F4: a leaving that was proposed is taken back by commit only.
                     let void = (!primary.leaving.is_empty()).then_some(Change::GrowVoid);
-                    return void.or_else(|| self.settles_cache(view, primary.early));
+                    return void
+                        .or_else(|| self.lets_go(view))
+                        .or_else(|| self.settles_cache(view, primary.early));
                 };
                 let stuck_after = view.policy.stuck_after;
                 let ready =
@@ -155,6 +157,13 @@ impl ExtentCore {
                 }))
             }
         }
+    }
+
+    /// I5: replicas that are to go are let go by a primary that serves: its present run has put the epoch's beginning into the journal, and
+    /// its log into the extent. The committed state cannot tell whether what stays is whole: its node may have lost a disk a moment ago.
+    fn lets_go(&self, view: &View) -> Option<Change> {
+        let serves = matches!(self.role, Role::Serving(_)) && self.watch.stuck().is_none();
+        (view.retiring.may_go && serves).then_some(Change::Retire)
     }
 
     /// Slow conditions: proposals that may have been lost, questions without an answer.

@@ -58,3 +58,39 @@ fn l3_j2_a_promoted_replica_whose_disk_fails_takes_nobody_out() {
     assert!(!rig.core.is_fit());
     assert_eq!(propose(&rig.later(3000)), Some(Change::HandOver));
 }
+
+/// I5: that a set names this replica as whole says nothing of its disk. What was to go may be all that is left.
+#[test]
+fn i5_replicas_go_once_the_primary_has_shown_in_its_present_run_that_it_serves() {
+    let mut rig = promoted(true);
+    let out = rig.set_view(|view| {
+        view.nodes[0].suspect = false;
+        view.retiring.nodes = vec![A];
+        view.retiring.may_go = true;
+    });
+    assert_eq!(propose(&out), None, "{out:?}");
+    let log = summary(EpochHistory::empty(), LogPos::EMPTY);
+    rig.hear(A, Message::Summary { epoch: Epoch(2), log });
+    assert_eq!(
+        propose(&rig.hear(A, ack(2, 1))),
+        None,
+        "its own journal is silent"
+    );
+    let out = rig.on(Event::Appended { seq: JournalSeq(1) });
+    let out = [out, rig.later(10)].concat();
+    assert_eq!(propose(&out), Some(Change::Retire), "{out:?}");
+    assert_eq!(rig.core.status().role, RoleName::Primary);
+    let out = rig.set_view(|view| view.retiring.may_go = false);
+    assert_eq!(propose(&out), None);
+    assert_eq!(propose(&rig.later(3000)), None);
+}
+
+#[test]
+fn i5_j2_a_primary_whose_disk_fails_lets_nobody_go() {
+    let mut rig = promoted(true);
+    rig.set_view(|view| view.retiring.may_go = true);
+    let reason = FenceReason::Journal;
+    let out = rig.on(Event::Failed { reason });
+    assert_eq!(propose(&out), Some(Change::HandOver));
+    assert_eq!(propose(&rig.later(3000)), Some(Change::HandOver));
+}

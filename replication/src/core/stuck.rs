@@ -249,12 +249,14 @@ impl ExtentCore {
                 && follower.moved.idle(ctx.now) < limit / 2
                 && !self.room_of(follower.node).low
         };
-        let next = primary
-            .followers
-            .iter()
-            .filter(fit)
-            .map(|f| (f.moved.idle(ctx.now), f.node));
-        let Some(to) = next.min().and_then(|(_, node)| self.link_of(node)) else {
+        let next = primary.followers.iter().filter(fit).map(|f| {
+            (
+                view.retiring.nodes.contains(&f.node),
+                f.moved.idle(ctx.now),
+                f.node,
+            )
+        });
+        let Some(to) = next.min().and_then(|(_, _, node)| self.link_of(node)) else {
             return;
         };
         let resyncing: Vec<NodeId> = primary

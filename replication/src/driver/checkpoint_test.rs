@@ -157,6 +157,7 @@ fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>, count: u64) {
         block_size: BlockSize::B4096,
         unit: Arc::default(),
         nodes: vec![],
+        retiring: Default::default(),
         cache: Default::default(),
         policy: Policy::default(),
     };

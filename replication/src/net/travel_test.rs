@@ -66,6 +66,7 @@ impl Comeback {
             blocks: BLOCKS,
             block_size: BlockSize::B512,
             nodes: vec![state(A), state(B)],
+            retiring: Default::default(),
             cache: Default::default(),
             policy: Policy::default(),
             unit: Arc::default(),

@@ -120,6 +120,7 @@ impl Pair {
                     generation: LeaseGeneration(0),
                 })
                 .to_vec(),
+            retiring: Default::default(),
             cache: Default::default(),
             policy: Policy::default(),
         };

@@ -289,8 +289,9 @@ impl World {
         let policy = self.plan.policy;
         let views: Vec<_> = (0..process.cores.len())
             .filter_map(|extent| {
-                let found = process.state.extents.get(&glue::extent_id(extent))?;
-                let view = holdfast_planes::view(&process.state, found, policy);
+                let id = glue::extent_id(extent);
+                let found = process.state.extents.get(&id)?;
+                let view = holdfast_planes::view(&process.state, id, found, policy);
                 Some((extent, Arc::new(view)))
             })
             .collect();

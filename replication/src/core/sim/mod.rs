@@ -274,6 +274,7 @@ fn first_view(ids: &[NodeId], replicas: usize) -> View {
         block_size: BlockSize::B512,
         unit: Default::default(),
         nodes: ids.iter().map(state).collect(),
+        retiring: Default::default(),
         cache: Default::default(),
         policy: Policy {
             stuck_after: Duration::from_millis(800),

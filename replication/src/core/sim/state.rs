@@ -78,7 +78,9 @@ impl World {
                 view.in_sync.push(node);
                 view.version = view.version.next();
             }),
-            Change::GrowVoid | Change::CacheSettled => self.commit(|view| view.version = view.version.next()),
+            Change::GrowVoid | Change::CacheSettled | Change::Retire => {
+                self.commit(|view| view.version = view.version.next())
+            }
             Change::Switchover { to } if member(&to.node) => self.new_epoch(to),
             Change::Reopen if member(&by.node) => self.new_epoch(by),
             Change::HandOver => {
