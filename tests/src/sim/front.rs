@@ -256,6 +256,7 @@ impl World {
             .collect();
         if extents.is_empty() {
             process.front.connections.remove(&connection);
+            return self.session_ended(node, session);
         }
         for extent in extents {
             let scope = AbortScope::Session(session);
