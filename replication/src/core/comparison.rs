@@ -1,10 +1,15 @@
 //! What is left to compare of a replica, and how far each range is; who takes the steps is `resync`.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use holdfast_types::{BlockRange, Lba, Lsn, Mono};
 
 use super::api::{Config, Digests, Record, ResyncStatus, View};
 use super::scrub::Pace;
+
+/// However long a part took, the next one is not put off for longer.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// A replica's way to the barrier.
 #[derive(Debug)]
@@ -31,6 +36,14 @@ pub(crate) struct Resync {
     /// Ranges under comparison at a time, and bytes of contents on their way at which no more are started.
     pub(super) in_flight: usize,
     pub(super) window: usize,
+    /// The same, and under one lock, while initiators wait for something on this node.
+    pub(super) busy_bytes: usize,
+    /// Ranges of which a part is proven, and what of each comes after that.
+    pub(super) begun: Vec<(u64, BlockRange)>,
+    /// While initiators wait, nothing is started before this.
+    pub(super) pause_until: Mono,
+    /// How long that is after a part, in times of what the part took.
+    pub(super) pause_times: u32,
     /// The extent's answer about changes is waited for, under this token.
     pub(super) asked: Option<u64>,
     pub(super) phase: Phase,
@@ -55,6 +68,9 @@ pub(super) struct Active {
     pub(super) lock: u64,
     /// What of it is not proven yet: first all, then what spans the pieces that differed. Whole pieces, as far as the extent goes.
     pub(super) range: BlockRange,
+    /// What of it comes after that.
+    pub(super) rest: BlockRange,
+    pub(super) since: Mono,
     pub(super) step: Step,
 }
 
@@ -109,6 +125,10 @@ impl Resync {
             sent: 0,
             in_flight: config.resync_in_flight.max(1),
             window: config.resync_window_bytes.max(1),
+            busy_bytes: config.resync_busy_bytes.max(1),
+            begun: Vec::new(),
+            pause_until: Mono::ZERO,
+            pause_times: config.resync_pause_times,
             asked: None,
             phase: Phase::Comparing,
             pace: None,
@@ -150,7 +170,10 @@ impl Resync {
         let full = match self.pace {
             // One range at a time, from its beginning to its end.
             Some(_) => self.active.len() >= self.in_flight,
-            None => !self.may_hold(busy) || on_their_way.sum::<usize>() >= self.window,
+            None => {
+                let window = if busy { self.busy_bytes } else { self.window };
+                !self.may_hold(busy) || on_their_way.sum::<usize>() >= window
+            }
         };
         if full || self.asked.is_some() {
             return Ok(false);
@@ -158,6 +181,7 @@ impl Resync {
         let bytes = self.unit.saturating_mul(self.block_bytes);
         match &mut self.pace {
             Some(pace) => pace.start(now, bytes).map(|()| true),
+            None if busy && now < self.pause_until => Err(self.pause_until),
             None => Ok(true),
         }
     }
@@ -238,7 +262,16 @@ impl Resync {
         }
     }
 
-    pub(super) fn take_next(&mut self) -> Option<u64> {
+    /// The range that is to be compared next, and what of it.
+    pub(super) fn take_next(&mut self) -> Option<(u64, BlockRange)> {
+        if let Some(begun) = self.begun.pop() {
+            return Some(begun);
+        }
+        let no = self.take_new()?;
+        Some((no, self.range(no)))
+    }
+
+    fn take_new(&mut self) -> Option<u64> {
         let mut index = usize::try_from(self.next / 64).ok()?;
         while let Some(word) = self.todo.get_mut(index) {
             if *word != 0 {
@@ -258,6 +291,20 @@ impl Resync {
         between(lba, lba + self.unit.min(self.blocks.saturating_sub(lba)))
     }
 
+    /// What of these blocks is compared first, and what comes after it: whole pieces, and where `busy` no more than initiators may have to
+    /// wait for.
+    pub(super) fn part(&self, range: BlockRange, busy: bool) -> (BlockRange, BlockRange) {
+        let (lo, end) = (range.lba().0, range.end().0);
+        let pieces = self.busy_bytes as u64 / self.block_bytes / self.piece;
+        let blocks = if busy && !self.scrubs() {
+            pieces.max(1) * self.piece
+        } else {
+            range.blocks()
+        };
+        let middle = end.min(lo + blocks);
+        (between(lo, middle), between(middle, end))
+    }
+
     /// The pieces of a range for which `which` holds, as few ranges as possible.
     pub(super) fn pieces(&self, whole: BlockRange, which: impl Fn(usize) -> bool) -> Vec<BlockRange> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
@@ -274,6 +321,20 @@ impl Resync {
             (lba, index) = (end, index + 1);
         }
         runs.into_iter().map(|(lo, hi)| between(lo, hi)).collect()
+    }
+
+    /// A part of a range is equal, and the range as a whole if it was the last one.
+    pub(super) fn proven(&mut self, now: Mono, no: u64) {
+        let Some(at) = self.active.iter().position(|active| active.no == no) else {
+            return;
+        };
+        let active = self.active.swap_remove(at);
+        if active.rest.blocks() > 0 {
+            self.begun.push((no, active.rest));
+        } else {
+            self.left -= 1;
+        }
+        self.pause_until = now + (now.since(active.since) * self.pause_times).min(PAUSE_MAX);
     }
 
     pub(super) fn active(&mut self, no: u64) -> Option<&mut Active> {
@@ -368,6 +429,75 @@ mod tests {
     }
 
     #[test]
+    fn r2_a_range_comes_in_parts_while_initiators_wait() {
+        let config = Config {
+            resync_busy_bytes: 3 * 4096 + 100,
+            ..Config::default()
+        };
+        let resync = Resync::of_all(&config, &view(4096), Lsn(0));
+        let whole = between(2048, 2048 + 40);
+        assert_eq!(resync.part(whole, false), (whole, between(2088, 2088)));
+        let (first, rest) = resync.part(whole, true);
+        assert_eq!((first, rest), (between(2048, 2072), between(2072, 2088)));
+        assert_eq!(
+            resync.part(rest, true),
+            (rest, between(2088, 2088)),
+            "the last one"
+        );
+        let scrub = Resync::of_scrub(&config, &view(4096));
+        assert_eq!(scrub.part(whole, true), (whole, between(2088, 2088)));
+        let config = Config {
+            resync_busy_bytes: 1,
+            ..Config::default()
+        };
+        let resync = Resync::of_all(&config, &view(4096), Lsn(0));
+        assert_eq!(
+            resync.part(whole, true).0,
+            between(2048, 2056),
+            "one piece at least"
+        );
+    }
+
+    #[test]
+    fn r2_parts_follow_each_other_with_pauses_while_initiators_wait() {
+        let config = Config {
+            resync_busy_bytes: 1 << 19,
+            resync_pause_times: 2,
+            ..Config::default()
+        };
+        let at = |ms| Mono::ZERO + Duration::from_millis(ms);
+        let mut resync = Resync::of_all(&config, &view(2048), Lsn(0));
+        let (no, whole) = resync.take_next().unwrap();
+        let (range, rest) = resync.part(whole, true);
+        let part = |range, rest, since| Active {
+            no,
+            lock: 0,
+            range,
+            rest,
+            since,
+            step: Step::Waits,
+        };
+        resync.active.push(part(range, rest, at(4)));
+        assert_eq!(resync.may_start(at(10), true), Ok(false), "one at a time");
+        resync.proven(at(10), no);
+        assert_eq!(resync.ranges_left(), 1, "half of it is left");
+        assert_eq!(resync.may_start(at(21), true), Err(at(22)));
+        assert_eq!(resync.may_start(at(22), true), Ok(true));
+        assert_eq!(resync.may_start(at(10), false), Ok(true), "nobody waits any more");
+        assert_eq!(resync.take_next(), Some((no, rest)));
+        resync.active.push(part(rest, between(2048, 2048), at(22)));
+        resync.proven(at(10_000), no);
+        assert_eq!(resync.ranges_left(), 0);
+        assert_eq!(resync.take_next(), None);
+        let until = at(10_000) + PAUSE_MAX;
+        assert_eq!(
+            resync.may_start(at(10_000), true),
+            Err(until),
+            "no longer than that"
+        );
+    }
+
+    #[test]
     fn all_ranges_come_once_and_the_last_is_cut() {
         let config = Config {
             resync_range_bytes: 4096,
@@ -375,7 +505,7 @@ mod tests {
         };
         let mut resync = Resync::of_all(&config, &view(8 * 70 + 3), Lsn(0));
         assert_eq!(resync.ranges_left(), 71);
-        let all: Vec<u64> = std::iter::from_fn(|| resync.take_next()).collect();
+        let all: Vec<u64> = std::iter::from_fn(|| resync.take_new()).collect();
         assert_eq!(all, (0..71).collect::<Vec<_>>());
         assert_eq!(resync.range(70).blocks(), 3);
     }

@@ -35,6 +35,11 @@ pub struct Config {
     pub resync_in_flight: usize,
     /// Bytes of contents on their way to one replica at which no further range is started.
     pub resync_window_bytes: usize,
+    /// Bytes of a range that are held and sent at a time, and on their way to one replica, while commands of initiators are open: what
+    /// those send waits behind no more than this.
+    pub resync_busy_bytes: usize,
+    /// How long nothing is compared after such a part, in times of what the part took.
+    pub resync_pause_times: u32,
     /// A read that has waited this long for the local disk is asked of an in-sync replica too, whose answer counts as well (I10).
     pub fetch_after: Duration,
     /// Bytes a second that a scrub compares at most.
@@ -60,6 +65,8 @@ impl Default for Config {
             resync_piece_bytes: 4096,
             resync_in_flight: 4,
             resync_window_bytes: 3 << 20,
+            resync_busy_bytes: 128 << 10,
+            resync_pause_times: 1,
             fetch_after: Duration::from_secs(1),
             scrub_rate: 64 << 20,
             unreadable_retry: Duration::from_secs(5),

@@ -162,6 +162,8 @@ pub struct ExtentCore {
     checks: Checks,
     /// When a comparison that is slow on purpose goes on.
     pace: Option<Mono>,
+    /// Until then initiators count as waiting, although none of their commands may be open at the moment.
+    busy_until: Mono,
 }
 
 impl ExtentCore {
@@ -202,6 +204,7 @@ impl ExtentCore {
             last_wish: None,
             checks: Checks::default(),
             pace: None,
+            busy_until: Mono::ZERO,
             config,
         };
         core.load(recovered);
@@ -249,6 +252,9 @@ impl ExtentCore {
             }
         }
         self.watch.ends(&event);
+        if !self.ops.is_empty() {
+            self.busy_until = ctx.now + resync::BUSY_FOR;
+        }
         match event {
             Event::Tick => self.pump |= !self.held.is_empty(),
             Event::View(view) => self.on_view(ctx, view, out),

@@ -11,6 +11,7 @@
 //! The same goes for a replica that only missed the newer end of the log: it gets the records, and the ranges they touch are compared.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_types::{BlockRange, Epoch, NodeId};
@@ -26,6 +27,9 @@ use crate::fault::{self, Fault};
 
 pub(crate) use super::comparison::Resync;
 pub(super) use super::comparison::between;
+
+/// For how long initiators count as waiting after a command: one that is answered mostly has a successor.
+pub(super) const BUSY_FOR: Duration = Duration::from_millis(50);
 
 impl ExtentCore {
     pub(super) fn resync_mut(&mut self, node: NodeId) -> Option<&mut Resync> {
@@ -63,7 +67,7 @@ impl ExtentCore {
         for node in nodes.map(|follower| follower.node).collect::<Vec<_>>() {
             self.try_unreadable(ctx, node);
             self.follow_sent(node, out);
-            self.compare_again(node, out);
+            self.compare_again(ctx, node, out);
             self.start_ranges(ctx, node, out);
             self.pace_scrub(ctx, node, out);
             self.barrier(ctx, node, out);
@@ -88,8 +92,8 @@ impl ExtentCore {
 
     /// Ranges whose contents have arrived are compared again: committed, and applied there as well, so that no initiator's write has to
     /// wait for them to travel.
-    fn compare_again(&mut self, node: NodeId, out: &mut Vec<Command>) {
-        let (committed, busy) = (self.log.committed, self.initiators_wait());
+    fn compare_again(&mut self, ctx: &Ctx, node: NodeId, out: &mut Vec<Command>) {
+        let (committed, busy) = (self.log.committed, self.initiators_wait(ctx));
         let trust = fault::on(Fault::ResyncWithoutLock);
         let Some(follower) = self.role.primary_mut().and_then(|primary| primary.follower(node)) else {
             return;
@@ -102,7 +106,7 @@ impl ExtentCore {
         {
             let no = active.no;
             if trust {
-                self.proven(node, no);
+                self.proven(ctx, node, no);
                 continue;
             }
             self.compare(node, no, out);
@@ -152,13 +156,13 @@ impl ExtentCore {
         }
     }
 
-    /// Whether commands of initiators are open here: what is compared takes less of this node then.
-    fn initiators_wait(&self) -> bool {
-        !self.ops.is_empty()
+    /// Whether commands of initiators are open here, or were a moment ago: what is compared takes less of this node then.
+    pub(super) fn initiators_wait(&self, ctx: &Ctx) -> bool {
+        !self.ops.is_empty() || ctx.now < self.busy_until
     }
 
     fn start_ranges(&mut self, ctx: &Ctx, node: NodeId, out: &mut Vec<Command>) {
-        let busy = self.initiators_wait();
+        let busy = self.initiators_wait(ctx);
         if self.room_of(node).crowded || self.room_of(self.me.node).crowded {
             return;
         }
@@ -171,12 +175,17 @@ impl ExtentCore {
                     break;
                 }
             }
-            let Some(no) = resync.take_next() else { break };
-            let (lock, range, step) = (0, resync.range(no), Step::Waits);
+            let Some((no, left)) = resync.take_next() else {
+                break;
+            };
+            let (range, rest) = resync.part(left, busy);
+            let (lock, since, step) = (0, ctx.now, Step::Waits);
             resync.active.push(Active {
                 no,
                 lock,
                 range,
+                rest,
+                since,
                 step,
             });
             self.compare(node, no, out);
@@ -308,7 +317,7 @@ impl ExtentCore {
             out.push(Command::Read { io, range });
         } else {
             self.table.remove(lock);
-            self.proven(node, no);
+            self.proven(ctx, node, no);
             self.drive_resyncs(ctx, out);
         }
         if scrubs && diverged > 0 {
@@ -366,10 +375,9 @@ impl ExtentCore {
         resync.unreadable.push(no);
     }
 
-    fn proven(&mut self, node: NodeId, no: u64) {
+    fn proven(&mut self, ctx: &Ctx, node: NodeId, no: u64) {
         if let Some(resync) = self.resync_mut(node) {
-            resync.active.retain(|active| active.no != no);
-            resync.left -= 1;
+            resync.proven(ctx.now, no);
         }
     }
 

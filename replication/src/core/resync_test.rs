@@ -101,3 +101,21 @@ fn r2_the_newest_record_on_some_blocks_is_found() {
     assert_eq!(log.newest_on(range(0, 8)), Lsn(3));
     assert_eq!(log.newest_on(range(40, 8)), Lsn(0));
 }
+
+/// Commands that come one after the other are as good as one that is always open.
+#[test]
+fn r2_initiators_wait_for_a_moment_longer_than_their_commands() {
+    let mut rig = Rig::serving();
+    assert!(!rig.core.initiators_wait(&rig.ctx));
+    let out = rig.submit(1, BlockOp::Read { range: range(1, 1) });
+    assert!(rig.core.initiators_wait(&rig.ctx));
+    let Some(Command::Read { io, .. }) = out.first() else {
+        panic!("{out:?}");
+    };
+    let data = Bytes::from(vec![0; 512]);
+    let out = rig.on(Event::ReadDone { io: *io, data });
+    assert!(matches!(out.first(), Some(Command::Complete { .. })), "{out:?}");
+    assert!(rig.core.initiators_wait(&rig.ctx));
+    rig.later(crate::core::resync::BUSY_FOR.as_millis().try_into().unwrap());
+    assert!(!rig.core.initiators_wait(&rig.ctx));
+}

@@ -293,6 +293,7 @@ fn config(production: bool, rng: &mut Rng) -> Config {
         resync_range_bytes: RANGE * 512,
         resync_piece_bytes: 16 * 512,
         resync_in_flight: 2,
+        resync_busy_bytes: 32 * 512,
         ..Config::default()
     };
     if production {

@@ -23,6 +23,7 @@ impl World {
             resync_range_bytes: 2048,
             resync_piece_bytes: 1024,
             resync_in_flight: 2,
+            resync_busy_bytes: 1024,
             unreadable_retry: Duration::from_millis(100),
             scrub_rate: 1 << 20,
             switchover_limit: Duration::from_millis(500),
