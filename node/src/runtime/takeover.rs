@@ -150,7 +150,8 @@ pub(super) fn order(
         others,
     };
     let path = order_file(dir);
-    replace(&path, &serde_json::to_vec(&ordered)?).inspect_err(|_| {
+    let text = serde_json::to_string(&ordered)?;
+    replace(&path, summed(&text).as_bytes()).inspect_err(|_| {
         // It may stand there all the same, and whoever asked is told that nothing was ordered.
         if let Err(error) = remove(&path)
             && path.exists()
@@ -179,6 +180,11 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// The file's text: the order, and a line with its CRC32C.
+fn summed(text: &str) -> String {
+    format!("{text}\n{:08x}\n", crc32c::crc32c(text.as_bytes()))
+}
+
 fn read(dir: &Path) -> anyhow::Result<Option<Ordered>> {
     let path = order_file(dir);
     let bytes = match std::fs::read(&path) {
@@ -186,7 +192,13 @@ fn read(dir: &Path) -> anyhow::Result<Option<Ordered>> {
         other => other.with_context(|| format!("cannot read {}", path.display()))?,
     };
     // Written as a whole, so what cannot be read is no order that was broken off.
-    let ordered: Ordered = serde_json::from_slice(&bytes).with_context(|| {
+    let is_sound = |text: &&str| summed(text).as_bytes() == bytes;
+    let ordered: Option<Ordered> = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.lines().next())
+        .filter(is_sound)
+        .and_then(|text| serde_json::from_str(text).ok());
+    let ordered = ordered.with_context(|| {
         format!(
             "{} is damaged: remove it, and ask for the takeover again",
             path.display()

@@ -189,10 +189,35 @@ async fn t3_an_order_for_somebody_else_is_refused_in_one_line() {
     std::fs::write(order_file(dir), b"{").unwrap();
     let why = format!("{:#}", finish(dir, soon()).unwrap_err());
     assert!(why.contains("damaged"), "{why}");
-    std::fs::write(order_file(dir), b"{\"format\":2}").unwrap();
-    finish(dir, soon()).unwrap_err();
     std::fs::remove_file(order_file(dir)).unwrap();
     assert_eq!(state_of(dir).await.cluster.unwrap().id, OLD);
+}
+
+/// T3: an order of which any bit has flipped is none, and the node stays out until somebody has looked at it.
+#[test]
+fn t3_j1_an_order_with_a_flipped_bit_is_damaged() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let others = BTreeMap::from([("b".to_owned(), SocketAddr::from(([127, 0, 0, 1], 9)))]);
+    order(dir, &asked(), others).unwrap();
+    let sound = std::fs::read(order_file(dir)).unwrap();
+    assert_eq!(read(dir).unwrap().unwrap().order, asked());
+    for bit in 0..sound.len() * 8 {
+        let mut bytes = sound.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(order_file(dir), bytes).unwrap();
+        let why = format!("{:#}", read(dir).unwrap_err());
+        assert!(
+            why.contains("is damaged") && !why.contains('\n'),
+            "bit {bit}: {why}"
+        );
+    }
+    let newer = String::from_utf8(sound)
+        .unwrap()
+        .replace("\"format\":1", "\"format\":2");
+    std::fs::write(order_file(dir), summed(newer.lines().next().unwrap())).unwrap();
+    let why = format!("{:#}", read(dir).unwrap_err());
+    assert!(why.contains("newer release"), "{why}");
 }
 
 /// T3: a machine that lost power right after the order, and is started when others have served for days, changes nothing and says why.
