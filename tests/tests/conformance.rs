@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_scsi::{commands, vpd_pages};
-use holdfast_tests::cluster::Demo;
+use holdfast_tests::cluster::{self, Demo};
 use holdfast_tests::{say, tools, tree};
 
 /// The suite takes one to two minutes alone on a machine.
@@ -178,9 +178,13 @@ async fn the_suite_of_libiscsi_finds_what_the_page_says() -> Result<()> {
     conforms(&demo, "a", "b").await
 }
 
-/// The same with forwarding: b is not the primary.
+/// The same with forwarding (b is not the primary), and with a write cache.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_suite_finds_the_same_through_the_node_that_forwards() -> Result<()> {
+async fn the_suite_finds_the_same_with_a_write_cache_through_the_node_that_forwards() -> Result<()> {
     let demo = Demo::start().await?;
+    let status = demo.wait_in_sync(LIMIT).await?;
+    let extent = &status.extents.first().context("the demo's extent")?.name;
+    let on = ["extent", "write-cache", extent, "on", "--admin", demo.admin("a")?];
+    cluster::holdfast(&on).await?.success()?;
     conforms(&demo, "b", "a").await
 }
