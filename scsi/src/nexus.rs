@@ -29,13 +29,15 @@ pub enum UnitAttention {
     AccessStateChanged,
     /// 06/2A/01.
     ModeChanged,
+    /// 06/3F/05.
+    IdentifierChanged,
     /// 06/3F/0E.
     LunsChanged,
 }
 
 impl UnitAttention {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PowerOn,
         Self::Reset,
         Self::CommandsCleared,
@@ -45,6 +47,7 @@ impl UnitAttention {
         Self::CapacityChanged,
         Self::AccessStateChanged,
         Self::ModeChanged,
+        Self::IdentifierChanged,
         Self::LunsChanged,
     ];
 
@@ -59,6 +62,7 @@ impl UnitAttention {
             Self::CapacityChanged => asc::CAPACITY_CHANGED,
             Self::AccessStateChanged => asc::ACCESS_STATE_CHANGED,
             Self::ModeChanged => asc::MODE_PARAMETERS_CHANGED,
+            Self::IdentifierChanged => asc::DEVICE_IDENTIFIER_CHANGED,
             Self::LunsChanged => asc::REPORTED_LUNS_CHANGED,
         }
     }
@@ -86,6 +90,8 @@ pub struct Counters {
     pub mode: u64,
     /// Mode parameters, as changed by anybody but the nexus itself.
     pub modes: UnitVersion,
+    /// Identifying information, likewise.
+    pub identified: UnitVersion,
     /// What became of the reservations and registrations of the nexus, by the hand of another one.
     pub notices: NexusNotices,
     /// LOGICAL UNIT RESETs carried out (I13: they act on the unit through every node).
@@ -134,6 +140,9 @@ impl NexusLu {
         // These name when something happened last to this very nexus, so only what is newer is news.
         if present.modes.0 > told.modes.0 {
             self.raise(UnitAttention::ModeChanged);
+        }
+        if present.identified.0 > told.identified.0 {
+            self.raise(UnitAttention::IdentifierChanged);
         }
         if present.notices.reservations_preempted.0 > told.notices.reservations_preempted.0 {
             self.raise(UnitAttention::ReservationsPreempted);
@@ -301,6 +310,7 @@ mod tests {
             (0x2a, 0x09),
             (0x2a, 0x06),
             (0x2a, 0x01),
+            (0x3f, 0x05),
             (0x3f, 0x0e),
         ];
         for (attention, code) in UnitAttention::ALL.into_iter().zip(codes) {

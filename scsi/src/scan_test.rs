@@ -143,7 +143,7 @@ fn linux_attaches_a_disk() {
 #[test]
 #[rustfmt::skip]
 fn linux_user_space_asks_on() {
-    let log_sense = [0x4d, 0, 0x40, 0, 0, 0, 0, 0, 4, 0];
+    let log_sense = |page: u8| [0x4d, 0, 0x40 | page, 0, 0, 0, 0, 0, 252, 0];
     let ata_12 = [0xa1, 0x08, 0x0e, 0, 1, 0, 0, 0, 0, 0xec, 0, 0];
     let ata_16 = [0x85, 0x08, 0x0e, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xec, 0];
     session(&[
@@ -156,12 +156,13 @@ fn linux_user_space_asks_on() {
         ("explicit change of groups", &[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], NO_SUCH_COMMAND),
         ("ATA IDENTIFY, 12", &ata_12, NO_SUCH_COMMAND),
         ("ATA IDENTIFY, 16", &ata_16, NO_SUCH_COMMAND),
-        ("LOG SENSE", &log_sense, NO_SUCH_COMMAND),
+        ("log pages", &log_sense(0), Data(6, &[(3, 2), (5, 0x2f)])),
+        ("informational exceptions now", &log_sense(0x2f), Data(12, &[(0, 0x2f), (8, 0)])),
         ("defects", &[0x37, 0, 0x0d, 0, 0, 0, 0, 0, 8, 0], Data(4, &[(1, 0x0d), (3, 0)])),
         ("defects, 12", &[0xb7, 0x1d, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], Data(8, &[(1, 0x1d), (7, 0)])),
         ("informational exceptions", &mode_sense(0, 0x1c, 0, 255), Data(24, &[(12, 0x1c)])),
         ("rigid geometry", &mode_sense(0, 0x04, 0, 252), NO_SUCH_FIELD),
-        ("all commands", &supported(0, 0, 0), Data(4 + 8 * crate::table::COMMANDS.len(), &[])),
+        ("all commands", &supported(0, 0, 0), Data(512, &[(2, 2), (3, 0x10)])),
         ("task management", &[0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], Data(4, &[(0, 0x88)])),
         ("sense", &[0x03, 0, 0, 0, 252, 0], Data(18, &[(0, 0x70), (2, 0)])),
     ]);

@@ -105,6 +105,7 @@ fn i8_admission_of_every_command_in_every_state() {
         "REPORT TARGET PORT GROUPS",
     ];
     let standby = [
+        "LOG SENSE",
         "MODE SE",
         "READ CAPACITY",
         "REPORT SUPPORTED",

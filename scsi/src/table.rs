@@ -5,7 +5,7 @@ use holdfast_alua::CommandClass::{Identify, Manage, Medium};
 
 use crate::cdb::Cdb;
 use crate::reservation::Conflict;
-use crate::unit::{block, copy, inquiry, mode, provision, report, reserve, supported};
+use crate::unit::{block, copy, identify, inquiry, log, mode, provision, report, reserve, supported};
 use crate::{LuView, NexusLu, Sense, Step};
 
 /// A command on its way: CDB, unit, and how many bytes the initiator announced to send.
@@ -133,6 +133,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         .quick().reserved(Conflict::Read),
     command("WRITE SAME(10)", Medium, &[0x41, 0xfe, FF, FF, FF, FF, 0, FF, FF, 4], provision::write_same).writing(),
     command("UNMAP", Medium, &[0x42, 0x01, 0, 0, 0, 0, 0, FF, FF, 4], provision::unmap).writing(),
+    command("LOG SENSE", Manage, &[0x4d, 0x01, 0x3f, FF, 0, FF, FF, FF, FF, 4], log::sense).quick(),
     command("MODE SELECT(10)", Manage, &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 4], mode::select_10).quick().reserved(Conflict::Write),
     command("RESERVE(10)", Manage, &[0x56, 0x13, 0, 0, 0, 0, 0, 0, 0, 4], reserve::reserve).reserved(Conflict::Own).quick(),
     command("RELEASE(10)", Manage, &[0x57, 0x13, 0, 0, 0, 0, 0, 0, 0, 4], reserve::release).reserved(Conflict::Own).quick(),
@@ -180,12 +181,15 @@ pub(crate) const COMMANDS: &[Command] = &[
     command("READ CAPACITY(16)", Manage, &READ_CAPACITY_16, report::read_capacity_16).with_action().quick(),
     command("GET LBA STATUS(16)", Medium, &GET_LBA_STATUS_16, provision::get_lba_status).with_action().quick().reserved(Conflict::Read),
     command("REPORT LUNS", Identify, &[0xa0, 0, FF, 0, 0, 0, FF, FF, FF, FF, 0, 4], report::report_luns).passing_attention().quick(),
+    command("REPORT IDENTIFYING INFORMATION", Medium, &identifying(0xa3, 0x05), identify::report)
+        .with_action().quick().reserved(Conflict::Legacy),
     command("REPORT TARGET PORT GROUPS", Identify, &maintenance_in(0xea, [0; 4]), report::report_target_port_groups)
         .with_action().quick(),
     command("REPORT SUPPORTED OPERATION CODES", Manage, &maintenance_in(0x0c, [0x87, FF, FF, FF]), supported::operation_codes)
         .with_action().quick(),
     command("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", Manage, &maintenance_in(0x0d, [0x80, 0, 0, 0]), supported::task_management)
         .with_action().quick(),
+    command("SET IDENTIFYING INFORMATION", Medium, &identifying(0xa4, 0x06), identify::set).with_action().quick(),
     command("READ(12)", Medium, &usage_12(0xa8, 0xf8), block::read).reserved(Conflict::Read),
     command("WRITE(12)", Medium, &usage_12(0xaa, 0xf8), block::write).writing(),
     command("WRITE AND VERIFY(12)", Medium, &usage_12(0xae, 0xf6), block::write_and_verify).writing(),
@@ -234,6 +238,11 @@ const fn maintenance_in(action: u8, middle: [u8; 4]) -> [u8; 12] {
     [
         0xa3, action, middle[0], middle[1], middle[2], middle[3], FF, FF, FF, FF, 0, 4,
     ]
+}
+
+/// REPORT and SET IDENTIFYING INFORMATION: a length, and the type.
+const fn identifying(opcode: u8, action: u8) -> [u8; 12] {
+    [opcode, action, 0, 0, 0, 0, FF, FF, FF, FF, 0xfe, 4]
 }
 
 /// Where each operation code's entries start in [`COMMANDS`]; its length where there are none.

@@ -191,13 +191,41 @@ async fn p2_every_type_while_the_primary_moves_every_two_seconds() -> Result<()>
     Ok(())
 }
 
-/// I9: a fenced host stays fenced when the primary dies, when its node comes back, and when all nodes are started anew.
+const IDENTIFIER_CHANGED: SenseCode = SenseCode::new(0x06, 0x3f, 0x05);
+const LABEL: &[u8] = b"accounts, tier 1\0";
+
+/// SET IDENTIFYING INFORMATION of type 02h.
+async fn label(host: &mut Host) -> Result<()> {
+    let mut set = [0; 16];
+    (set[0], set[1], set[9], set[10]) = (0xa4, 0x06, u8::try_from(LABEL.len())?, 2 << 1);
+    good(
+        host.command(set, None, Some(LABEL.into())).await,
+        "SET IDENTIFYING INFORMATION",
+    )
+    .await
+}
+
+/// REPORT IDENTIFYING INFORMATION of type 02h.
+async fn has_label(host: &mut Host) -> Result<bool> {
+    let mut report = [0; 16];
+    (report[0], report[1], report[9], report[10]) = (0xa3, 0x05, 255, 2 << 1);
+    let End::Good(data) = host.command(report, Some(255), None).await? else {
+        return Ok(false);
+    };
+    Ok(data.get(4..) == Some(LABEL))
+}
+
+/// I9, I13: a fenced host stays fenced, and what a host wrote onto the unit stays there, when the primary dies, when its node comes back, and when all nodes are started anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn i9_reservations_survive_failover_and_restarts() -> Result<()> {
     let demo = demo().await?;
     let [mut x, mut y, mut z] = hosts(&demo).await?;
     x.register().await?;
     y.register().await?;
+    label(&mut x).await?;
+    let told = y.hears(IDENTIFIER_CHANGED).await?;
+    ensure!(told.contains(&IDENTIFIER_CHANGED), "told {told:?}");
+    ensure!(has_label(&mut y).await?, "through the other node");
     good(y.out(1, 5, y.key, 0).await, "RESERVE").await?;
     let before = y.report(3).await?;
     let primary = demo.primary().await?;
@@ -205,6 +233,7 @@ async fn i9_reservations_survive_failover_and_restarts() -> Result<()> {
     demo.kill(&primary)?;
     let mut late = Host::new(demo.dial(other)?, 0xc1).await?;
     ensure!(late.report(3).await? == before, "as it was before the failover");
+    ensure!(has_label(&mut late).await?, "after the failover");
     ensure!(late.access().await? == (true, false));
     // Windows and others challenge while a node is being lost.
     late.register().await?;
@@ -235,6 +264,7 @@ async fn i9_reservations_survive_failover_and_restarts() -> Result<()> {
     );
     ensure!(y.held().await? == Some((y.key, 5)));
     ensure!(z.access().await? == (true, false) && y.access().await? == (true, true));
+    ensure!(has_label(&mut z).await?, "after all were started anew");
     tell("over failover and restarts", &[x, y, z, late]);
     Ok(())
 }

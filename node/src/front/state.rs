@@ -190,6 +190,7 @@ impl FrontState {
                 luns: found.lun_changes,
                 mode: found.write_changes,
                 modes: extent.unit.modes_changed_for(nexus),
+                identified: extent.unit.identified_for(nexus),
                 notices: extent.unit.notices(nexus),
                 resets: extent.unit.resets,
             },

@@ -75,7 +75,10 @@ impl Session {
         let (want, report) = match request {
             UnitRequest::Change(change) => {
                 // What others hear of it, they hear before it is answered, whatever node they are at.
-                let everywhere = matches!(change, UnitChange::Persistent(_) | UnitChange::Mode(_));
+                let everywhere = matches!(
+                    change,
+                    UnitChange::Persistent(_) | UnitChange::Mode(_) | UnitChange::Identify { .. }
+                );
                 let want = if everywhere {
                     UnitWant::ChangeEverywhere(change)
                 } else {

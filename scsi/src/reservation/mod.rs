@@ -7,10 +7,12 @@
 //! |---|---|
 //! | `table` | registrations, the reservation, and every service action of PERSISTENT RESERVE OUT |
 //! | `state` | the unit as a whole: versions, the reservation of SPC-2, resets, mode parameters |
+//! | `identifying` | what hosts wrote onto the unit for their operators |
 //! | `notices` | which nexus is to be told what (P3) |
 //! | `rule` | whether a reservation stands in a command's way |
 //! | `out`, `report`, `transport` | parameter lists in, parameter data out, TransportIDs |
 
+mod identifying;
 mod notices;
 mod out;
 mod report;
@@ -24,6 +26,7 @@ mod state_test;
 #[cfg(test)]
 mod table_test;
 
+pub use identifying::{Identifying, IdentifyingType};
 pub use notices::NexusNotices;
 pub use out::PersistentOut;
 pub use report::PersistentIn;

@@ -3,6 +3,7 @@
 use holdfast_types::{Nexus, NodeId, TpgId, UnitVersion};
 use serde::{Deserialize, Serialize};
 
+use super::identifying::{Identifying, IdentifyingType};
 use super::notices::{NexusNotices, Notices};
 use super::out::PersistentOut;
 use super::table::{Reservations, Scene};
@@ -26,9 +27,9 @@ pub struct ModeValues {
     pub software_write_protect: bool,
 }
 
-/// When mode parameters were changed, and by whom: who changed them need not hear of it.
+/// When something was changed, and by whom: who changed it need not hear of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct ModeChanges {
+struct Changes {
     last: UnitVersion,
     by: Option<Nexus>,
     /// The newest change by anybody but `by`.
@@ -56,7 +57,12 @@ pub struct UnitState {
     #[serde(default)]
     pub resets: u64,
     #[serde(default)]
-    mode_changes: ModeChanges,
+    mode_changes: Changes,
+    /// What hosts wrote onto the unit.
+    #[serde(default)]
+    pub identifying: Identifying,
+    #[serde(default)]
+    identity_changes: Changes,
     #[serde(default)]
     pub(super) notices: Notices,
 }
@@ -82,6 +88,13 @@ pub enum UnitChange {
     ClearTasks,
     /// MODE SELECT.
     Mode(ModeValues),
+    /// SET IDENTIFYING INFORMATION.
+    Identify {
+        /// Which.
+        kind: IdentifyingType,
+        /// What it is from now on ([`IdentifyingType::takes`]).
+        info: Vec<u8>,
+    },
     /// An administrator clears all reservations.
     ClearReservations,
 }
@@ -178,6 +191,7 @@ impl UnitState {
                 }
                 UnitOutcome::Good
             }
+            UnitChange::Identify { kind, info } => self.identify(by, *kind, info),
             UnitChange::ClearReservations => {
                 if !self.reservations.is_empty() {
                     self.reservations.clear_all(version, &mut self.notices);
@@ -186,6 +200,19 @@ impl UnitState {
                 UnitOutcome::Good
             }
         }
+    }
+
+    fn identify(&mut self, by: &Nexus, kind: IdentifyingType, info: &[u8]) -> UnitOutcome {
+        if self.refuses(super::Conflict::Write, by) {
+            return UnitOutcome::Conflict;
+        }
+        if !kind.takes(info) {
+            return UnitOutcome::InvalidParameter { byte: 0 };
+        }
+        if self.identifying.set(kind, info) {
+            self.identity_changes.note(by, self.version.next());
+        }
+        UnitOutcome::Good
     }
 
     /// SPC-2, with the compatibility of SPC-4 (CRH=1): where a persistent reservation gives the nexus access anyway, GOOD and nothing
@@ -230,7 +257,7 @@ impl UnitState {
     /// Mode parameters that are not kept here were set by an administrator, which is news to every nexus (P3). The version from here on.
     pub fn mode_parameters_set(&mut self) -> UnitVersion {
         self.version = self.version.next();
-        self.mode_changes = ModeChanges {
+        self.mode_changes = Changes {
             last: self.version,
             by: None,
             others: self.version,
@@ -264,15 +291,25 @@ impl UnitState {
 
     /// The newest change of mode parameters by anybody but `nexus`.
     pub fn modes_changed_for(&self, nexus: &Nexus) -> UnitVersion {
-        if self.mode_changes.by.as_ref() == Some(nexus) {
-            self.mode_changes.others
-        } else {
-            self.mode_changes.last
-        }
+        self.mode_changes.news_for(nexus)
+    }
+
+    /// The newest change of identifying information by anybody but `nexus`.
+    pub fn identified_for(&self, nexus: &Nexus) -> UnitVersion {
+        self.identity_changes.news_for(nexus)
     }
 }
 
-impl ModeChanges {
+impl Changes {
+    /// The newest one that is news to `nexus`.
+    fn news_for(&self, nexus: &Nexus) -> UnitVersion {
+        if self.by.as_ref() == Some(nexus) {
+            self.others
+        } else {
+            self.last
+        }
+    }
+
     fn note(&mut self, by: &Nexus, version: UnitVersion) {
         if self.by.as_ref() != Some(by) {
             self.others = self.last;

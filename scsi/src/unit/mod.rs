@@ -2,7 +2,9 @@
 
 pub(crate) mod block;
 pub(crate) mod copy;
+pub(crate) mod identify;
 pub(crate) mod inquiry;
+pub(crate) mod log;
 pub(crate) mod mode;
 pub(crate) mod provision;
 pub(crate) mod report;
@@ -13,6 +15,7 @@ pub(crate) mod vpd;
 use bytes::Bytes;
 use holdfast_types::BlockRange;
 
+use crate::reservation::IdentifyingType;
 use crate::table::Call;
 use crate::{Finish, LuView, Pending, Response, Sense, Step};
 
@@ -39,6 +42,8 @@ pub(crate) enum DataUse {
     Copy { lists: copy::Lists },
     /// MODE SELECT's parameter list.
     ModeSelect { ten: bool },
+    /// SET IDENTIFYING INFORMATION's parameter list.
+    Identify { kind: IdentifyingType },
     /// PERSISTENT RESERVE OUT's parameter list.
     PersistentOut { action: u8, scope_and_type: u8 },
 }
@@ -51,7 +56,11 @@ impl DataUse {
             | Self::WriteSame { range, .. }
             | Self::OrWrite { range }
             | Self::CompareAndWrite { range } => Some(*range),
-            Self::Unmap | Self::Copy { .. } | Self::ModeSelect { .. } | Self::PersistentOut { .. } => None,
+            Self::Unmap
+            | Self::Copy { .. }
+            | Self::ModeSelect { .. }
+            | Self::Identify { .. }
+            | Self::PersistentOut { .. } => None,
         }
     }
 }
@@ -71,6 +80,7 @@ pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Resu
         DataUse::Unmap => provision::unmap_data(view, &data),
         DataUse::Copy { lists } => copy::copy_data(view, lists, &data),
         DataUse::ModeSelect { ten } => mode::select_data(view, ten, &data),
+        DataUse::Identify { kind } => identify::set_data(view, kind, &data),
         DataUse::PersistentOut {
             action,
             scope_and_type,

@@ -138,13 +138,13 @@ fn a_service_action_beyond_its_field_is_not_there() {
 
 #[test]
 fn later_commands_are_absent_for_now() {
-    // PERSISTENT RESERVE IN and OUT, RESERVE(6), RELEASE(6), SANITIZE, SET TARGET PORT GROUPS.
+    // SANITIZE, SET TARGET PORT GROUPS.
     let mut fixture = Fixture::new();
-    for opcode in [0x48, 0xa4] {
+    for (opcode, action) in [(0x48, 0x01), (0xa4, 0x0a)] {
         let mut cdb = [0; 16];
-        cdb[0] = opcode;
+        (cdb[0], cdb[1]) = (opcode, action);
         assert_eq!(fixture.sense(&cdb), "05/20/00", "{opcode:02x}");
-        assert_eq!(fixture.data(&rsoc(1, opcode, 0))[..], [0, 1, 0, 0]);
+        assert_eq!(fixture.data(&rsoc(3, opcode, action))[..], [0, 1, 0, 0]);
     }
 }
 
