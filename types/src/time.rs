@@ -1,8 +1,15 @@
-//! Monotonic time as an argument.
+//! Monotonic time as an argument, and the calendar's for people.
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+/// Whole seconds since 1970, zero before. To tell people when something was, and how old it is; nothing that has to be safe hangs on it, since
+/// clocks are set.
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
 
 /// A reading of CLOCK_BOOTTIME (L2: it goes on while the machine sleeps), in nanoseconds. Only differences mean anything, and only on
 /// the node that took it. Cores get it as an argument; only `node` reads the clock.
@@ -61,6 +68,13 @@ impl fmt::Display for Mono {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_before_1970_counts_as_1970() {
+        let later = SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_999);
+        assert_eq!(unix_seconds(later), 86_400);
+        assert_eq!(unix_seconds(SystemTime::UNIX_EPOCH - Duration::from_secs(5)), 0);
+    }
 
     #[test]
     fn differences_saturate() {

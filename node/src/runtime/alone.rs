@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail, ensure};
 use holdfast_raft::lease::HEARS_WITHIN;
 use holdfast_raft::model::{AdminCommand, ClusterState, Extent, LossAccepted, Reply, Role, SettingKey};
-use holdfast_types::{ExtentId, NodeId};
+use holdfast_types::{ExtentId, NodeId, unix_seconds};
 use tokio::net::TcpStream;
 
 use super::Running;
@@ -134,13 +134,10 @@ impl Running {
         if !confirmed {
             return Ok(what);
         }
-        let at = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
         let loss = LossAccepted {
             extent,
             node: self.me,
-            at: at.as_secs(),
+            at: unix_seconds(SystemTime::now()),
             by: by.chars().take(64).collect(),
         };
         let name = &found.name;

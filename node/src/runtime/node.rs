@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use holdfast_proto::admin::Identity as IdentityMessage;
 use holdfast_raft::consensus::{JoinToken, ask_to_join};
 use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode, TakeoverOrder};
-use holdfast_types::NodeId;
+use holdfast_types::{NodeId, unix_seconds};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -160,15 +160,12 @@ impl Node {
         let committed = running.state().revision;
         let plan = running.plan_takeover().await?;
         if confirmed {
-            let at = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
             let order = TakeoverOrder {
                 before: identity.cluster,
                 cluster: ClusterId(rand::random()),
                 node: identity.node,
                 committed,
-                at: at.as_secs(),
+                at: unix_seconds(SystemTime::now()),
                 by: by.chars().take(64).collect(),
             };
             let others = takeover::others(&running.state(), identity.node);

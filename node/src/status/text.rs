@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use holdfast_raft::model::utc;
-use holdfast_types::ByteSize;
+use holdfast_types::{ByteSize, unix_seconds};
 
 use super::document::ScrubStatus;
 use super::{ExtentStatus, Health, NodeState, ReplicaState, StatusDocument};
@@ -203,9 +203,7 @@ fn scrub_text(scrub: &ScrubStatus) -> String {
     if last.diverged_blocks > 0 {
         let _ = write!(found, ", {} IN WHICH REPLICAS DIFFERED", last.diverged_blocks);
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |since| since.as_secs());
-    let ago = ago(now.saturating_sub(last.ended_unix_seconds));
+    let ago = ago(unix_seconds(SystemTime::now()).saturating_sub(last.ended_unix_seconds));
     format!("          last scrub {ago} ago: {found}{asked}\n")
 }
 

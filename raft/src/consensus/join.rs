@@ -7,12 +7,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
-use holdfast_types::NodeId;
+use holdfast_types::{NodeId, unix_seconds};
 use tonic::transport::Endpoint;
 
 use super::propose::Core;
@@ -91,7 +91,7 @@ impl JoinToken {
         let kept = Token {
             id: token.id.clone(),
             key: hex(&token.key()),
-            expires: now() + valid.as_secs(),
+            expires: unix_seconds(SystemTime::now()) + valid.as_secs(),
             used: None,
         };
         (token, kept)
@@ -131,13 +131,6 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
     }
     Some(out)
-}
-
-/// Seconds since 1970, for how long a token is good. Nothing that has to be safe hangs on it.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
 }
 
 /// A keyed hash over parts whose borders count.
@@ -260,7 +253,7 @@ async fn let_in(core: &Core, request: &proto::JoinRequest) -> Result<([u8; 32], 
     if !is_proof(ask_proof(&key, request), &request.proof) {
         return Err("the token is not the one that was made: copy the whole line".into());
     }
-    if known.used.is_none() && known.expires < now() {
+    if known.used.is_none() && known.expires < unix_seconds(SystemTime::now()) {
         return Err("the token has expired: make a new one with 'holdfast cluster token'".into());
     }
     if request.node.len() > NODE_MAX {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use holdfast_types::unix_seconds;
+
 use super::extent::Extent;
 use super::shared::{Shared, guard};
 use crate::core::api::{Event, RoleName, ScrubOutcome, Status};
@@ -14,11 +16,6 @@ use crate::store::{LastScrub, load_scrubbed, store_scrubbed};
 
 /// How often it is looked at what is due.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
 
 fn under_way(status: &Status) -> bool {
     status.replicas.iter().any(|replica| replica.scrub.is_some())
@@ -43,7 +40,11 @@ pub(super) fn look(shared: &Arc<Shared>) {
         }
         let others = status.replicas.iter().any(|it| it.in_sync && it.following);
         let wanted = is_wanted(&extent);
-        if others && (wanted || now().saturating_sub(last) >= shared.config.scrub_every.as_secs()) {
+        if others
+            && (wanted
+                || unix_seconds(SystemTime::now()).saturating_sub(last)
+                    >= shared.config.scrub_every.as_secs())
+        {
             due.push((!wanted, last, extent));
         }
     }
@@ -69,7 +70,7 @@ fn last(shared: &Shared, extent: &Extent) -> u64 {
     }
     let known = load_scrubbed(&shared.store.extents(), extent.id);
     let last = known.unwrap_or_else(|| {
-        let (at, outcome) = (now(), None);
+        let (at, outcome) = (unix_seconds(SystemTime::now()), None);
         note(shared, extent, LastScrub { at, outcome })
     });
     *guard(&extent.scrubbed) = Some(last);
@@ -85,7 +86,7 @@ fn note(shared: &Shared, extent: &Extent, last: LastScrub) -> LastScrub {
 
 /// Every replica in sync was compared.
 pub(super) fn ended(shared: &Shared, extent: &Extent, outcome: ScrubOutcome) {
-    let (at, outcome) = (now(), Some(outcome));
+    let (at, outcome) = (unix_seconds(SystemTime::now()), Some(outcome));
     let last = note(shared, extent, LastScrub { at, outcome });
     *guard(&extent.scrubbed) = Some(last);
 }
