@@ -8,7 +8,7 @@ use holdfast_iscsi::pdu::LoginStatus;
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionSerial, SessionTable};
 use holdfast_iscsi::target::TmfId;
 use holdfast_replication::core::api::OpId;
-use holdfast_types::{ExtentId, OpOutcome};
+use holdfast_types::{ExtentId, Nexus, OpOutcome};
 use tokio::sync::mpsc;
 
 use super::shares::Shares;
@@ -71,6 +71,8 @@ impl Drop for ResetToken {
 struct Connection {
     inbound: mpsc::UnboundedSender<Inbound>,
     session: Option<(SessionSerial, SessionStatus)>,
+    /// Of a normal session.
+    nexus: Option<Nexus>,
     /// The connection is over, its session waits for storage.
     ending: bool,
 }
@@ -140,6 +142,7 @@ impl Registry {
                 entry.insert(Connection {
                     inbound,
                     session: None,
+                    nexus: None,
                     ending: false,
                 });
                 self.opened(id, &connections);
@@ -172,11 +175,18 @@ impl Registry {
         }
     }
 
+    /// Whether a session of that nexus is here, and does not end.
+    pub(super) fn is_here(&self, nexus: &Nexus) -> bool {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        let mut alive = connections.values().filter(|connection| !connection.ending);
+        alive.any(|connection| connection.nexus.as_ref() == Some(nexus))
+    }
+
     /// Admits a login of a connection, where its target has `most` sessions at most; `status` describes the session to people.
     pub(crate) fn log_in(
         &self,
         id: ConnectionId,
-        login: &LoginRequested,
+        (login, nexus): (&LoginRequested, Option<&Nexus>),
         most: Option<u32>,
         mut status: SessionStatus,
     ) -> Admission {
@@ -197,6 +207,7 @@ impl Registry {
             self.half_open().remove(&id.0);
             status.id = session.0;
             connection.session = Some((session, status));
+            connection.nexus = nexus.cloned();
         }
         admission
     }

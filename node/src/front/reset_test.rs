@@ -1,16 +1,19 @@
 //! How connections end, and what may not be carried out any more.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_iscsi::initiator::{Event, ScsiRequest};
-use holdfast_types::OpOutcome;
+use holdfast_raft::model::UnitCall;
+use holdfast_scsi::reservation::UnitChange;
+use holdfast_types::{Isid, Nexus, NodeId, OpOutcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::memory_test::Mood;
-use super::rig_test::{A, EXTENT, Ending, PATIENCE, Peer, Rig, cdb, eventually, sense};
+use super::rig_test::{A, B, EXTENT, Ending, PATIENCE, Peer, Rig, cdb, eventually, sense, target};
 
 /// RFC 7143, 6.3.5: a login with the ISID of a session ends that session's connection and is answered then.
 #[tokio::test]
@@ -276,4 +279,50 @@ async fn by_hand() {
     }
     eprintln!("iscsi://{portal}/{}/0", super::rig_test::TARGET);
     tokio::time::sleep(Duration::from_secs(3600)).await;
+}
+
+/// A change of the unit's state by a nexus that has no session here.
+fn unit_change(rig: &Rig, node: NodeId, change: UnitChange) {
+    static SERIAL: AtomicU64 = AtomicU64::new(1 << 32);
+    let by = Nexus {
+        initiator: "iqn.2026-11.example:gone".parse().unwrap(),
+        isid: Isid([1; 6]),
+        target: target(),
+        tpg: rig.cluster.lock().unwrap().nodes[&node].tpg,
+    };
+    rig.apply(&holdfast_raft::model::Command::Unit {
+        call: UnitCall {
+            node,
+            incarnation: rig.front.incarnation,
+            serial: SERIAL.fetch_add(1, Ordering::SeqCst),
+        },
+        extent: EXTENT,
+        by,
+        change,
+    });
+}
+
+/// RESERVE ends with its nexus (SPC-2, 5.5.1), here by a commit that takes a moment: whoever comes after the end of the session waits for it.
+#[tokio::test]
+async fn a_reservation_whose_session_has_ended_here_is_waited_out() {
+    let rig = Rig::start().await;
+    let mut peer = rig.peer(1).await;
+    let conflict = holdfast_iscsi::pdu::ScsiStatus::RESERVATION_CONFLICT;
+    // The session of its holder is at the other node, and may well be there.
+    unit_change(&rig, B, UnitChange::Reserve { node: B });
+    assert_eq!(peer.ready().await.status, conflict);
+    unit_change(&rig, B, UnitChange::NexusLost);
+    unit_change(&rig, A, UnitChange::Reserve { node: A });
+    let waits = peer.send(ScsiRequest::none(0, cdb(0, 0, 0))).await;
+    assert!(peer.is_silent().await);
+    unit_change(&rig, A, UnitChange::NexusLost);
+    let (tag, result) = peer.end().await;
+    assert_eq!((tag, sense(&result)), (waits, (0, 0, 0)));
+    // A release that does not come is not waited for for ever.
+    unit_change(&rig, A, UnitChange::Reserve { node: A });
+    let waits = peer.send(ScsiRequest::none(0, cdb(0, 0, 0))).await;
+    assert!(peer.is_silent().await);
+    rig.jump(Duration::from_secs(4));
+    let (tag, result) = peer.end().await;
+    assert_eq!((tag, result.status), (waits, conflict));
 }

@@ -291,7 +291,7 @@ impl Session {
         let most = nexus
             .as_ref()
             .and_then(|nexus| self.front.state.borrow().sessions_max(&nexus.target));
-        match registry.log_in(self.id, login, most, status) {
+        match registry.log_in(self.id, (login, nexus.as_ref()), most, status) {
             Admission::New { session, tsih } => {
                 self.begin_session(session, login, nexus);
                 self.iscsi.accept_login(tsih, now);
@@ -364,7 +364,8 @@ impl Session {
         if resetting && now.since(command.received) >= HOLD_LIMIT {
             return Err(MustReset("a reset of the unit took too long"));
         }
-        if resetting || self.tasks.in_storage() >= IN_STORAGE_MAX {
+        let waits = resetting || self.front.is_releasing(&view, &command, now);
+        if waits || self.tasks.in_storage() >= IN_STORAGE_MAX {
             self.tasks.put(command.task, Stage::Held(Box::new(command)));
             return Ok(());
         }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use holdfast_alua::CommandClass;
 use holdfast_replication::core::api::OpId;
-use holdfast_scsi::UnitRequest;
 use holdfast_scsi::reservation::{PersistentIn, UnitChange, UnitOutcome};
+use holdfast_scsi::{CommandInfo, LuView, UnitRequest, command_of};
 use holdfast_types::{ExtentId, HOLD_LIMIT, Lun, Mono, Nexus};
 
+use super::Front;
 use super::session::{MustReset, Session};
 use super::tasks::Stage;
-use holdfast_iscsi::target::TaskId;
+use holdfast_iscsi::target::{Command, TaskId};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,22 @@ pub(crate) enum UnitAnswer {
     Confirmed,
     /// No quorum or no primary in time: it cannot be told whether the change took effect. The connection is reset (I8).
     Unknown,
+}
+
+impl Front {
+    /// Whether a command would meet a reservation of SPC-2 whose holder's session has ended here: the commit that releases it is under way,
+    /// and to the initiator, whose connection ended before this command came, it is over. So the command waits, for the hold limit at most.
+    pub(super) fn is_releasing(&self, view: &LuView<'_>, command: &Command, now: Mono) -> bool {
+        let Some(holder) = &view.unit.legacy else {
+            return false;
+        };
+        let concerns = |command: CommandInfo| command.class != CommandClass::Identify;
+        holder.node == self.node
+            && holder.nexus != *view.nexus
+            && command_of(command.cdb.as_bytes()).is_some_and(concerns)
+            && now.since(command.received) < HOLD_LIMIT
+            && !self.registry.is_here(&holder.nexus)
+    }
 }
 
 /// Where questions about units go.
