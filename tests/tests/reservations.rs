@@ -215,7 +215,8 @@ async fn has_label(host: &mut Host) -> Result<bool> {
     Ok(data.get(4..) == Some(LABEL))
 }
 
-/// I9, I13: a fenced host stays fenced, and what a host wrote onto the unit stays there, when the primary dies, when its node comes back, and when all nodes are started anew.
+/// I9, I13: a fenced host stays fenced, and what a host wrote onto the unit stays there, when the primary dies, when its node
+/// comes back, and when all nodes are started anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn i9_reservations_survive_failover_and_restarts() -> Result<()> {
     let demo = demo().await?;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, SystemTime};
 
-/// Whole seconds since 1970, zero before. To tell people when something was, and how old it is; nothing that has to be safe hangs on it, since
-/// clocks are set.
+/// Whole seconds since 1970, zero before. To tell people when something was, and how old it is; nothing that has to be safe hangs on it,
+/// since clocks are set.
 pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

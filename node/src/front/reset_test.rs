@@ -302,7 +302,8 @@ fn unit_change(rig: &Rig, node: NodeId, change: UnitChange) {
     });
 }
 
-/// RESERVE ends with its nexus (SPC-2, 5.5.1), here by a commit that takes a moment: whoever comes after the end of the session waits for it.
+/// RESERVE ends with its nexus (SPC-2, 5.5.1), here by a commit that takes a moment: whoever comes after the end of the session waits for
+/// it.
 #[tokio::test]
 async fn a_reservation_whose_session_has_ended_here_is_waited_out() {
     let rig = Rig::start().await;
