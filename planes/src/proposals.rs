@@ -82,7 +82,7 @@ fn hand_over(state: &ClusterState, item: ExtentStamp, by: Identity) -> Option<Co
         .iter()
         .filter(|node| **node != by.node && state.may_reign(**node, item.extent))
         .filter_map(|node| Some((*node, state.node(*node)?.incarnation?)))
-        .min_by_key(|(node, _)| (extent.retiring.contains(node), *node))?;
+        .min_by_key(|(node, _)| extent.retiring.contains(node))?;
     Some(Command::Switchover {
         items: vec![item],
         from: by.node,

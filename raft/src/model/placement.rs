@@ -55,15 +55,12 @@ impl ClusterState {
         let idle = extent.in_sync.is_disjoint(&extent.retiring);
         let mut stay = extent.replicas.difference(&extent.retiring);
         let able = |node: &NodeId| !self.is_suspect(*node) && !self.is_unfit(*node, id);
-        // W5: nor while all who stay may lack what was acknowledged.
-        let remembered = extent
-            .in_sync
-            .difference(&extent.retiring)
-            .any(|node| self.has_all(*node, id));
+        let mut whole = extent.in_sync.difference(&extent.retiring);
         extent.may_retire()
             && extent.primary.as_ref().is_some_and(able)
             && (idle || stay.all(able))
-            && remembered
+            // W5: nor while all who stay may lack what was acknowledged.
+            && whole.any(|node| self.has_all(*node, id))
     }
 
     fn extent_mut(&mut self, extent: ExtentId) -> Result<&mut Extent, Refusal> {

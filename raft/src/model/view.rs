@@ -202,14 +202,9 @@ impl ClusterState {
     }
 
     fn opener(&self, id: ExtentId, extent: &Extent) -> Option<NodeId> {
-        let mut fit: Vec<NodeId> = extent.in_sync.iter().copied().collect();
-        fit.retain(|node| self.may_reign(*node, id));
-        fit.into_iter().min_by_key(|node| {
-            (
-                Some(*node) != extent.preferred,
-                extent.retiring.contains(node),
-                *node,
-            )
-        })
+        // Of those that are as good as each other, the first.
+        let fit = extent.in_sync.iter().copied();
+        fit.filter(|node| self.may_reign(*node, id))
+            .min_by_key(|node| (Some(*node) != extent.preferred, extent.retiring.contains(node)))
     }
 }

@@ -70,6 +70,7 @@ pub(super) struct Active {
     pub(super) range: BlockRange,
     /// What of it comes after that.
     pub(super) rest: BlockRange,
+    /// When this part was begun.
     pub(super) since: Mono,
     pub(super) step: Step,
 }
