@@ -40,5 +40,6 @@ pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, asc};
 pub use start::start;
 pub use step::{Finish, Finished, Pending, Response, Status, Step, Storage, UnitRequest, finish};
 pub use table::{CommandInfo, command_of, commands};
+pub use unit::block::verified_blocks;
 pub use unit::vpd::vpd_pages;
 pub use view::{LuView, Unit};

@@ -11,7 +11,7 @@ pub const EXTENT_BYTES_MAX: u64 = 16 << 40;
 /// Smallest extent: 1 MiB.
 pub const EXTENT_BYTES_MIN: u64 = 1 << 20;
 /// Most data that one SCSI command moves; said to initiators in VPD page B0. Larger ones get 05/24/00.
-pub const TRANSFER_BYTES_MAX: u32 = 4 << 20;
+pub const TRANSFER_BYTES_MAX: u32 = 8 << 20;
 /// Most blocks of a COMPARE AND WRITE; said in VPD page B0.
 pub const COMPARE_AND_WRITE_BLOCKS_MAX: u8 = 255;
 /// Most data that a WRITE ATOMIC puts; said in VPD page B0. Any command is one record, so it is as atomic at any length.

@@ -61,7 +61,7 @@ pub enum BlockOp {
     Verify {
         /// Which.
         range: BlockRange,
-        /// With BYTCHK: what must be there.
+        /// With BYTCHK: what must be there, `range` times the block size bytes, or one block that every block must equal.
         expect: Option<Bytes>,
     },
     /// All that was answered before is stable (SYNCHRONIZE CACHE).
@@ -129,12 +129,15 @@ impl BlockOp {
     pub fn check(&self, blocks: u64, size: crate::BlockSize) -> bool {
         let fits = self.ranges().iter().all(|range| range.end().0 <= blocks);
         let exact = |data: &Bytes, range: &BlockRange| data.len() as u64 == range.byte_len(size);
+        let one = |block: &Bytes| block.len() as u64 == u64::from(size.bytes());
         fits && match self {
             Self::Write { range, data, .. } | Self::OrWrite { range, data } => exact(data, range),
             Self::Map { from, runs } => from.0 < blocks && *runs > 0,
-            Self::WriteSame { block, .. } => block.len() as u64 == u64::from(size.bytes()),
+            Self::WriteSame { block, .. } => one(block),
             Self::CompareAndWrite { range, expect, data } => exact(expect, range) && exact(data, range),
-            Self::Verify { range, expect } => expect.as_ref().is_none_or(|expect| exact(expect, range)),
+            Self::Verify { range, expect } => expect
+                .as_ref()
+                .is_none_or(|expect| exact(expect, range) || one(expect)),
             Self::Read { .. } | Self::Zero { .. } | Self::Flush | Self::Fence { .. } => true,
         }
     }
@@ -213,6 +216,13 @@ mod tests {
             data: Bytes::new(),
         };
         assert!(!caw.check(8, BlockSize::B512));
+        let verify = |len: usize| BlockOp::Verify {
+            range,
+            expect: Some(Bytes::from(vec![0; len])),
+        };
+        assert!(verify(1024).check(8, BlockSize::B512));
+        assert!(verify(512).check(8, BlockSize::B512), "one block for all of them");
+        assert!(!verify(0).check(8, BlockSize::B512) && !verify(1536).check(8, BlockSize::B512));
         assert!(caw.reads() && caw.writes());
     }
 }

@@ -396,16 +396,16 @@ impl Call {
             BlockOp::Verify {
                 range,
                 expect: Some(expect),
-            } => Self::Verify {
+            } if expect.len() as u64 == range.byte_len(size) => Self::Verify {
                 range: *range,
                 expect: contents(expect),
             },
-            // What an ORWRITE leaves depends on what was there bit by bit, which contents as kept here do not tell: no load sends it.
+            // What an ORWRITE leaves depends on what was there bit by bit, which contents as kept here do not tell; and one block may stand
+            // for all that are verified. No load sends either.
             BlockOp::OrWrite { .. } => return None,
-            BlockOp::Verify { expect: None, .. }
-            | BlockOp::Map { .. }
-            | BlockOp::Flush
-            | BlockOp::Fence { .. } => return None,
+            BlockOp::Verify { .. } | BlockOp::Map { .. } | BlockOp::Flush | BlockOp::Fence { .. } => {
+                return None;
+            }
         })
     }
 

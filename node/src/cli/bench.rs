@@ -10,7 +10,7 @@ use holdfast_drill::bench::{Direction, Order, Plan, Report, run as measure};
 use holdfast_drill::bench_guard::find_foreign_data;
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::url::IscsiUrl;
-use holdfast_types::{ByteSize, IscsiName};
+use holdfast_types::{ByteSize, IscsiName, TRANSFER_BYTES_MAX};
 
 use super::Out;
 use super::failover::FailoverArgs;
@@ -111,9 +111,10 @@ async fn bench(args: &BenchArgs) -> anyhow::Result<Vec<Report>> {
     }
     let block_bytes = usize::try_from(args.block_size.0).context("--block-size is too large")?;
     ensure!(
-        block_bytes > 0 && block_bytes <= 4 << 20,
-        "--block-size {}: up to 4 MiB",
-        args.block_size
+        block_bytes > 0 && block_bytes <= TRANSFER_BYTES_MAX as usize,
+        "--block-size {}: up to {} MiB",
+        args.block_size,
+        TRANSFER_BYTES_MAX >> 20
     );
     let mut reports = Vec::new();
     for depth in &args.depth {

@@ -220,6 +220,8 @@ fn step(
         if let Err(error) = write(session, stream) {
             return Ok(Next::Close(error.to_string()));
         }
+        let unsent = session.iscsi.outbox().bytes();
+        session.tasks.unsent(unsent);
         if (session.iscsi.is_finished() || session.closing) && session.iscsi.outbox().is_empty() {
             return Ok(Next::Close("done".to_owned()));
         }

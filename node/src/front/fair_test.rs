@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_iscsi::initiator::{Event, ScsiRequest};
-use holdfast_iscsi::pdu::ScsiStatus;
+use holdfast_iscsi::pdu::{Cdb, ScsiStatus};
+use holdfast_types::TRANSFER_BYTES_MAX;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -90,6 +91,64 @@ async fn a_session_that_goes_leaves_nothing_counted() {
     drop(peer);
     eventually("it is gone", || rig.front.registry.len() == 0).await;
     eventually("nothing is counted", || shares.busy() == 0 && shares.bytes() == 0).await;
+}
+
+/// What an initiator has asked for and does not take is held for it, and counts until it is taken or the connection is gone.
+#[tokio::test]
+async fn answers_that_are_not_taken_count() {
+    const READ: u32 = 4 << 20;
+    let rig = Rig::start().await;
+    let shares = rig.front.registry.shares();
+    let mut deaf = rig.peer(1).await;
+    for _ in 0..16 {
+        deaf.initiator
+            .command(ScsiRequest::read(0, cdb(0x88, 0, READ / 512), READ));
+    }
+    deaf.flush().await;
+    eventually("answers wait", || {
+        shares.bytes() == 0 && shares.unsent() >= 16 << 20
+    })
+    .await;
+    for _ in 0..16 {
+        deaf.end().await;
+    }
+    eventually("all of it is sent", || shares.unsent() == 0).await;
+    for _ in 0..16 {
+        deaf.initiator
+            .command(ScsiRequest::read(0, cdb(0x88, 0, READ / 512), READ));
+    }
+    deaf.flush().await;
+    eventually("answers wait again", || shares.unsent() >= 16 << 20).await;
+    drop(deaf);
+    eventually("it is gone", || rig.front.registry.len() == 0).await;
+    assert_eq!(shares.unsent(), 0);
+}
+
+/// A VERIFY that sends one block, or none, counts for what it reads.
+#[tokio::test]
+async fn a_verify_counts_for_what_it_reads() {
+    let rig = Rig::start().await;
+    let shares = rig.front.registry.shares();
+    let mut peer = rig.peer(1).await;
+    rig.memory.set_mood(Mood::Holding);
+    let largest = u64::from(TRANSFER_BYTES_MAX);
+    let verify = |byte_check: u8| match cdb(0x8f, 0, TRANSFER_BYTES_MAX / 512) {
+        Cdb::Short(mut bytes) => {
+            bytes[1] = byte_check;
+            Cdb::Short(bytes)
+        }
+        other => other,
+    };
+    peer.send(ScsiRequest::none(0, verify(0))).await;
+    peer.send(ScsiRequest::write(0, verify(0x06), Bytes::from(vec![0; 512])))
+        .await;
+    rig.until_kept(2).await;
+    assert_eq!(shares.bytes(), 2 * largest);
+    rig.memory.release(None);
+    for _ in 0..2 {
+        assert_eq!(sense(&peer.end().await.1), (0, 0, 0));
+    }
+    eventually("nothing is counted", || shares.bytes() == 0).await;
 }
 
 /// Connections that do not log in make room for others, oldest first.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use holdfast_drill::disk::Disk;
 use holdfast_iscsi::initiator::ScsiRequest;
 use holdfast_iscsi::pdu::{Residual, ScsiStatus, TaskFunction, TaskResult};
-use holdfast_types::{Lba, OpOutcome};
+use holdfast_types::{Lba, OpOutcome, TRANSFER_BYTES_MAX};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -81,12 +81,13 @@ async fn answers_may_come_late_and_with_digests() {
 async fn the_largest_transfer_fits_and_no_larger_one() {
     let rig = Rig::start().await;
     let session = rig.session(1).await;
-    let data: Vec<u8> = (0..4_u32 << 20)
+    let data: Vec<u8> = (0..TRANSFER_BYTES_MAX)
         .map(|at| (at >> 9 ^ at).to_le_bytes()[0])
         .collect();
     session.write(Lba(3), Bytes::from(data.clone())).await.unwrap();
-    assert!(session.read(Lba(3), 8192).await.unwrap() == data);
-    let more = session.read(Lba(3), 8193).await.unwrap_err();
+    let blocks = TRANSFER_BYTES_MAX / 512;
+    assert!(session.read(Lba(3), blocks).await.unwrap() == data);
+    let more = session.read(Lba(3), blocks + 1).await.unwrap_err();
     assert_eq!(more.sense().map(|sense| (sense.key, sense.asc)), Some((5, 0x24)));
 }
 

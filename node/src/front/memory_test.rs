@@ -143,7 +143,11 @@ impl Inner {
             }
             BlockOp::Verify { range, expect } => expect
                 .as_ref()
-                .and_then(|expect| differs(part(disk, *range), expect))
+                .and_then(|expect| {
+                    let there = part(disk, *range);
+                    let expect: Vec<u8> = expect.iter().copied().cycle().take(there.len()).collect();
+                    differs(there, &expect)
+                })
                 .unwrap_or(OpOutcome::Done),
             BlockOp::OrWrite { range, data } => {
                 let there = part(disk, *range);

@@ -18,7 +18,7 @@ use holdfast_types::{
 use super::Front;
 use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
-use super::shares::{Turn, cost};
+use super::shares::{Turn, cost_of};
 use super::state::{FrontState, Map};
 use super::statuses::Statuses;
 use super::tasks::{Began, Copying, Stage, Tasks, Then};
@@ -161,13 +161,14 @@ impl Session {
 
     /// A command has come: it is started, waits for the session's share, or is one too many.
     fn arrive(&mut self, command: Command, now: Mono) -> Result<(), MustReset> {
-        match self.tasks.turn(command.expected_length) {
+        match self.tasks.turn(&command) {
             Turn::Now => {
                 let state = self.newest_state();
                 return self.start(&state, command, now);
             }
             Turn::Wait => self.tasks.put(command.task, Stage::Queued(Box::new(command))),
             Turn::Full => self.respond(command.task, Response::task_set_full()),
+            Turn::Busy => self.respond(command.task, Response::busy()),
         }
         Ok(())
     }
@@ -383,7 +384,7 @@ impl Session {
             },
             name,
             received: command.received,
-            cost: cost(command.expected_length),
+            cost: cost_of(command.cdb.as_bytes(), command.expected_length),
         };
         let reports_luns = command.cdb.as_bytes().first() == Some(&REPORT_LUNS);
         let (task, data, expected) = (command.task, command.data.clone(), command.expected_length);

@@ -6,14 +6,21 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use holdfast_scsi::verified_blocks;
+use holdfast_types::{BlockSize, TRANSFER_BYTES_MAX};
+
 /// Bytes that all sessions together have in storage where more than one has something there.
 const CONTENDED_BYTES: u64 = 16 << 20;
-/// What a session has in any case: room for its largest command.
+/// What a session has in any case.
 const SHARE_MIN: u64 = 1 << 20;
 /// Bytes of a session's commands that may wait here while others are busy, in storage or for it; more get TASK SET FULL.
 const WAITING_BYTES: u64 = 32 << 20;
-/// Bytes of all commands' data that the node holds; beyond that every session but an idle one gets TASK SET FULL.
+/// Bytes of all commands' data that the node holds, answers that wait to be sent included; beyond that every session but an idle one gets
+/// TASK SET FULL.
 const NODE_BYTES: u64 = 512 << 20;
+/// The same with what idle sessions bring: one command each. Beyond that one of more than [`SHARE_MIN`] gets BUSY. Less than what may wait
+/// to be sent over a link, where all of it may be reads that the other node answers at once.
+const IDLE_BYTES: u64 = 960 << 20;
 /// What a command counts at least.
 const COST_MIN: u64 = 4096;
 
@@ -26,6 +33,19 @@ pub(crate) struct Shares {
     bytes: AtomicU64,
     /// Bytes of commands that wait for their session's share.
     waiting: AtomicU64,
+    /// Bytes of answers that initiators have not taken yet.
+    unsent: AtomicU64,
+}
+
+/// What a session has of the node's memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Has {
+    /// Under way.
+    pub(super) open: u64,
+    /// Of commands that wait for its share.
+    pub(super) waiting: u64,
+    /// Of answers that wait to be sent.
+    pub(super) unsent: u64,
 }
 
 /// What is to be done with a command.
@@ -37,22 +57,39 @@ pub(super) enum Turn {
     Wait,
     /// TASK SET FULL.
     Full,
+    /// BUSY: there is no room, and the session has nothing under way that would make some (SAM-5, 5.3).
+    Busy,
 }
 
-/// What a command counts for that moves `bytes`.
+/// What moving so many bytes counts for; no command moves more than [`TRANSFER_BYTES_MAX`], whatever is announced.
 pub(super) fn cost(bytes: u32) -> u64 {
-    u64::from(bytes).max(COST_MIN)
+    u64::from(bytes).clamp(COST_MIN, u64::from(TRANSFER_BYTES_MAX))
+}
+
+/// What a command counts for: what it moves, or what a VERIFY reads without moving it (as if blocks were large: whose they are is not
+/// known yet).
+pub(super) fn cost_of(cdb: &[u8], expected_length: u32) -> u64 {
+    let largest = u64::from(BlockSize::B4096.bytes());
+    let verified = verified_blocks(cdb).map_or(0, |blocks| blocks.saturating_mul(largest));
+    cost(expected_length).max(cost(u32::try_from(verified).unwrap_or(u32::MAX)))
 }
 
 impl Shares {
-    /// Whether a session that has `open` bytes under way and `waiting` bytes queued may start a command of that cost.
-    pub(super) fn turn(&self, open: u64, waiting: u64, cost: u64) -> Turn {
+    /// Whether a session that has so much may start a command of that cost.
+    pub(super) fn turn(&self, has: Has, cost: u64) -> Turn {
+        let Has {
+            open,
+            waiting,
+            unsent,
+        } = has;
         let busy = self.busy.load(Ordering::Relaxed);
         let others = busy > usize::from(open > 0);
-        let held = self.bytes.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed);
-        let total = held.saturating_add(cost);
-        if open > 0 && total > NODE_BYTES {
+        let total = self.held().saturating_add(cost);
+        if (open > 0 || unsent > 0) && total > NODE_BYTES {
             return Turn::Full;
+        }
+        if total > IDLE_BYTES && cost > SHARE_MIN {
+            return Turn::Busy;
         }
         let sessions = u64::try_from(busy.max(1)).unwrap_or(u64::MAX);
         let share = (CONTENDED_BYTES / sessions).max(SHARE_MIN);
@@ -101,6 +138,28 @@ impl Shares {
         }
     }
 
+    /// A session's bytes that wait to be sent have changed.
+    pub(super) fn sends(&self, before: u64, after: u64) {
+        if after >= before {
+            self.unsent.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.unsent.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    /// All that the node holds for commands.
+    fn held(&self) -> u64 {
+        [&self.bytes, &self.waiting, &self.unsent]
+            .into_iter()
+            .fold(0, |sum, bytes| sum.saturating_add(bytes.load(Ordering::Relaxed)))
+    }
+
+    /// Bytes that wait to be sent.
+    #[cfg(test)]
+    pub(super) fn unsent(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
     /// Sessions with something under way.
     #[cfg(test)]
     pub(super) fn busy(&self) -> usize {
@@ -119,13 +178,22 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const LARGEST: u64 = TRANSFER_BYTES_MAX as u64;
+
+    const fn has(open: u64, waiting: u64) -> Has {
+        Has {
+            open,
+            waiting,
+            unsent: 0,
+        }
+    }
 
     #[test]
     fn a_session_that_is_alone_has_it_all() {
         let shares = Shares::default();
-        assert_eq!(shares.turn(0, 0, MIB), Turn::Now);
+        assert_eq!(shares.turn(has(0, 0), MIB), Turn::Now);
         shares.moved(0, 100 * MIB);
-        assert_eq!(shares.turn(100 * MIB, 0, MIB), Turn::Now);
+        assert_eq!(shares.turn(has(100 * MIB, 0), MIB), Turn::Now);
         shares.moved(100 * MIB, 0);
         assert_eq!((shares.busy(), shares.bytes()), (0, 0));
     }
@@ -135,15 +203,15 @@ mod tests {
         let shares = Shares::default();
         shares.moved(0, 8 * MIB);
         assert_eq!(
-            shares.turn(0, 0, 4096),
+            shares.turn(has(0, 0), 4096),
             Turn::Now,
             "the quiet one goes straight in"
         );
         shares.moved(0, 4096);
-        assert_eq!(shares.turn(8 * MIB, 0, MIB), Turn::Wait);
-        assert_eq!(shares.turn(7 * MIB, 0, MIB), Turn::Now);
-        assert_eq!(shares.turn(7 * MIB, MIB, MIB), Turn::Wait, "behind its own");
-        assert_eq!(shares.turn(8 * MIB, 24 * MIB, MIB), Turn::Full);
+        assert_eq!(shares.turn(has(8 * MIB, 0), MIB), Turn::Wait);
+        assert_eq!(shares.turn(has(7 * MIB, 0), MIB), Turn::Now);
+        assert_eq!(shares.turn(has(7 * MIB, MIB), MIB), Turn::Wait, "behind its own");
+        assert_eq!(shares.turn(has(8 * MIB, 24 * MIB), MIB), Turn::Full);
         assert!(shares.may_go_on(7 * MIB, MIB) && !shares.may_go_on(8 * MIB, MIB));
     }
 
@@ -153,11 +221,73 @@ mod tests {
         for _ in 0..100 {
             shares.moved(0, 8 * MIB);
         }
-        assert_eq!(shares.turn(0, 0, MIB), Turn::Now);
+        assert_eq!(shares.turn(has(0, 0), MIB), Turn::Now);
         assert_eq!(
-            shares.turn(MIB, 0, MIB),
+            shares.turn(has(MIB, 0), MIB),
             Turn::Full,
             "the node's memory has a bound"
         );
+    }
+
+    /// 64 sessions with commands of 8 MiB, as many as they can: they hold 512 MiB, and with one each of others that had nothing 960 MiB.
+    #[test]
+    fn the_largest_commands_of_many_sessions_are_bounded_by_the_node() {
+        let shares = Shares::default();
+        let fill = || -> u64 {
+            let mut sessions = [0; 64];
+            for _ in 0..128 {
+                for open in &mut sessions {
+                    if shares.turn(has(*open, 0), LARGEST) == Turn::Now {
+                        shares.moved(*open, *open + LARGEST);
+                        *open += LARGEST;
+                    }
+                }
+            }
+            sessions.iter().sum()
+        };
+        assert_eq!(fill(), 64 * LARGEST, "none is left out");
+        assert_eq!(fill(), 448 * MIB, "of as many again");
+        assert_eq!(shares.turn(has(0, 0), LARGEST), Turn::Busy);
+        assert_eq!(
+            shares.turn(has(0, 0), MIB),
+            Turn::Now,
+            "a usual one is never refused"
+        );
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_count_for_the_node() {
+        let shares = Shares::default();
+        shares.sends(0, 512 * MIB);
+        let reader = Has {
+            unsent: 512 * MIB,
+            ..Has::default()
+        };
+        assert_eq!(shares.turn(reader, 4096), Turn::Full);
+        assert_eq!(shares.turn(has(4096, 0), 4096), Turn::Full);
+        assert_eq!(shares.turn(has(0, 0), LARGEST), Turn::Now);
+        shares.sends(512 * MIB, 0);
+        assert_eq!(shares.unsent(), 0);
+        assert_eq!(shares.turn(has(4096, 0), 4096), Turn::Now);
+    }
+
+    #[test]
+    fn a_command_counts_what_it_makes_the_node_hold() {
+        let verify = |blocks: u32| {
+            let mut cdb = [0; 16];
+            cdb[0] = 0x8f;
+            cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
+            cdb
+        };
+        assert_eq!(cost_of(&[0x88; 16], 0), COST_MIN);
+        assert_eq!(cost_of(&[0x88; 16], 12 << 10), 12 << 10);
+        assert_eq!(
+            cost_of(&[0x88; 16], u32::MAX),
+            LARGEST,
+            "what is announced may be anything"
+        );
+        // One block is sent, or none, and all of them are read.
+        assert_eq!(cost_of(&verify(3), 512), 3 * 4096);
+        assert_eq!(cost_of(&verify(u32::MAX), 0), LARGEST);
     }
 }

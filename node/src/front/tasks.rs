@@ -8,7 +8,7 @@ use holdfast_replication::core::api::{OpId, Request};
 use holdfast_scsi::{CopyJob, Finish, Pending};
 use holdfast_types::{BlockOp, CommandName, ExtentId, Lun, Mono, Origin, UnitVersion};
 
-use super::shares::{Shares, Turn, cost};
+use super::shares::{Has, Shares, Turn, cost_of};
 use super::units::Waiting;
 use crate::metrics::Operation;
 
@@ -140,6 +140,8 @@ pub(super) struct Tasks {
     queued_cost: u64,
     /// Cost of what is under way.
     open_cost: u64,
+    /// Bytes of answers that wait to be sent.
+    unsent: u64,
     shares: Arc<Shares>,
 }
 
@@ -147,6 +149,7 @@ impl Drop for Tasks {
     fn drop(&mut self) {
         self.shares.moved(self.open_cost, 0);
         self.shares.waits(self.queued_cost, 0);
+        self.shares.sends(self.unsent, 0);
     }
 }
 
@@ -160,13 +163,29 @@ impl Tasks {
             queued: VecDeque::new(),
             queued_cost: 0,
             open_cost: 0,
+            unsent: 0,
             shares,
         }
     }
 
-    /// Whether a command that moves `bytes` may start now.
-    pub(super) fn turn(&self, bytes: u32) -> Turn {
-        self.shares.turn(self.open_cost, self.queued_cost, cost(bytes))
+    /// Whether a command may start now.
+    pub(super) fn turn(&self, command: &Command) -> Turn {
+        let has = Has {
+            open: self.open_cost,
+            waiting: self.queued_cost,
+            unsent: self.unsent,
+        };
+        self.shares
+            .turn(has, cost_of(command.cdb.as_bytes(), command.expected_length))
+    }
+
+    /// So many bytes of answers wait to be sent now.
+    pub(super) fn unsent(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        if bytes != self.unsent {
+            self.shares.sends(self.unsent, bytes);
+            self.unsent = bytes;
+        }
     }
 
     fn count(&mut self, gone: u64, come: u64) {
@@ -202,7 +221,7 @@ impl Tasks {
             Stage::Storage { op, .. } | Stage::Unit { op, .. } => drop(self.by_op.insert(*op, task)),
             Stage::Held(_) => self.held.push_back(task),
             Stage::Queued(command) => {
-                let cost = cost(command.expected_length);
+                let cost = cost_of(command.cdb.as_bytes(), command.expected_length);
                 self.queued.push_back((task, cost));
                 self.queued_cost += cost;
                 self.shares.waits(0, cost);

@@ -727,11 +727,12 @@ fn either(mask: &[u8], found: &[u8]) -> Bytes {
     mask.iter().zip(found).map(|(a, b)| a | b).collect()
 }
 
-/// Offset of the first byte that differs.
+/// Offset of the first byte that differs. Where one block is expected and several were found, each must equal it.
 fn difference(expect: &[u8], found: &[u8]) -> Option<u32> {
-    if expect == found {
-        return None;
-    }
-    let common = expect.iter().zip(found).take_while(|(a, b)| a == b).count();
-    Some(u32::try_from(common).unwrap_or(u32::MAX))
+    let (at, part) = found
+        .chunks(expect.len().max(1))
+        .enumerate()
+        .find(|(_, part)| *part != expect)?;
+    let common = expect.iter().zip(part).take_while(|(a, b)| a == b).count();
+    Some(u32::try_from(at * expect.len() + common).unwrap_or(u32::MAX))
 }

@@ -10,8 +10,8 @@ use crate::core::api::{Message, Room};
 
 /// Length and CRC-32C of the body, 4 bytes each, little-endian.
 const HEADER_LEN: usize = 8;
-/// Longest body: one largest transfer and what goes with it.
-const BODY_MAX: usize = 2 * holdfast_types::TRANSFER_BYTES_MAX as usize;
+/// Longest body: one largest transfer, which goes alone, and what is said about it; a batch of smaller messages is far below that.
+const BODY_MAX: usize = holdfast_types::TRANSFER_BYTES_MAX as usize + (4 << 20);
 /// Longest body of the first frame of a connection, whose sender is not known yet.
 pub(crate) const FIRST_MAX: usize = 4 << 10;
 
@@ -111,7 +111,8 @@ pub(crate) fn room(batch: &pb::Batch) -> Room {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_types::Epoch;
+    use crate::core::api::{Record, RecordBody};
+    use holdfast_types::{BlockRange, Epoch, Lba, LogPos, Lsn};
     use proptest::prelude::*;
 
     fn probes(count: u64) -> Vec<(ExtentId, Message)> {
@@ -167,6 +168,38 @@ mod tests {
             take(&mut BytesMut::from(&long[..]), true),
             Err(FrameError::TooLong(_))
         ));
+    }
+
+    #[test]
+    fn the_largest_transfer_fits_and_nothing_is_much_longer() {
+        let data = Bytes::from(vec![7; holdfast_types::TRANSFER_BYTES_MAX as usize]);
+        let body = RecordBody::Write {
+            range: BlockRange::new(Lba(u64::MAX >> 16), 16384).unwrap(),
+            data,
+        };
+        let record = Record {
+            pos: LogPos::EMPTY,
+            commit: Lsn(u64::MAX),
+            name: None,
+            body,
+        };
+        let message = Message::Replicate {
+            epoch: Epoch(u64::MAX),
+            prev: LogPos::EMPTY,
+            record,
+        };
+        let sent = batch(
+            u64::MAX,
+            Room::default(),
+            vec![(ExtentId::from_u128(u128::MAX), message)],
+        );
+        let mut bytes = Vec::new();
+        put(&sent, &mut bytes);
+        let mut buffer = BytesMut::from(&bytes[..]);
+        assert_eq!(take(&mut buffer, false), Ok(Some(sent)));
+        let longer = u32::try_from(BODY_MAX + 1).unwrap();
+        let mut buffer = BytesMut::from(&[longer.to_le_bytes(), [0; 4]].concat()[..]);
+        assert_eq!(take(&mut buffer, false), Err(FrameError::TooLong(BODY_MAX + 1)));
     }
 
     proptest! {

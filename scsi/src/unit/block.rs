@@ -4,6 +4,7 @@ use bytes::Bytes;
 use holdfast_types::{ATOMIC_BYTES_MAX, BlockOp, BlockRange, TRANSFER_BYTES_MAX};
 
 use super::DataUse;
+use crate::cdb::Cdb;
 use crate::table::Call;
 use crate::{Finish, NexusLu, Response, Sense, Step, Storage};
 
@@ -123,20 +124,21 @@ pub(crate) fn verify(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     let size = call.view.block_size;
     Ok(match byte_check {
         0 => Storage::step(BlockOp::Verify { range, expect: None }, Finish::Compare),
-        1 => call.need(range.byte_len(size), DataUse::Verify { range, same: false }),
-        _ => call.need(u64::from(size.bytes()), DataUse::Verify { range, same: true }),
+        1 => call.need(range.byte_len(size), DataUse::Verify { range }),
+        _ => call.need(u64::from(size.bytes()), DataUse::Verify { range }),
     })
 }
 
-pub(crate) fn verify_data(range: BlockRange, same: bool, data: &Bytes) -> Step {
-    let expect = if same {
-        let blocks = usize::try_from(range.blocks()).unwrap_or(usize::MAX);
-        Bytes::from(data.repeat(blocks))
-    } else {
-        data.clone()
-    };
-    let expect = Some(expect);
+/// With BYTCHK=3 the data is one block, and stays one: a short command does not make a node hold as much as it compares.
+pub(crate) const fn verify_data(range: BlockRange, data: Bytes) -> Step {
+    let expect = Some(data);
     Storage::step(BlockOp::Verify { range, expect }, Finish::Compare)
+}
+
+/// Blocks that a VERIFY reads, whatever is sent for it; `None` for all other commands.
+pub fn verified_blocks(cdb: &[u8]) -> Option<u64> {
+    let cdb = Cdb(cdb);
+    matches!(cdb.opcode(), 0x2f | 0x8f | 0xaf).then(|| cdb.lba_and_blocks().1)
 }
 
 /// COMPARE AND WRITE (SBC-3): up to 255 blocks, first what must be there, then what to put. The announced length must be

@@ -302,7 +302,7 @@ fn verify_with_and_without_data() {
             bytes
         );
         let same = expect(Fixture::new().run(&cdb(opcode, 0x06, 1, 3), &bytes[..512]));
-        assert_eq!(same, bytes[..512].repeat(3));
+        assert_eq!(same, bytes[..512], "one block, for each of the three");
         assert_eq!(Fixture::new().sense(&cdb(opcode, 0x04, 1, 3)), "05/24/00");
         // Data that is announced but not wanted is residual.
         storage(Fixture::new().start_on(&cdb(opcode, 0, 1, 1), 512, |_| {}));

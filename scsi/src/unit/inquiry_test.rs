@@ -151,7 +151,7 @@ fn golden_extended_inquiry() {
 fn golden_block_limits() {
     let mut wanted = vec![0, 0xb0, 0, 60];
     wanted.extend_from_slice(&[0, 255, 0, 8]);
-    for value in [8192_u32, 2048, 0, 1 << 20, 256, 8, 1 << 31, 0, 32768, 2048] {
+    for value in [16_384_u32, 2048, 0, 1 << 20, 256, 8, 1 << 31, 0, 32768, 2048] {
         wanted.extend_from_slice(&value.to_be_bytes());
     }
     wanted.resize(64, 0);
@@ -165,7 +165,7 @@ fn block_limits_of_large_blocks_count_in_them() {
         view.block_size = holdfast_types::BlockSize::B4096;
     });
     let data = crate::fixture::done(step).data;
-    assert_eq!(data[6..12], [0, 1, 0, 0, 4, 0]);
+    assert_eq!(data[6..12], [0, 1, 0, 0, 8, 0]);
     assert_eq!(data[36..44], [0, 0, 0, 0, 0, 0, 0x10, 0]);
 }
 

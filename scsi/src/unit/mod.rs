@@ -30,8 +30,8 @@ pub(crate) enum DataUse {
     },
     /// ORWRITE.
     OrWrite { range: BlockRange },
-    /// VERIFY with BYTCHK; `same`: one block that every block must equal.
-    Verify { range: BlockRange, same: bool },
+    /// VERIFY with BYTCHK: what the blocks must equal, all of it or one block for each.
+    Verify { range: BlockRange },
     /// WRITE SAME.
     WriteSame { range: BlockRange, unmap: bool },
     /// COMPARE AND WRITE: first what must be there, then what to put.
@@ -52,7 +52,7 @@ impl DataUse {
     const fn range(&self) -> Option<BlockRange> {
         match self {
             Self::Write { range, .. }
-            | Self::Verify { range, .. }
+            | Self::Verify { range }
             | Self::WriteSame { range, .. }
             | Self::OrWrite { range }
             | Self::CompareAndWrite { range } => Some(*range),
@@ -74,7 +74,7 @@ pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Resu
     match purpose {
         DataUse::Write { range, fua, finish } => Ok(block::write_data(range, fua, finish, data)),
         DataUse::OrWrite { range } => Ok(block::or_write_data(range, data)),
-        DataUse::Verify { range, same } => Ok(block::verify_data(range, same, &data)),
+        DataUse::Verify { range } => Ok(block::verify_data(range, data)),
         DataUse::WriteSame { range, unmap } => Ok(provision::write_same_data(range, unmap, data)),
         DataUse::CompareAndWrite { range } => Ok(block::compare_and_write_data(range, &data)),
         DataUse::Unmap => provision::unmap_data(view, &data),
