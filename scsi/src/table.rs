@@ -280,6 +280,8 @@ pub struct CommandInfo {
     pub action: Option<u8>,
     /// What it needs from the way to the unit.
     pub class: CommandClass,
+    /// Whether it may change the medium, so that a unit that is write protected refuses it, whatever else is in the CDB.
+    pub writes: bool,
 }
 
 impl From<&Command> for CommandInfo {
@@ -289,6 +291,7 @@ impl From<&Command> for CommandInfo {
             opcode: command.opcode,
             action: command.action,
             class: command.class,
+            writes: command.writes,
         }
     }
 }

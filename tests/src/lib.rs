@@ -14,6 +14,7 @@ pub mod nodes;
 pub mod seed;
 pub mod sim;
 pub mod status;
+pub mod suite;
 pub mod tools;
 pub mod tree;
 

@@ -4,12 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use holdfast_drill::initiator::Session;
+use holdfast_drill::url::IscsiUrl;
 use holdfast_scsi::{commands, vpd_pages};
 use holdfast_tests::cluster::{self, Demo};
-use holdfast_tests::{say, tools, tree};
+use holdfast_tests::suite::{self, Found};
+use holdfast_tests::{say, tree};
+use holdfast_types::BlockSize;
 
-/// The suite takes one to two minutes alone on a machine.
-const LIMIT: Duration = Duration::from_secs(600);
+/// Headings of the page.
+const FAILING: &str = "Tests that fail";
+const FAILING_ON_LARGE_BLOCKS: &str = "Tests that fail on blocks of 4096 bytes";
+/// For being in sync.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn page() -> Result<String> {
     let path = tree::root().join("docs/conformance.md");
@@ -79,71 +86,17 @@ fn the_page_lists_the_commands_that_there_are() -> Result<()> {
     Ok(())
 }
 
-/// What a run of the suite found.
-#[derive(Debug, Default)]
-struct Found {
-    /// Tests that failed, as `Suite.Test`.
-    failed: BTreeSet<String>,
-    /// Reasons for leaving a test or a part of one out, with how often.
-    skipped: BTreeMap<String, usize>,
-    /// Tests that ran; 0 without a summary.
-    ran: usize,
-}
-
-/// Reads the suite's report. A reason may share its line with what came before.
-fn read(report: &str) -> Found {
-    let mut found = Found::default();
-    for line in report.lines() {
-        if let Some((_, reason)) = line.split_once("[SKIPPED] ") {
-            *found.skipped.entry(reason.trim().to_owned()).or_default() += 1;
-        }
-        if let Some((suite, rest)) = line
-            .split_once("Suite ")
-            .and_then(|(_, rest)| rest.split_once(", Test "))
-            && let Some((test, _)) = rest.split_once(" had failures")
-        {
-            found.failed.insert(format!("{suite}.{test}"));
-        }
-        let mut words = line.split_whitespace();
-        if words.next() == Some("tests") {
-            found.ran = words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-        }
-    }
-    found
-}
-
-#[test]
-fn a_report_is_read() {
-    let report = "Suite WriteSame10, Test UnmapUntilEnd had failures:\n 1. x.c:71 - CU_FAIL(\"y\")    [SKIPPED] SANITIZE is not \
-                  implemented.\n    [SKIPPED] Media is not removable.\n    [SKIPPED] Media is not removable.\n\n\
-                  Run Summary:    Type  Total    Ran Passed Failed Inactive\n               tests    282    281    280      1        0\n";
-    let found = read(report);
-    assert_eq!(
-        found.failed,
-        BTreeSet::from(["WriteSame10.UnmapUntilEnd".to_owned()])
-    );
-    assert_eq!(found.skipped["Media is not removable."], 2);
-    assert_eq!(found.skipped["SANITIZE is not implemented."], 1);
-    assert_eq!(found.ran, 281);
-}
-
-/// Runs every test of the suite once through the portals of both nodes: what fails or is left out must be on the page with its reason.
-async fn conforms(demo: &Demo, first: &str, second: &str) -> Result<()> {
-    let Some(suite) = tools::find("iscsi-test-cu", "libiscsi-bin") else {
+/// Runs every test of the suite once through the portals of both nodes: what fails must be on the page below the heading `failing`, and
+/// what is left out must be there, too, with the reasons.
+async fn conforms(first: &IscsiUrl, second: &IscsiUrl, failing: &str) -> Result<()> {
+    let (first, second) = (first.to_string(), second.to_string());
+    let arguments = ["-d", "-n", "--allow-sanitize", "-t", "ALL", &first, &second];
+    let Some((found, report)) = suite::run(&arguments).await? else {
         return Ok(());
     };
-    let (first, second) = (demo.url(first)?.to_string(), demo.url(second)?.to_string());
-    let arguments = ["-d", "-n", "--allow-sanitize", "-t", "ALL", &first, &second];
-    let finished = tools::run(&suite, &arguments, LIMIT).await?;
-    let found = read(&finished.out);
-    ensure!(
-        found.ran > 200,
-        "the suite did not run to its end:\n{}{}",
-        finished.out,
-        finished.err
-    );
+    ensure!(found.ran > 200, "only {} tests ran:\n{report}", found.ran);
     let page = page()?;
-    let failures: BTreeSet<String> = rows(&page, "Tests that fail")?
+    let failures: BTreeSet<String> = rows(&page, failing)?
         .into_iter()
         .map(|row| row[0].clone())
         .collect();
@@ -155,27 +108,34 @@ async fn conforms(demo: &Demo, first: &str, second: &str) -> Result<()> {
         say(&format!("{name} fails no more: take it off docs/conformance.md"));
     }
     let new: Vec<&String> = found.failed.difference(&failures).collect();
-    ensure!(new.is_empty(), "failed: {new:?}\n{}", finished.out);
+    ensure!(new.is_empty(), "failed: {new:?}\n{report}");
     for (reason, times) in &found.skipped {
         let allowed = skips.get(reason).copied().unwrap_or(0);
         ensure!(
             *times <= allowed,
-            "left out {times} times, {allowed} are on docs/conformance.md: {reason}\n{}",
-            finished.out
+            "left out {times} times, {allowed} are on docs/conformance.md: {reason}\n{report}",
         );
     }
-    let (ran, failed) = (found.ran, found.failed.len());
-    let skipped: usize = found.skipped.values().sum();
-    say(&format!(
-        "libiscsi's suite: {ran} tests ran, {failed} failed, {skipped} lines of what is left out"
-    ));
+    told(&found);
     Ok(())
+}
+
+fn told(found: &Found) {
+    let (ran, failed, left_out) = (found.ran, found.failed.len(), found.left_out());
+    say(&format!(
+        "libiscsi's suite: {ran} tests ran, {failed} failed, {left_out} lines of what is left out"
+    ));
+}
+
+async fn admin(demo: &Demo, arguments: &[&str]) -> Result<()> {
+    let arguments = [arguments, &["--admin", demo.admin("a")?]].concat();
+    cluster::holdfast(&arguments).await?.success().map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_of_libiscsi_finds_what_the_page_says() -> Result<()> {
     let demo = Demo::start().await?;
-    conforms(&demo, "a", "b").await
+    conforms(&demo.url("a")?, &demo.url("b")?, FAILING).await
 }
 
 /// The same with forwarding (b is not the primary), and with a write cache.
@@ -184,7 +144,30 @@ async fn the_suite_finds_the_same_with_a_write_cache_through_the_node_that_forwa
     let demo = Demo::start().await?;
     let status = demo.wait_in_sync(LIMIT).await?;
     let extent = &status.extents.first().context("the demo's extent")?.name;
-    let on = ["extent", "write-cache", extent, "on", "--admin", demo.admin("a")?];
-    cluster::holdfast(&on).await?.success()?;
-    conforms(&demo, "b", "a").await
+    admin(&demo, &["extent", "write-cache", extent, "on"]).await?;
+    conforms(&demo.url("b")?, &demo.url("a")?, FAILING).await
+}
+
+/// The same on blocks of 4096 bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_finds_the_same_on_large_blocks() -> Result<()> {
+    const LUN: u16 = 1;
+    let demo = Demo::start().await?;
+    let target = &demo.document().target;
+    let create = [
+        "extent",
+        "create",
+        "large",
+        "--size",
+        "1GiB",
+        "--block-size",
+        "4096",
+    ];
+    admin(&demo, &create).await?;
+    admin(&demo, &["lun", "create", target, "large", "--lun", "1"]).await?;
+    demo.wait_in_sync(LIMIT).await?;
+    let (first, second) = (demo.dial_lun("a", LUN)?, demo.dial_lun("b", LUN)?);
+    let size = Session::connect(&first).await?.capacity().block_size;
+    ensure!(size == BlockSize::B4096, "blocks of {size:?}");
+    conforms(&first.url, &second.url, FAILING_ON_LARGE_BLOCKS).await
 }

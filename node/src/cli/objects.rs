@@ -190,7 +190,7 @@ pub(super) enum LunCommand {
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
         /// Whether it can only be read.
-        #[arg(long, value_name = "true|false")]
+        #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
         read_only: bool,
     },
     /// Take a LUN away. Its extent stays.

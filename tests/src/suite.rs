@@ -1,0 +1,219 @@
+//! The suite of libiscsi (`iscsi-test-cu`): running it, and reading what it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::tools;
+
+/// The suite takes one to two minutes alone on a machine.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// How the suite prints 06/2A/06, ASYMMETRIC ACCESS STATE CHANGED.
+const STATE_CHANGED: &str = "(0x2a06)";
+/// What it says of a command that it does not send without `-d`.
+const HELD_BACK: &str = "--dataloss flag is not set in. Skipping";
+/// 0B/47/05, which iSCSIDataSnInvalid provokes and wants, and complains of all the same.
+const PROVOKED: &str = "(0x4705)";
+
+/// What a run of the suite found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Tests that failed, as `Suite.Test`.
+    pub failed: BTreeSet<String>,
+    /// Reasons for leaving a test or a part of one out, with how often.
+    pub skipped: BTreeMap<String, usize>,
+    /// Tests that ran; 0 without a summary.
+    pub ran: usize,
+}
+
+impl Found {
+    /// Lines of what is left out.
+    pub fn left_out(&self) -> usize {
+        self.skipped.values().sum()
+    }
+}
+
+/// Runs the suite with arguments; what it found, and all that it printed. `None` where it is not installed.
+///
+/// # Errors
+/// It does not run to its end.
+pub async fn run(arguments: &[&str]) -> Result<Option<(Found, String)>> {
+    let Some(suite) = tools::find("iscsi-test-cu", "libiscsi-bin") else {
+        return Ok(None);
+    };
+    let finished = tools::run(&suite, arguments, LIMIT).await?;
+    let found = read(&finished.out);
+    ensure!(
+        found.ran > 0,
+        "the suite did not run to its end:\n{}{}",
+        finished.out,
+        finished.err
+    );
+    Ok(Some((found, finished.out)))
+}
+
+/// Reads the suite's report (`-n`). A reason may share its line with what came before.
+pub fn read(report: &str) -> Found {
+    let mut found = Found::default();
+    for line in report.lines() {
+        if let Some((_, reason)) = line.split_once("[SKIPPED] ") {
+            *found.skipped.entry(reason.trim().to_owned()).or_default() += 1;
+        }
+        if let Some((suite, rest)) = line
+            .split_once("Suite ")
+            .and_then(|(_, rest)| rest.split_once(", Test "))
+            && let Some((test, _)) = rest.split_once(" had failures")
+        {
+            found.failed.insert(format!("{suite}.{test}"));
+        }
+        let mut words = line.split_whitespace();
+        if words.next() == Some("tests") {
+            found.ran = words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        }
+    }
+    found
+}
+
+/// A test that failed, in a verbose report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// `Suite.Test`.
+    pub name: String,
+    /// What the suite said of commands while it ran, in order: those that were answered otherwise than wanted.
+    pub complaints: Vec<String>,
+    /// What it then counted as failures.
+    pub findings: Vec<String>,
+    /// The suite did not send some command of it, since it was run without `-d`, and counts that as a failure.
+    pub held_back: bool,
+}
+
+impl Failure {
+    /// Whether it began with a command that got 06/2A/06. What comes after that in the same test is its consequence: the suite sends no
+    /// command again.
+    pub fn began_with_a_change_of_states(&self) -> bool {
+        let mut complaints = self.complaints.iter();
+        complaints
+            .find(|complaint| !complaint.contains(PROVOKED))
+            .is_some_and(|first| first.contains(STATE_CHANGED))
+    }
+}
+
+/// The tests that failed, in a verbose report (`-v`), and how often commands got 06/2A/06 in all of it.
+pub fn failures(report: &str) -> (Vec<Failure>, usize) {
+    let (mut suite, mut failures, mut attentions) = (String::new(), Vec::new(), 0);
+    let mut test: Option<Failure> = None;
+    for line in report.lines() {
+        if let Some(name) = line.strip_prefix("Suite: ") {
+            name.trim().clone_into(&mut suite);
+        }
+        let begun = line
+            .strip_prefix("  Test: ")
+            .and_then(|rest| rest.split_once(" ..."));
+        if begun.is_some() || line.starts_with("Run Summary:") {
+            failures.extend(test.take().filter(|test| !test.findings.is_empty()));
+        }
+        if let Some((name, _)) = begun {
+            test = Some(Failure {
+                name: format!("{suite}.{name}"),
+                complaints: Vec::new(),
+                findings: Vec::new(),
+                held_back: false,
+            });
+        }
+        if line.contains("[FAILED]") && line.contains(STATE_CHANGED) {
+            attentions += 1;
+        }
+        let Some(test) = &mut test else { continue };
+        let finding = line
+            .trim_start()
+            .starts_with(|first: char| first.is_ascii_digit())
+            && line.contains(".c:");
+        if finding {
+            test.findings.push(line.trim().to_owned());
+        }
+        // What clears up behind a suite may complain, too.
+        if test.findings.is_empty() {
+            test.held_back |= line.contains(HELD_BACK);
+            test.complaints
+                .extend(line.find("[FAILED]").map(|at| line[at..].to_owned()));
+        }
+    }
+    (failures, attentions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read() {
+        let report = "Suite WriteSame10, Test UnmapUntilEnd had failures:\n 1. x.c:71 - CU_FAIL(\"y\")    [SKIPPED] SANITIZE is not \
+                      implemented.\n    [SKIPPED] Media is not removable.\n    [SKIPPED] Media is not removable.\n\n\
+                      Run Summary:    Type  Total    Ran Passed Failed Inactive\n           tests    282    281    280      1        0\n";
+        let found = read(report);
+        assert_eq!(
+            found.failed,
+            BTreeSet::from(["WriteSame10.UnmapUntilEnd".to_owned()])
+        );
+        assert_eq!(found.skipped["Media is not removable."], 2);
+        assert_eq!(found.skipped["SANITIZE is not implemented."], 1);
+        assert_eq!((found.ran, found.left_out()), (281, 3));
+    }
+
+    /// As the suite prints it, cleanup in the last line of a test's findings included.
+    #[test]
+    fn a_failure_is_told_from_its_consequences() {
+        let changed = "[FAILED] WRITE10 command failed with status 2 / sense key UNIT_ATTENTION(0x06) / ASCQ (null)(0x2a06)";
+        let provoked = "[FAILED] WRITE10 command failed with status 2 / sense key COMMAND ABORTED(0x0b) / ASCQ (null)(0x4705)";
+        let transition =
+            "[FAILED] READ10 command failed with status 2 / sense key NOT_READY(0x02) / ASCQ (null)(0x040a)";
+        let report = [
+            "Suite: Unmap".to_owned(),
+            "  Test: Zero ...passed".to_owned(),
+            format!("  Test: Simple ...    {changed}"),
+            "    [FAILED] Blocks did not read back as zero".to_owned(),
+            "FAILED".to_owned(),
+            "    1. test_unmap_simple.c:56  - CU_ASSERT_EQUAL(_r,0)".to_owned(),
+            "    2. test_unmap_simple.c:67  - CU_FAIL(\"[FAILED] Blocks\")    [FAILED] PRIN command: failed"
+                .to_owned(),
+            "Suite: iSCSIdatasn".to_owned(),
+            format!("  Test: Invalid ...    {provoked}"),
+            "passed".to_owned(),
+            format!("  Test: Other ...    {provoked}"),
+            format!("    {changed}"),
+            "FAILED".to_owned(),
+            "    1. y.c:3  - CU_ASSERT_EQUAL(_r,0)    [FAILED] PRIN command: failed".to_owned(),
+            "Suite: Read10".to_owned(),
+            format!("  Test: Simple ...    {transition}"),
+            format!("    {changed}"),
+            "FAILED".to_owned(),
+            "    1. z.c:9  - CU_FAIL(\"x\")".to_owned(),
+            "  Test: Async ...FAILED".to_owned(),
+            "    1. w.c:9  - CU_ASSERT(status)--dataloss flag is not set in. Skipping PROUT".to_owned(),
+            "  Test: Keys ...--dataloss flag is not set in. Skipping PROUT".to_owned(),
+            "FAILED".to_owned(),
+            "    1. v.c:9  - CU_ASSERT_EQUAL(0,ret)".to_owned(),
+            "Run Summary:    Type  Total".to_owned(),
+        ];
+        let (failures, attentions) = failures(&report.join("\n"));
+        assert_eq!(attentions, 3);
+        let judged: Vec<(&str, bool)> = failures
+            .iter()
+            .map(|failure| (failure.name.as_str(), failure.began_with_a_change_of_states()))
+            .collect();
+        assert_eq!(
+            judged,
+            [
+                ("Unmap.Simple", true),
+                ("iSCSIdatasn.Other", true),
+                ("Read10.Simple", false),
+                ("Read10.Async", false),
+                ("Read10.Keys", false)
+            ]
+        );
+        assert!(failures[4].held_back && failures[..4].iter().all(|failure| !failure.held_back));
+        assert_eq!((failures[0].complaints.len(), failures[0].findings.len()), (2, 2));
+    }
+}
