@@ -81,6 +81,9 @@ pub enum Error {
         /// Status detail.
         detail: u8,
     },
+    /// The target sent the login elsewhere (RFC 7143, 11.13.5), where this was not followed.
+    #[error("the target sends the login to {0}")]
+    Redirected(holdfast_iscsi::initiator::Redirect),
     /// CHECK CONDITION.
     #[error("CHECK CONDITION, sense {0}")]
     CheckCondition(SenseCode),

@@ -196,6 +196,7 @@ impl Driver {
                 let [class, detail] = status.0.to_be_bytes();
                 return Err(Error::LoginRefused { class, detail });
             }
+            Event::LoginRedirected(to) => return Err(Error::Redirected(to)),
             Event::Command(tag, result) => {
                 if let Some(Waiting::Command(reply)) = self.waiting.remove(&tag) {
                     let _ = reply.send(result);

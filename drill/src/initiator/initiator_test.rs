@@ -170,6 +170,23 @@ async fn an_unknown_target_is_a_refused_login_and_discovery_names_the_known_one(
 }
 
 #[tokio::test]
+async fn a_redirected_login_is_followed_a_few_times() {
+    let (there, target_there) = target(Mood::Sound).await;
+    let to = there.url.portal().parse().unwrap();
+    let (dial, target_here) = target(Mood::Elsewhere(to)).await;
+    let session = Session::connect(&dial).await.unwrap();
+    assert_eq!(session.portal(), there.url.portal());
+    session.write(Lba(0), Bytes::from(vec![7; 512])).await.unwrap();
+    assert_eq!(Session::discover(&dial).await.unwrap().len(), 1);
+    let (circle, target_circle) = target(Mood::InCircles).await;
+    let error = Session::connect(&circle).await.unwrap_err();
+    assert!(matches!(error, Error::Redirected(_)), "{error}");
+    for task in [target_there, target_here, target_circle] {
+        task.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_measurement_finds_its_own_blocks_and_foreign_ones() {
     let (dial, target) = target(Mood::Sound).await;
     let session = Arc::new(Session::connect(&dial).await.unwrap());

@@ -29,6 +29,8 @@ use driver::Request;
 const REQUESTS_MAX: usize = 1024;
 /// Unit attentions that a new session may be told before its first answer.
 const ATTENTIONS_MAX: usize = 16;
+/// How often a login is sent elsewhere before that is given up.
+const REDIRECTS_MAX: usize = 4;
 /// Parameter data that a session asks for at most.
 const PARAMETER_BYTES: u32 = 4096;
 
@@ -174,8 +176,20 @@ impl Session {
         timeout(limit, work).await.map_err(|_| Error::Timeout(limit))?
     }
 
+    /// Logs in, wherever the target sends the login. The next session begins at the address that the dial names again, whatever kind of
+    /// redirection it was.
     async fn log_in(dial: &Dial, target: Option<IscsiName>) -> Result<Self, Error> {
-        let portal = dial.url.portal();
+        let mut portal = dial.url.portal();
+        for _ in 0..REDIRECTS_MAX {
+            match Self::log_in_at(portal, dial, target.clone()).await {
+                Err(Error::Redirected(to)) => portal = to.to_string(),
+                other => return other,
+            }
+        }
+        Self::log_in_at(portal, dial, target).await
+    }
+
+    async fn log_in_at(portal: String, dial: &Dial, target: Option<IscsiName>) -> Result<Self, Error> {
         let connect_error = |source| Error::Connect {
             portal: portal.clone(),
             source,
@@ -220,7 +234,7 @@ impl Session {
         }
     }
 
-    /// `HOST:PORT`.
+    /// `HOST:PORT` of the portal that it has logged in at.
     pub fn portal(&self) -> &str {
         &self.portal
     }

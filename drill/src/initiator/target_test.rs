@@ -1,5 +1,6 @@
 //! A target in memory for tests of the initiator: the protocol object of the real one over TCP, and a row of bytes behind it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,12 +30,17 @@ pub(super) enum Mood {
     Attentive,
     /// Never answers a WRITE.
     Deaf,
+    /// Sends every login there.
+    Elsewhere(SocketAddr),
+    /// Sends every login to itself.
+    InCircles,
 }
 
 struct Served {
     connection: Connection,
     disk: Arc<Mutex<Vec<u8>>>,
     mood: Mood,
+    local: SocketAddr,
     attentions: usize,
     waiting: Vec<(TaskId, usize)>,
     began: Instant,
@@ -71,6 +77,7 @@ pub(super) async fn target(mood: Mood) -> (Dial, tokio::task::JoinHandle<()>) {
                 connection: Connection::new(config, Arc::clone(&directory), origin, Mono::ZERO),
                 disk: Arc::clone(&disk),
                 mood,
+                local: address,
                 attentions: usize::from(mood == Mood::Attentive),
                 waiting: Vec::new(),
                 began: Instant::now(),
@@ -114,7 +121,11 @@ impl Served {
 
     fn act(&mut self, event: Event) {
         match event {
-            Event::Login(_) => assert!(self.connection.accept_login(Tsih(1), self.now())),
+            Event::Login(_) => match self.mood {
+                Mood::Elsewhere(to) => assert!(self.connection.redirect_login(to)),
+                Mood::InCircles => assert!(self.connection.redirect_login(self.local)),
+                _ => assert!(self.connection.accept_login(Tsih(1), self.now())),
+            },
             Event::Command(command) => self.command(&command),
             Event::DataOut { task, data } => {
                 let at = self

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::redirect::Redirect;
 use crate::frame::FrameError;
 use crate::out::Payload;
 use crate::pdu::{
@@ -94,6 +95,8 @@ pub enum Event {
     },
     /// The login was refused.
     LoginRefused(LoginStatus),
+    /// The login is to be made elsewhere.
+    LoginRedirected(Redirect),
     /// A SCSI command ended.
     Command(Tag, ScsiResult),
     /// A task management function was answered.

@@ -3,10 +3,12 @@
 mod chap;
 mod command;
 mod event;
+mod redirect;
 mod settings;
 
 pub use chap::ChapLogin;
 pub use event::{Event, InitiatorError, ScsiRequest, ScsiResult, Tag};
+pub use redirect::Redirect;
 pub use settings::Settings;
 
 use std::collections::{HashMap, VecDeque};
@@ -192,7 +194,9 @@ impl Initiator {
     ) -> Result<(), InitiatorError> {
         if pdu.status != LoginStatus::SUCCESS {
             self.phase = Phase::Over;
-            self.events.push_back(Event::LoginRefused(pdu.status));
+            let redirect = Redirect::read(pdu.status, data);
+            self.events
+                .push_back(redirect.map_or(Event::LoginRefused(pdu.status), Event::LoginRedirected));
             return Ok(());
         }
         self.exp_stat_sn = pdu.numbers.stat_sn.next();

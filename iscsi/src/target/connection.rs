@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -15,11 +15,12 @@ use crate::chap::Challenge;
 use crate::directory::Directory;
 use crate::error::Fatal;
 use crate::frame::{BadFrame, FrameError, FrameLimits, Framer};
-use crate::negotiate::Parameters;
+use crate::negotiate::{Key, Parameters};
 use crate::out::{Outbox, Outgoing, Payload};
 use crate::pdu::{Bhs, Frame, LoginRequest, LoginResponse, LoginStatus, Opcode, RejectReason, TaskResult};
 use crate::serial::Sn;
 use crate::session::Tsih;
+use crate::text;
 
 /// Longest Additional Header Segments in bytes that are taken: a CDB of 260 bytes and a bidirectional read length.
 const AHS_MAX: usize = 256;
@@ -283,6 +284,18 @@ impl Connection {
 
     /// Refuses a login; the connection is finished. False where no login waits.
     pub fn refuse_login(&mut self, status: LoginStatus) -> bool {
+        self.end_login(status, Vec::new())
+    }
+
+    /// Sends a login to another portal for now (status 0101; RFC 7143, 11.13.5); the connection is finished. False where no login waits.
+    pub fn redirect_login(&mut self, to: SocketAddr) -> bool {
+        let mut text = Vec::new();
+        // IPv6 addresses print in brackets; a redirection names no portal group (13.8).
+        text::put(&mut text, Key::TargetAddress.name(), &to.to_string());
+        self.end_login(LoginStatus::MOVED_TEMPORARILY, text)
+    }
+
+    fn end_login(&mut self, status: LoginStatus, text: Vec<u8>) -> bool {
         let Phase::Waiting(waiting) = &self.phase else {
             return false;
         };
@@ -291,7 +304,7 @@ impl Connection {
             status,
             ..waiting.response
         };
-        self.send_login(&response, Vec::new());
+        self.send_login(&response, text);
         self.phase = Phase::Over;
         true
     }

@@ -544,3 +544,26 @@ fn only_logins_come_first() {
     assert_eq!(client.send(Bhs::new(Opcode::NOP_OUT, 0x80), Bytes::new()), None);
     assert!(matches!(client.fatal, Some(Fatal::Protocol { .. })));
 }
+
+/// Status 0101, and where to go: without a portal group, and with IPv6 in brackets (RFC 7143, 11.13.5 and 13.8).
+#[test]
+fn a_login_is_sent_elsewhere() {
+    for (portal, address) in [
+        ("192.0.2.2:3260", "TargetAddress=192.0.2.2:3260"),
+        ("[2001:db8::2]:3261", "TargetAddress=[2001:db8::2]:3261"),
+    ] {
+        let mut client = Client::usual();
+        client.accept = false;
+        assert!(!client.connection.redirect_login(portal.parse().unwrap()));
+        assert_eq!(client.say(S, Some(F), NAMES), None);
+        assert!(client.connection.redirect_login(portal.parse().unwrap()));
+        let answer = Answer {
+            status: LoginStatus::MOVED_TEMPORARILY,
+            transit: None,
+            keys: vec![address.to_owned()],
+        };
+        assert_eq!(client.answer(), Some(answer));
+        assert!(client.connection.is_finished());
+        assert!(!client.connection.accept_login(Tsih(3), Mono::ZERO));
+    }
+}

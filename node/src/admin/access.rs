@@ -68,6 +68,8 @@ pub(crate) enum AccessRequest {
         target: String,
         restricted: Option<bool>,
         sessions_max: Option<u32>,
+        #[serde(default)]
+        redirect: Option<bool>,
     },
     MapGroupLun {
         target: String,
@@ -164,10 +166,12 @@ pub(crate) fn command(state: &ClusterState, key: Option<&ClusterKey>, request: A
             target: name,
             restricted,
             sessions_max,
+            redirect,
         } => {
             let change = TargetChange {
                 restricted,
                 sessions_max,
+                redirect,
             };
             let message = format!("Target {name} is changed.");
             let target = target(&name)?;

@@ -147,11 +147,14 @@ pub(super) enum TargetCommand {
         /// Its name.
         iqn: IscsiName,
         /// Whether only initiator groups that are allowed may use it; false opens it to everyone.
-        #[arg(long, value_name = "true|false", required_unless_present = "max_sessions")]
+        #[arg(long, value_name = "true|false", required_unless_present_any = ["max_sessions", "redirect"])]
         restricted: Option<bool>,
         /// Most sessions at a time, on each node; 0: no limit.
         #[arg(long, value_name = "N")]
         max_sessions: Option<u32>,
+        /// Whether a node that drains, leaves or stops sends logins to a node that serves: for initiators without multipath.
+        #[arg(long, value_name = "true|false")]
+        redirect: Option<bool>,
     },
     /// Remove a target without LUNs.
     Delete {
@@ -391,11 +394,13 @@ pub(super) fn target(command: TargetCommand, admin: &AdminAddress, out: Out) -> 
             iqn,
             restricted,
             max_sessions,
+            redirect,
         } => {
             let request = AccessRequest::ChangeTarget {
                 target: iqn.to_string(),
                 restricted,
                 sessions_max: max_sessions,
+                redirect,
             };
             change_one(admin, request, out)
         }

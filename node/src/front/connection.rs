@@ -147,6 +147,7 @@ async fn run(
                     return End::Closed("the initiator may not use the target any more".to_owned());
                 }
                 session.iscsi.set_directory(directory);
+                session.ask_away();
                 if let Err(MustReset(why)) = session.tick(front.now()) {
                     return End::Reset(why);
                 }

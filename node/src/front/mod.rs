@@ -7,6 +7,7 @@ mod clears;
 mod connection;
 mod copy;
 mod portals;
+mod redirect;
 mod registry;
 mod session;
 mod shares;
@@ -26,6 +27,8 @@ mod fair_test;
 mod front_test;
 #[cfg(test)]
 mod memory_test;
+#[cfg(test)]
+mod redirect_test;
 #[cfg(test)]
 mod reset_test;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Which connections there are, and how others reach them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use holdfast_iscsi::pdu::LoginStatus;
@@ -87,6 +87,8 @@ pub(crate) struct Registry {
     shares: Arc<Shares>,
     traffic: Arc<Traffic>,
     last: AtomicU32,
+    /// The node stops: whoever logs in is to go elsewhere, where it may.
+    stopping: AtomicBool,
 }
 
 /// A connection's own number: the upper half of its operations' ids.
@@ -258,9 +260,15 @@ impl Registry {
         self.tell_all(|| Inbound::Reset(why));
     }
 
-    /// Asks every initiator to log out within so many seconds.
+    /// Asks every initiator to log out within so many seconds, since the node stops.
     pub(crate) fn ask_logout(&self, seconds: u16) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.tell_all(|| Inbound::AskLogout(seconds));
+    }
+
+    /// Whether initiators were asked to log out since the node stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Ends every connection in order.

@@ -41,7 +41,7 @@ pub(super) struct MustReset(pub(super) &'static str);
 pub(super) struct LoggedIn {
     pub(super) instance: SessionInstance,
     /// What it came in with: who, to what, as a member of which group.
-    login: LoginRequested,
+    pub(super) login: LoginRequested,
     /// `None` in a discovery session.
     nexus: Option<(Nexus, NexusTag)>,
     pub(super) units: HashMap<Lun, NexusLu>,
@@ -53,6 +53,8 @@ pub(super) struct LoggedIn {
     pub(super) cleared: HashMap<ExtentId, (UnitVersion, u64)>,
     statuses: Statuses,
     initiator: InitiatorTag,
+    /// The initiator was asked to log out, because it is to log in elsewhere.
+    pub(super) asked_away: bool,
 }
 
 /// Bytes that the initiator means to send.
@@ -91,7 +93,7 @@ pub(super) struct Session {
     pub(super) generation: LeaseGeneration,
     port: TpgId,
     /// The two ends, for people.
-    ends: (String, String),
+    pub(super) ends: (String, String),
     pub(super) logged_in: Option<LoggedIn>,
     reinstating: Option<Reinstating>,
     pub(super) tasks: Tasks,
@@ -245,7 +247,7 @@ impl Session {
         if let Some(Reinstating { old, tsih, since }) = self.reinstating {
             if !self.front.registry.has_session(old) {
                 self.reinstating = None;
-                self.iscsi.accept_login(tsih, now);
+                self.let_in(tsih, now);
             } else if now.since(since) >= CONFIRMED_WITHIN {
                 return Err(MustReset(
                     "the end of the session that it replaces could not be confirmed in time",
@@ -295,7 +297,7 @@ impl Session {
         match registry.log_in(self.id, (login, nexus.as_ref()), most, status) {
             Admission::New { session, tsih } => {
                 self.begin_session(session, login, nexus);
-                self.iscsi.accept_login(tsih, now);
+                self.let_in(tsih, now);
             }
             Admission::Reinstate { old, session, tsih } => {
                 self.begin_session(session, login, nexus);
@@ -332,6 +334,7 @@ impl Session {
             cleared: HashMap::new(),
             statuses: Statuses::default(),
             initiator: InitiatorTag::of(&login.initiator),
+            asked_away: false,
         });
     }
 

@@ -1,14 +1,17 @@
 //! What initiators see: a pure function of one committed cluster state, the same on every node.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use holdfast_alua::{PortGroup, SecondaryAccess};
 use holdfast_iscsi::directory::{Directory, GroupName};
-use holdfast_raft::model::{ClusterKey, ClusterState, TargetAccess};
+use holdfast_raft::model::{self, ClusterKey, ClusterState, Role, TargetAccess};
 use holdfast_scsi::reservation::UnitState;
 use holdfast_scsi::{Counters, LuView, Unit};
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, Revision, UnitVersion};
+use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, NodeId, Revision, UnitVersion};
+
+use super::redirect::closest;
 
 /// Targets and their units, ready for commands.
 #[derive(Debug, Default)]
@@ -16,8 +19,19 @@ pub(crate) struct FrontState {
     directory: Arc<Directory>,
     directory_with_authority: Arc<Directory>,
     targets: HashMap<IscsiName, TargetFront>,
+    nodes: BTreeMap<NodeId, NodeFront>,
     revision: Revision,
     versions: HashMap<ExtentId, UnitVersion>,
+}
+
+/// A data node as another place to log in at.
+#[derive(Debug)]
+struct NodeFront {
+    /// Its extents move away, and it is on its way out or about to be stopped.
+    gives_away: bool,
+    /// It may be sent logins: nothing stands against it.
+    takes: bool,
+    portals: Vec<SocketAddr>,
 }
 
 /// A target: its own LUN map, and what groups see instead of it.
@@ -26,6 +40,9 @@ struct TargetFront {
     own: MapFront,
     groups: HashMap<GroupName, MapFront>,
     sessions_max: Option<u32>,
+    redirect: bool,
+    /// How many of the target's units each node serves; empty where one of them has no primary.
+    primaries: BTreeMap<NodeId, usize>,
 }
 
 /// A LUN map.
@@ -51,6 +68,7 @@ struct ExtentFront {
     blocks: u64,
     block_size: BlockSize,
     groups: Vec<PortGroup>,
+    primary: Option<NodeId>,
     secondary: SecondaryAccess,
     thin: bool,
     write_back: bool,
@@ -89,6 +107,7 @@ impl FrontState {
             }),
             directory: Arc::new(directory),
             targets,
+            nodes: NodeFront::of(state),
             revision: state.revision,
             versions: state
                 .extents
@@ -125,6 +144,29 @@ impl FrontState {
     /// Most sessions of a target on this node.
     pub(crate) fn sessions_max(&self, target: &IscsiName) -> Option<u32> {
         self.targets.get(target)?.sessions_max
+    }
+
+    /// Where a login at the portal `local` of node `me` is to be made instead: nowhere, unless the target wants that, `me` gives its
+    /// extents away (or is `stopping`) and has given away all of the target's. The portal is one of the node that serves most of them,
+    /// the one whose address is most like `local`.
+    pub(crate) fn elsewhere(
+        &self,
+        target: &IscsiName,
+        me: NodeId,
+        stopping: bool,
+        local: IpAddr,
+    ) -> Option<SocketAddr> {
+        let target = self.targets.get(target).filter(|target| target.redirect)?;
+        let leaves = stopping || self.nodes.get(&me).is_some_and(|node| node.gives_away);
+        if !leaves || target.primaries.contains_key(&me) {
+            return None;
+        }
+        let (_, to) = target
+            .primaries
+            .iter()
+            .filter_map(|(node, count)| Some((count, self.nodes.get(node).filter(|node| node.takes)?)))
+            .min_by_key(|(count, _)| std::cmp::Reverse(**count))?;
+        closest(&to.portals, local)
     }
 
     /// The newest revision of the cluster's state that is in it.
@@ -198,6 +240,19 @@ impl FrontState {
     }
 }
 
+impl NodeFront {
+    /// The data nodes.
+    fn of(state: &ClusterState) -> BTreeMap<NodeId, Self> {
+        let data = state.nodes.iter().filter(|(_, node)| node.role == Role::Data);
+        let front = |node: &model::Node| Self {
+            gives_away: node.draining || node.leaving,
+            takes: !node.draining && !node.leaving && !node.is_suspect(),
+            portals: node.addresses.portals.clone(),
+        };
+        data.map(|(id, node)| (*id, front(node))).collect()
+    }
+}
+
 impl ExtentFront {
     fn derive(state: &ClusterState, id: ExtentId) -> Option<Self> {
         let unit = state.lu(id)?;
@@ -207,6 +262,7 @@ impl ExtentFront {
             blocks: extent.size_bytes >> extent.block_size.shift(),
             block_size: extent.block_size,
             groups: unit.groups,
+            primary: extent.primary,
             secondary: extent.secondary,
             thin: extent.thin,
             write_back: extent.cache.since.is_some(),
@@ -288,10 +344,28 @@ impl TargetFront {
             };
             Some((GroupName::from(name.as_str()), map))
         });
-        Self {
+        let mut front = Self {
             groups: groups.collect(),
             own: own(false, target.lun_changes),
             sessions_max: access.sessions_max,
+            redirect: access.redirect,
+            primaries: BTreeMap::new(),
+        };
+        front.primaries = front.count_primaries();
+        front
+    }
+
+    /// Who serves how many units, in whatever map they are.
+    fn count_primaries(&self) -> BTreeMap<NodeId, usize> {
+        let mut primaries = BTreeMap::new();
+        for map in std::iter::once(&self.own).chain(self.groups.values()) {
+            for unit in map.units.values() {
+                let Some(primary) = unit.extent.primary else {
+                    return BTreeMap::new();
+                };
+                *primaries.entry(primary).or_default() += 1;
+            }
         }
+        primaries
     }
 }

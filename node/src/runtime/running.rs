@@ -33,6 +33,9 @@ use crate::status::{Seen, StatusDocument, derive};
 
 /// How long initiators that were asked to log out are served on when the node stops.
 const LOGOUT_WITHIN: Duration = Duration::from_millis(500);
+/// How long portals stay open for initiators that are to hear where to go: they come back as late as DefaultTime2Wait (2 s) after their
+/// logout, and what their session had in storage may take the hold limit (3 s) to end.
+const MOVE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a planned switchover may take before its caller is told that it did not happen.
 const SWITCHOVER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -138,9 +141,15 @@ impl Running {
         {
             tracing::warn!("not all extents could be handed over before the end");
         }
-        self.registry.ask_logout(1);
+        let moving = self.has_to_move();
+        let (within, seconds) = if moving {
+            (MOVE_WITHIN, 5)
+        } else {
+            (LOGOUT_WITHIN, 1)
+        };
+        self.registry.ask_logout(seconds);
         let asked = tokio::time::Instant::now();
-        while !self.registry.sessions().is_empty() && asked.elapsed() < LOGOUT_WITHIN {
+        while (moving || !self.registry.sessions().is_empty()) && asked.elapsed() < within {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.registry.close_all();
@@ -157,6 +166,20 @@ impl Running {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
         );
+    }
+
+    /// Whether initiators have sessions here that are to come back, and hear where to go.
+    fn has_to_move(&self) -> bool {
+        let state = self.control.state();
+        let moves = |target: &str| {
+            let mut targets = state.access.targets.iter();
+            targets.any(|(name, access)| name.as_str() == target && access.redirect)
+        };
+        let sessions = self.registry.sessions();
+        sessions
+            .iter()
+            .filter_map(|session| session.target.as_deref())
+            .any(moves)
     }
 
     /// The committed state as applied here.

@@ -40,6 +40,9 @@ pub(crate) struct TargetAccessStatus {
     /// Whether every initiator may.
     pub(crate) open: bool,
     pub(crate) sessions_max: Option<u32>,
+    /// Whether a node that drains, leaves or stops sends logins to a node that serves.
+    #[serde(default)]
+    pub(crate) redirect: bool,
     /// LUNs of the target's own map that can only be read.
     pub(crate) read_only: Vec<u16>,
     pub(crate) groups: Vec<GrantStatus>,
@@ -98,6 +101,7 @@ pub(super) fn target_access(state: &ClusterState, target: &IscsiName) -> TargetA
     TargetAccessStatus {
         open: !access.restricted,
         sessions_max: access.sessions_max,
+        redirect: access.redirect,
         read_only: access.read_only.iter().map(|lun| lun.value()).collect(),
         groups: access
             .groups
@@ -181,6 +185,9 @@ pub(super) fn target_text(access: &TargetAccessStatus) -> String {
     }
     if let Some(most) = access.sessions_max {
         let _ = writeln!(text, "  at most {most} sessions on each node");
+    }
+    if access.redirect {
+        text.push_str("  a node that drains sends its logins elsewhere\n");
     }
     for grant in &access.groups {
         let _ = match &grant.luns {

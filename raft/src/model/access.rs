@@ -109,6 +109,10 @@ pub struct TargetAccess {
     /// Most sessions at a time, on each node; `None` for no limit of its own.
     #[serde(default)]
     pub sessions_max: Option<u32>,
+    /// Whether a node that drains, leaves or stops sends logins to a node that serves. Off by default: an initiator that has a path to each
+    /// node anyway would have two to the same one.
+    #[serde(default)]
+    pub redirect: bool,
     /// Raised by what changes whether a unit may be written (P3).
     #[serde(default)]
     pub write_changes: u64,
@@ -214,6 +218,9 @@ pub struct TargetChange {
     /// See [`TargetAccess::sessions_max`]; 0 for no limit.
     #[serde(default)]
     pub sessions_max: Option<u32>,
+    /// See [`TargetAccess::redirect`].
+    #[serde(default)]
+    pub redirect: Option<bool>,
 }
 
 /// A command about access. Each is harmless when it comes twice.

@@ -223,6 +223,7 @@ impl ClusterState {
         if let Some(most) = change.sessions_max {
             access.sessions_max = (most > 0).then_some(most);
         }
+        access.redirect = change.redirect.unwrap_or(access.redirect);
         Ok(Reply::Done { warnings })
     }
 
