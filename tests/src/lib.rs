@@ -1,6 +1,7 @@
 //! What the tests that look at Holdfast from outside share: the source tree as text, clusters of real processes, and the initiators
 //! of other projects.
 
+pub mod boot;
 pub mod cluster;
 pub mod fuzz;
 pub mod guest;
