@@ -60,7 +60,7 @@ async fn under_planned_moves_the_suite_fails_only_where_it_hears_of_them() -> Re
         let (stop, moves) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let mover = tokio::spawn(keep_moving(admins.clone(), Arc::clone(&stop), Arc::clone(&moves)));
         let arguments = ["-d", "-v", "-t", "ALL", &urls.0, &urls.1];
-        let found = suite::run(&arguments).await;
+        let found = suite::run_telling_senses(&arguments).await;
         stop.store(true, Ordering::Relaxed);
         mover.await.context("the moves")??;
         let Some((found, report)) = found? else {
