@@ -19,6 +19,7 @@ pub mod directory;
 pub mod error;
 pub mod frame;
 pub mod initiator;
+pub mod isns;
 pub mod negotiate;
 pub mod out;
 pub mod pdu;

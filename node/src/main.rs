@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod demo;
 mod front;
+mod isns;
 mod metrics;
 mod runtime;
 mod socket;

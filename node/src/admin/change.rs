@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use holdfast_proto::admin::change_request::Change;
-use holdfast_proto::admin::{Drain, Leave, ResizeExtent, SetExtent, SetReplicas, SetSetting};
+use holdfast_proto::admin::{Drain, IsnsServer, Leave, ResizeExtent, SetExtent, SetReplicas, SetSetting};
 use holdfast_raft::model::{AdminCommand, ClusterState, Command, ExtentChange, SettingKey};
 use holdfast_types::{ByteSize, NodeId};
 use serde::Serialize;
@@ -23,6 +23,7 @@ pub(super) fn command(state: &ClusterState, change: Change) -> Result<Proposal, 
         Change::SetExtent(set) => set_extent(state, set),
         Change::SetReplicas(set) => replicas(state, &set),
         Change::Leave(leave) => leaves(state, &leave),
+        Change::IsnsServer(server) => isns_server(&server),
     }
 }
 
@@ -48,6 +49,18 @@ fn draining(state: &ClusterState, drain: &Drain) -> Result<Proposal, Status> {
         format!("{} takes extents again.", drain.node)
     };
     Ok((AdminCommand::SetDraining { node, draining }.into(), message))
+}
+
+fn isns_server(change: &IsnsServer) -> Result<Proposal, Status> {
+    let server = change.server.parse::<std::net::SocketAddr>();
+    let server = server.map_err(|_| invalid(format!("'{}' is no address with a port", change.server)))?;
+    let told = change.told;
+    let message = if told {
+        format!("iSNS server {server} is told of all targets and portals; see 'holdfast isns list'.")
+    } else {
+        format!("iSNS server {server} is told nothing any more.")
+    };
+    Ok((AdminCommand::SetIsnsServer { server, told }.into(), message))
 }
 
 fn resized(state: &ClusterState, resize: &ResizeExtent) -> Result<Proposal, Status> {

@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod drill;
 mod failover;
+mod isns;
 mod objects;
 mod out;
 mod reservation;
@@ -72,6 +73,9 @@ enum Command {
     /// List iSCSI portals.
     #[command(subcommand)]
     Portal(access::PortalCommand),
+    /// Say which iSNS servers are told of targets and portals.
+    #[command(subcommand)]
+    Isns(isns::IsnsCommand),
     /// Move an extent, or all of them, to another node: planned, without a pause for clients.
     Switchover(objects::SwitchoverArgs),
     /// Say what to set on the hosts that use the cluster: multipath, timers, claim rules.
@@ -145,6 +149,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Auth(command) => access::auth(command, &cli.admin, out),
         Command::Session(command) => access::session(command, &cli.admin, out),
         Command::Portal(command) => access::portal(&command, &cli.admin, out),
+        Command::Isns(command) => isns::run(command, &cli.admin, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Advise => advise::run(&cli.admin, out),
         Command::Drill(args) => drill::run(&args, out),

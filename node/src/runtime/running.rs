@@ -28,6 +28,7 @@ use super::units::UnitService;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::{NodeConfig, Role};
 use crate::front::{Front, FrontState, Portals, Registry};
+use crate::isns::{Isns, Parts as IsnsParts};
 use crate::metrics::Facts;
 use crate::status::{Seen, StatusDocument, derive};
 
@@ -52,6 +53,7 @@ pub(crate) struct Running {
     key: watch::Sender<Option<ClusterKey>>,
     pub(super) data: Option<Data>,
     units: Option<UnitService>,
+    isns: Option<Isns>,
     heartbeat: Mutex<Option<HeartbeatThread>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -69,13 +71,7 @@ impl Running {
         let registry = Arc::new(Registry::default());
         let on_reset = resets(Arc::clone(&registry));
         let lease = Lease::new(me, incarnation, Arc::clone(&clock), on_reset);
-        let mut raft = RaftConfig::new(config.dir.join("raft"), identity.cluster, me);
-        raft.expect_log = identity.was_member(&config.dir);
-        raft.snapshot_after = config.raft.snapshot_after.unwrap_or(raft.snapshot_after);
-        let (applied, voters) = (lease.clone(), lease.clone());
-        let hook = Arc::new(move |state: &Arc<ClusterState>| applied.applied(state));
-        let on_voters = Arc::new(move |id| voters.voters_in_log(id));
-        let control = Control::start(raft, hook, on_voters).await?;
+        let control = start_control(config, &identity, &lease).await?;
         let listener = TcpListener::bind(config.listen.raft)
             .await
             .with_context(|| format!("cannot listen on {} (listen.raft)", config.listen.raft))?;
@@ -117,6 +113,8 @@ impl Running {
         let units = data
             .as_ref()
             .map(|data| start_front(config, &parts, data, &registry, &key, &mut tasks, &fatal));
+        // A witness may have no network in common with initiators.
+        let isns = data.as_ref().map(|_| start_isns(&parts));
         tracing::info!(node = %me, %incarnation, "node is running");
         Ok(Arc::new(Self {
             me,
@@ -126,6 +124,7 @@ impl Running {
             key,
             data,
             units,
+            isns,
             heartbeat: Mutex::new(Some(heartbeat)),
             tasks: Mutex::new(tasks),
         }))
@@ -140,6 +139,9 @@ impl Running {
             && !data.leave(&self.control, self.me, DRAIN_WITHIN, holds).await
         {
             tracing::warn!("not all extents could be handed over before the end");
+        }
+        if let Some(isns) = &self.isns {
+            isns.stop().await;
         }
         let moving = self.has_to_move();
         let (within, seconds) = if moving {
@@ -445,6 +447,9 @@ impl Running {
         if let Some(data) = &self.data {
             data.describe(&mut seen);
         }
+        if let Some(isns) = &self.isns {
+            isns.describe(&mut seen);
+        }
         derive(&state, seen)
     }
 
@@ -475,6 +480,26 @@ fn resets(registry: Arc<Registry>) -> OnReset {
         runtime.spawn(async move {
             tracing::warn!(%generation, ?cause, "initiators' connections are reset");
         });
+    })
+}
+
+/// Opens the log of the cluster state; the lease hears of what it applies.
+async fn start_control(config: &NodeConfig, identity: &Identity, lease: &Lease) -> anyhow::Result<Control> {
+    let mut raft = RaftConfig::new(config.dir.join("raft"), identity.cluster, identity.node);
+    raft.expect_log = identity.was_member(&config.dir);
+    raft.snapshot_after = config.raft.snapshot_after.unwrap_or(raft.snapshot_after);
+    let (applied, voters) = (lease.clone(), lease.clone());
+    let hook = Arc::new(move |state: &Arc<ClusterState>| applied.applied(state));
+    let on_voters = Arc::new(move |id| voters.voters_in_log(id));
+    Ok(Control::start(raft, hook, on_voters).await?)
+}
+
+fn start_isns(parts: &Parts) -> Isns {
+    Isns::start(IsnsParts {
+        me: parts.me,
+        control: parts.control.clone(),
+        lease: parts.lease.cell(),
+        clock: Arc::clone(&parts.clock),
     })
 }
 

@@ -1,15 +1,18 @@
 //! The status document, out of committed state and what this node sees.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
+use holdfast_iscsi::isns::Condition;
 use holdfast_raft::model::{ClusterState, Extent, Node, Role as ModelRole};
 use holdfast_replication::core::api::{RoleName, Status as CoreStatus};
 use holdfast_replication::driver::Scrubs;
 use holdfast_types::{ExtentId, Naa, NodeId};
 
 use super::document::{
-    ExtentStatus, GroupStatus, Health, LunStatus, NodeState, NodeStatus, PortalStatus, ReplicaState,
-    ReplicaStatus, ResyncStatus, ScrubResult, ScrubStatus, SessionStatus, StatusDocument, TargetStatus,
+    ExtentStatus, GroupStatus, Health, IsnsStatus, LunStatus, NodeState, NodeStatus, PortalStatus,
+    ReplicaState, ReplicaStatus, ResyncStatus, ScrubResult, ScrubStatus, SessionStatus, StatusDocument,
+    TargetStatus,
 };
 use super::reservations::reservation;
 use crate::config::Role;
@@ -40,6 +43,8 @@ pub(crate) struct Seen {
     pub(crate) resync_rates: BTreeMap<(ExtentId, NodeId), u64>,
     /// Initiators' sessions here.
     pub(crate) sessions: Vec<SessionStatus>,
+    /// iSNS servers that it speaks to.
+    pub(crate) isns: BTreeMap<SocketAddr, Condition>,
     /// What needs somebody's attention.
     pub(crate) alarms: Vec<String>,
 }
@@ -99,6 +104,7 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
     let waits: Vec<String> = unserved
         .filter_map(|extent| waits_for_memory(state, &seen, extent, &name))
         .collect();
+    let isns = isns(state, &seen, &name);
     let alarms = seen.alarms.into_iter().chain(waits).collect();
     StatusDocument {
         cluster: state
@@ -119,6 +125,7 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         targets,
         access: super::access::access(state),
         portals: portals(state),
+        isns,
         cluster_id: state.cluster.as_ref().map(|cluster| cluster.id),
         takeovers: state.takeovers.clone(),
         losses: state.losses.clone(),
@@ -145,6 +152,23 @@ fn waits_for_memory(
          is on and every other replica was started anew. Start holdfast on {names}. If that is impossible, 'holdfast extent write-cache \
          {label} off --lost' gives those writes up"
     ))
+}
+
+fn isns(state: &ClusterState, seen: &Seen, name: &impl Fn(NodeId) -> String) -> Vec<IsnsStatus> {
+    let told_by = crate::isns::speaker(state).map(name);
+    let status = |server: &SocketAddr| {
+        let condition = seen.isns.get(server);
+        IsnsStatus {
+            server: *server,
+            told_by: told_by.clone(),
+            registered: condition.map(|condition| *condition == Condition::Registered),
+            error: match condition {
+                Some(Condition::Failing(why)) => Some(why.clone()),
+                _ => None,
+            },
+        }
+    };
+    state.isns.iter().map(status).collect()
 }
 
 fn portals(state: &ClusterState) -> Vec<PortalStatus> {

@@ -54,6 +54,9 @@ pub(crate) struct StatusDocument {
     pub(crate) access: AccessStatus,
     #[serde(default)]
     pub(crate) portals: Vec<PortalStatus>,
+    /// iSNS servers, and what they know.
+    #[serde(default)]
+    pub(crate) isns: Vec<IsnsStatus>,
     /// The id of the cluster's present incarnation: a takeover without a quorum begins a new one.
     #[serde(default)]
     pub(crate) cluster_id: Option<ClusterId>,
@@ -72,6 +75,18 @@ pub(crate) struct PortalStatus {
     pub(crate) address: std::net::SocketAddr,
     /// Its portal group: TPGT, and target port group of its units.
     pub(crate) group: u16,
+}
+
+/// An iSNS server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IsnsStatus {
+    pub(crate) server: std::net::SocketAddr,
+    /// The node that speaks for the cluster.
+    pub(crate) told_by: Option<String>,
+    /// Whether it knows all targets and portals, as far as that node knows; `None` at other nodes.
+    pub(crate) registered: Option<bool>,
+    /// Why the last try failed.
+    pub(crate) error: Option<String>,
 }
 
 /// A node.

@@ -9,7 +9,8 @@ mod text;
 pub(crate) use access::{ChapStatus, chap_text, groups_text};
 pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{
-    ExtentStatus, Health, NodeState, NodeStatus, ReplicaState, ReplicaStatus, SessionStatus, StatusDocument,
+    ExtentStatus, Health, IsnsStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, SessionStatus,
+    StatusDocument,
 };
 #[cfg(test)]
 pub(crate) use reservations::RegistrationStatus;

@@ -3,6 +3,28 @@ use super::*;
 use holdfast_raft::model::ClusterId;
 use holdfast_types::{ExtentId, Naa};
 
+/// The target of the pair.
+fn target() -> TargetStatus {
+    let group = |node: &str, id, state: &str| GroupStatus {
+        node: node.into(),
+        id,
+        state: state.into(),
+        preferred: node == "a",
+    };
+    TargetStatus {
+        iqn: "iqn.2026-11.example:demo".parse().unwrap(),
+        luns: vec![LunStatus {
+            lun: 0,
+            extent: "disk".into(),
+            groups: vec![
+                group("a", 1, "active/optimized"),
+                group("b", 2, "active/non-optimized"),
+            ],
+        }],
+        access: Default::default(),
+    }
+}
+
 /// A healthy pair.
 pub(crate) fn sample() -> StatusDocument {
     let id = ExtentId::from_u128(7);
@@ -19,12 +41,6 @@ pub(crate) fn sample() -> StatusDocument {
         applied_lsn: 9,
         resync: None,
         scrub: None,
-    };
-    let group = |node: &str, id, state: &str| GroupStatus {
-        node: node.into(),
-        id,
-        state: state.into(),
-        preferred: node == "a",
     };
     StatusDocument {
         cluster: "demo".into(),
@@ -57,21 +73,11 @@ pub(crate) fn sample() -> StatusDocument {
             replicas: vec![replica("a"), replica("b")],
             scrub: None,
         }],
-        targets: vec![TargetStatus {
-            iqn: "iqn.2026-11.example:demo".parse().unwrap(),
-            luns: vec![LunStatus {
-                lun: 0,
-                extent: "disk".into(),
-                groups: vec![
-                    group("a", 1, "active/optimized"),
-                    group("b", 2, "active/non-optimized"),
-                ],
-            }],
-            access: Default::default(),
-        }],
+        targets: vec![target()],
         access: Default::default(),
         portals: vec![],
         cluster_id: Some(ClusterId(1)),
+        isns: vec![],
         takeovers: vec![],
         losses: vec![],
     }

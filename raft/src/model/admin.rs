@@ -1,6 +1,7 @@
 //! Commands that people give, or that finish what they gave: settings, members, placement.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use holdfast_types::{ExtentId, NodeId, Revision};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,13 @@ pub enum AdminCommand {
     LeaseSettled {
         /// [`super::LongerLease::since`].
         since: Revision,
+    },
+    /// Begins or ends telling an iSNS server of targets and portals.
+    SetIsnsServer {
+        /// Which.
+        server: SocketAddr,
+        /// Whether it is told.
+        told: bool,
     },
     /// Begins or ends draining a node.
     SetDraining {
@@ -90,12 +98,32 @@ impl From<AdminCommand> for Command {
     }
 }
 
+/// iSNS servers at most. Two are usual.
+const ISNS_SERVERS_MAX: usize = 8;
+
 impl ClusterState {
+    fn set_isns_server(&mut self, server: SocketAddr, told: bool) -> Result<Reply, Refusal> {
+        if !told {
+            self.isns.remove(&server);
+            return Ok(Reply::DONE);
+        }
+        if server.ip().is_unspecified() || server.port() == 0 {
+            return Err(Refusal::Invalid(format!("{server} is no address of a server")));
+        }
+        if self.isns.len() >= ISNS_SERVERS_MAX && !self.isns.contains(&server) {
+            let reason = format!("there are {ISNS_SERVERS_MAX} iSNS servers already, which is the most");
+            return Err(Refusal::Invalid(reason));
+        }
+        self.isns.insert(server);
+        Ok(Reply::DONE)
+    }
+
     pub(super) fn administer(&mut self, index: Revision, command: &AdminCommand) -> Result<Reply, Refusal> {
         use AdminCommand as Admin;
         match command {
             Admin::SetSetting { key, value } => self.set_setting(index, *key, *value),
             Admin::LeaseSettled { since } => self.settle_lease(*since),
+            Admin::SetIsnsServer { server, told } => self.set_isns_server(*server, *told),
             Admin::SetDraining { node, draining } => self.set_draining(*node, *draining),
             Admin::SetExtent { extent, change } => self.set_extent(*extent, change),
             Admin::RequestSwitchover { extents, to } => self.request_switchover(extents, *to),

@@ -255,6 +255,9 @@ pub struct ClusterState {
     /// Who may use what.
     #[serde(default)]
     pub access: Access,
+    /// iSNS servers that are told of targets and portals (RFC 4171).
+    #[serde(default)]
+    pub isns: BTreeSet<SocketAddr>,
     /// The target port group id given last.
     #[serde(default)]
     pub last_tpg: TpgId,
@@ -289,6 +292,7 @@ impl Default for ClusterState {
             tokens: Vec::new(),
             takeovers: Vec::new(),
             losses: Vec::new(),
+            isns: BTreeSet::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is fuzzed: whatever reads bytes from an initiator, and our own initiator, which reads a target's.
+//! What is fuzzed: whatever reads bytes from an initiator, our own initiator, which reads a target's, and what reads an iSNS server's.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use holdfast_iscsi::directory::{
     Access, Authentication, Chap, Directory, InitiatorGroup, Portal, TargetEntry,
 };
 use holdfast_iscsi::initiator::{Initiator, Settings};
+use holdfast_iscsi::isns::{Answer as IsnsAnswer, HEADER_BYTES, Objects, Registration, body_length};
 use holdfast_iscsi::pdu::{Bhs, FINAL, LoginRequest, Numbers, Opcode, Stage, TaskResult};
 use holdfast_iscsi::serial::Sn;
 use holdfast_iscsi::session::Tsih;
@@ -54,6 +55,11 @@ pub const TARGETS: &[Target] = &[
         name: "initiator",
         words: LOGIN_WORDS,
         run: initiator,
+    },
+    Target {
+        name: "isns",
+        words: &[],
+        run: isns,
     },
     Target {
         name: "command",
@@ -460,6 +466,35 @@ fn judge(response: &Response, seen: &mut DefaultHasher) {
     assert!(read.is_some() && read == SenseCode::parse(&sense.descriptor()));
     assert!(sense.to_bytes().len() <= 252, "longer than sense data may be");
     read.hash(seen);
+}
+
+/// What an iSNS server may answer, one PDU after the other.
+fn isns(input: &[u8]) -> u64 {
+    let mut seen = DefaultHasher::new();
+    let mut registration = Registration::new("cluster".to_owned());
+    registration.want(Some(Arc::new(Objects {
+        portals: [(([192, 0, 2, 1], 3260).into(), TpgId(1))].into(),
+        targets: [name(TARGET)].into(),
+    })));
+    let (mut rest, mut now) = (input, Mono::ZERO);
+    while !rest.is_empty() {
+        let length = rest.first_chunk().and_then(|header| body_length(header).ok());
+        let end = (HEADER_BYTES + length.unwrap_or(0)).min(rest.len());
+        let (pdu, behind) = rest.split_at(end);
+        rest = behind;
+        registration.poll(now).is_some().hash(&mut seen);
+        registration.answered(pdu, now);
+        let answer = IsnsAnswer::parse(pdu).map(|answer| (answer.status, answer.period));
+        answer.ok().hash(&mut seen);
+        std::mem::discriminant(&registration.condition()).hash(&mut seen);
+        let due = registration.deadline().expect("there is something to tell");
+        assert!(
+            due > now && due < now + std::time::Duration::from_secs(300),
+            "told again at {due}"
+        );
+        now = due;
+    }
+    seen.finish()
 }
 
 /// Sense data as a target may send it.
