@@ -18,8 +18,10 @@ const STATE_CHANGED: &str = "(0x2a06)";
 const SENSE: &str = "libiscsi:1 SENSE KEY:";
 /// What it says of a command that it does not send without `-d`.
 const HELD_BACK: &str = "--dataloss flag is not set in. Skipping";
-/// 0B/47/05, which iSCSIDataSnInvalid provokes and wants, and complains of all the same.
-const PROVOKED: &str = "(0x4705)";
+/// What the suite provokes and wants, and complains of all the same: 0B/47/05 (iSCSIDataSnInvalid), 06/29/03 (resets).
+const PROVOKED: [&str; 2] = ["(0x4705)", "(0x2903)"];
+/// What its cleanup says first when it cannot read the keys.
+const KEYS_UNREAD: &str = "[FAILED] PRIN command: failed with sense.";
 
 /// What a run of the suite found.
 #[derive(Debug, Default)]
@@ -111,6 +113,8 @@ pub struct Failure {
     pub complaints: Vec<String>,
     /// How often the library was given 06/2A/06 meanwhile.
     pub heard: usize,
+    /// It came after a suite whose cleanup got 06/2A/06 and so left keys registered, by a nexus that is gone.
+    pub after_keys_left: bool,
     /// What it then counted as failures.
     pub findings: Vec<String>,
     /// The suite did not send some command of it, since it was run without `-d`, and counts that as a failure.
@@ -121,10 +125,19 @@ impl Failure {
     /// Whether it began with a command that got 06/2A/06. What comes after that in the same test is its consequence: the suite sends no
     /// command again. Tests that send many commands at once complain of none of them: there it is enough that one got it.
     pub fn began_with_a_change_of_states(&self) -> bool {
-        let mut complaints = self.complaints.iter();
-        complaints
-            .find(|complaint| !complaint.contains(PROVOKED))
+        self.first_complaint()
             .map_or(self.heard > 0, |first| first.contains(STATE_CHANGED))
+    }
+
+    /// Whether it met a key that a cleanup had left registered when that got 06/2A/06: RESERVE conflicts from then on.
+    pub fn met_keys_that_were_left(&self) -> bool {
+        let conflict = |first: &str| first.contains("RESERVATION CONFLICT");
+        self.after_keys_left && self.first_complaint().is_some_and(conflict)
+    }
+
+    fn first_complaint(&self) -> Option<&str> {
+        let mut complaints = self.complaints.iter().map(String::as_str);
+        complaints.find(|complaint| !PROVOKED.iter().any(|sense| complaint.contains(sense)))
     }
 }
 
@@ -132,6 +145,7 @@ impl Failure {
 pub fn failures(report: &str) -> (Vec<Failure>, usize) {
     let (mut suite, mut failures, mut attentions) = (String::new(), Vec::new(), 0);
     let mut test: Option<Failure> = None;
+    let (mut over, mut keys_left) = (false, false);
     for line in report.lines() {
         if let Some(name) = line.strip_prefix("Suite: ") {
             name.trim().clone_into(&mut suite);
@@ -147,10 +161,12 @@ pub fn failures(report: &str) -> (Vec<Failure>, usize) {
                 name: format!("{suite}.{name}"),
                 complaints: Vec::new(),
                 heard: 0,
+                after_keys_left: keys_left,
                 findings: Vec::new(),
                 held_back: false,
             });
         }
+        over = (over && begun.is_none()) || line.starts_with("passed") || line.contains(" ...passed");
         let hears = usize::from(line.contains(SENSE) && line.contains(STATE_CHANGED));
         attentions += hears;
         let Some(test) = &mut test else { continue };
@@ -161,6 +177,8 @@ pub fn failures(report: &str) -> (Vec<Failure>, usize) {
         if finding {
             test.findings.push(line.trim().to_owned());
         }
+        let cleaning = over || !test.findings.is_empty();
+        keys_left |= cleaning && line.contains(KEYS_UNREAD) && line.contains(STATE_CHANGED);
         // What clears up behind a suite may complain, too.
         if test.findings.is_empty() {
             test.heard += hears;
@@ -199,6 +217,7 @@ mod tests {
         let transition =
             "[FAILED] READ10 command failed with status 2 / sense key NOT_READY(0x02) / ASCQ (null)(0x040a)";
         let sense = "libiscsi:1 SENSE KEY:UNIT_ATTENTION(6) ASCQ:(null)(0x2a06) [iqn]";
+        let conflict = "[FAILED] RESERVE6 command: failed with sense. RESERVATION CONFLICT";
         let report = [
             "Suite: Unmap".to_owned(),
             "  Test: Zero ...passed".to_owned(),
@@ -229,6 +248,15 @@ mod tests {
             "  Test: Keys ...--dataloss flag is not set in. Skipping PROUT".to_owned(),
             "FAILED".to_owned(),
             "    1. v.c:9  - CU_ASSERT_EQUAL(0,ret)".to_owned(),
+            "Suite: Reserve6".to_owned(),
+            format!("  Test: Early ...    {conflict}"),
+            "FAILED".to_owned(),
+            "    1. r.c:9  - CU_ASSERT_EQUAL(_r,0)".to_owned(),
+            "  Test: Last ...passed    [FAILED] PRIN command: failed with sense. UNIT_ATTENTION(6) ASCQ:(null)(0x2a06)".to_owned(),
+            "  Test: Late ...    [FAILED] RESERVE6 command: failed with sense. UNIT_ATTENTION(6) ASCQ:X(0x2903)".to_owned(),
+            format!("    {conflict}"),
+            "FAILED".to_owned(),
+            "    1. r.c:9  - CU_ASSERT_EQUAL(_r,0)".to_owned(),
             "Run Summary:    Type  Total".to_owned(),
         ];
         let (failures, attentions) = failures(&report.join("\n"));
@@ -245,9 +273,13 @@ mod tests {
                 ("Read10.Simple", false),
                 ("Read10.AsyncCaw", true),
                 ("Read10.Async", false),
-                ("Read10.Keys", false)
+                ("Read10.Keys", false),
+                ("Reserve6.Early", false),
+                ("Reserve6.Late", false)
             ]
         );
+        let left: Vec<bool> = failures.iter().map(Failure::met_keys_that_were_left).collect();
+        assert_eq!(left, [false, false, false, false, false, false, false, true]);
         assert!(failures[5].held_back && failures[..5].iter().all(|failure| !failure.held_back));
         assert_eq!((failures[0].complaints.len(), failures[0].findings.len()), (2, 2));
     }

@@ -52,13 +52,14 @@ fn list(failures: &[Failure]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_planned_moves_the_suite_fails_only_where_it_hears_of_them() -> Result<()> {
     let rounds = seed::number("HOLDFAST_ROUNDS", 1);
-    let demo = Demo::start().await?;
-    demo.wait_in_sync(LIMIT).await?;
-    let urls = (demo.url("a")?.to_string(), demo.url("b")?.to_string());
-    let admins = vec![demo.admin("a")?.to_owned(), demo.admin("b")?.to_owned()];
     for round in 1..=rounds {
+        // A fresh one each time: keys that a cleanup has left registered stay.
+        let demo = Demo::start().await?;
+        demo.wait_in_sync(LIMIT).await?;
+        let urls = (demo.url("a")?.to_string(), demo.url("b")?.to_string());
+        let admins = vec![demo.admin("a")?.to_owned(), demo.admin("b")?.to_owned()];
         let (stop, moves) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let mover = tokio::spawn(keep_moving(admins.clone(), Arc::clone(&stop), Arc::clone(&moves)));
+        let mover = tokio::spawn(keep_moving(admins, Arc::clone(&stop), Arc::clone(&moves)));
         let arguments = ["-d", "-v", "-t", "ALL", &urls.0, &urls.1];
         let found = suite::run_telling_senses(&arguments).await;
         stop.store(true, Ordering::Relaxed);
@@ -75,9 +76,10 @@ async fn under_planned_moves_the_suite_fails_only_where_it_hears_of_them() -> Re
             list(&failures)
         ));
         ensure!(found.ran > 200 && moves >= MOVES_MIN, "{report}");
-        let (_, others): (Vec<Failure>, Vec<Failure>) = failures
+        let others: Vec<Failure> = failures
             .into_iter()
-            .partition(Failure::began_with_a_change_of_states);
+            .filter(|failure| !failure.began_with_a_change_of_states() && !failure.met_keys_that_were_left())
+            .collect();
         ensure!(others.is_empty(), "failed otherwise:\n{}{report}", list(&others));
     }
     Ok(())
