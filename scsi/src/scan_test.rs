@@ -162,7 +162,7 @@ fn linux_user_space_asks_on() {
         ("defects, 12", &[0xb7, 0x1d, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], Data(8, &[(1, 0x1d), (7, 0)])),
         ("informational exceptions", &mode_sense(0, 0x1c, 0, 255), Data(24, &[(12, 0x1c)])),
         ("rigid geometry", &mode_sense(0, 0x04, 0, 252), NO_SUCH_FIELD),
-        ("all commands", &supported(0, 0, 0), Data(512, &[(2, 2), (3, 0x10)])),
+        ("all commands", &supported(0, 0, 0), Data(512, &[(2, 2), (3, 0x28)])),
         ("task management", &[0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], Data(4, &[(0, 0x88)])),
         ("sense", &[0x03, 0, 0, 0, 252, 0], Data(18, &[(0, 0x70), (2, 0)])),
     ]);

@@ -55,6 +55,8 @@ pub mod asc {
     pub const PORT_STANDBY: A = A(0x04, 0x0b);
     /// LOGICAL UNIT NOT ACCESSIBLE, TARGET PORT IN UNAVAILABLE STATE.
     pub const PORT_UNAVAILABLE: A = A(0x04, 0x0c);
+    /// LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS.
+    pub const SANITIZE_IN_PROGRESS: A = A(0x04, 0x1b);
     /// UNREACHABLE COPY TARGET.
     pub const UNREACHABLE_COPY_TARGET: A = A(0x08, 0x04);
     /// INVALID FIELD IN COMMAND INFORMATION UNIT: the transport announced another length than the CDB.
@@ -109,6 +111,8 @@ pub mod asc {
     pub const CAPACITY_CHANGED: A = A(0x2a, 0x09);
     /// COMMANDS CLEARED BY ANOTHER INITIATOR.
     pub const COMMANDS_CLEARED: A = A(0x2f, 0x00);
+    /// SANITIZE COMMAND FAILED.
+    pub const SANITIZE_FAILED: A = A(0x31, 0x03);
     /// SAVING PARAMETERS NOT SUPPORTED.
     pub const SAVING_NOT_SUPPORTED: A = A(0x39, 0x00);
     /// INSUFFICIENT REGISTRATION RESOURCES.
@@ -141,6 +145,8 @@ pub struct Sense {
     pub information: Option<u64>,
     /// The faulty field, where one can be named.
     pub field: Option<FieldPointer>,
+    /// PROGRESS INDICATION, in parts of 65,536 (SPC-4, 4.5.2.4.4); only without `field`.
+    pub progress: Option<u16>,
 }
 
 impl Sense {
@@ -162,6 +168,8 @@ impl Sense {
     pub const WRITE_PROTECTED: Self = Self::new(SenseKey::DataProtect, asc::WRITE_PROTECTED);
     /// 07/27/07.
     pub const SPACE_ALLOCATION_FAILED: Self = Self::new(SenseKey::DataProtect, asc::SPACE_ALLOCATION_FAILED);
+    /// 03/31/03: a SANITIZE could not be carried out, and nobody can tell what each block holds.
+    pub const SANITIZE_FAILED: Self = Self::new(SenseKey::MediumError, asc::SANITIZE_FAILED);
     /// 02/04/0A.
     pub const TRANSITIONING: Self = Self::new(SenseKey::NotReady, asc::ACCESS_STATE_TRANSITION);
     /// 02/04/0B: the port group is standby (SPC-4, 5.15.2.5.4).
@@ -174,6 +182,7 @@ impl Sense {
             code,
             information: None,
             field: None,
+            progress: None,
         }
     }
 
@@ -212,6 +221,22 @@ impl Sense {
         sense
     }
 
+    /// 02/04/1B with how far it is.
+    pub const fn sanitizing(progress: u16) -> Self {
+        let mut sense = Self::new(SenseKey::NotReady, asc::SANITIZE_IN_PROGRESS);
+        sense.progress = Some(progress);
+        sense
+    }
+
+    /// The three sense key specific bytes, where there are any.
+    fn key_specific(&self) -> Option<[u8; 3]> {
+        let progress = || {
+            let [high, low] = self.progress?.to_be_bytes();
+            Some([0x80, high, low])
+        };
+        self.field.map(FieldPointer::key_specific).or_else(progress)
+    }
+
     /// The bytes as they go out: fixed format, or descriptor format where INFORMATION needs more than 32 bits.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self.information {
@@ -232,8 +257,8 @@ impl Sense {
         data[7] = 10;
         data[12] = self.code.0;
         data[13] = self.code.1;
-        if let Some(field) = self.field {
-            data[15..18].copy_from_slice(&field.key_specific());
+        if let Some(bytes) = self.key_specific() {
+            data[15..18].copy_from_slice(&bytes);
         }
         data
     }
@@ -245,8 +270,7 @@ impl Sense {
             data.extend_from_slice(&[0x00, 10, 0x80, 0]);
             data.extend_from_slice(&information.to_be_bytes());
         }
-        if let Some(field) = self.field {
-            let [first, second, third] = field.key_specific();
+        if let Some([first, second, third]) = self.key_specific() {
             data.extend_from_slice(&[0x02, 6, 0, 0, first, second, third, 0]);
         }
         data[7] = u8::try_from(data.len() - 8).unwrap_or(u8::MAX);

@@ -5,12 +5,14 @@ use holdfast_alua::{Admission, Refusal, admit};
 use crate::cdb::Cdb;
 use crate::sense::{AdditionalSense, SenseKey};
 use crate::table::{Call, find};
+use crate::unit::sanitize;
 use crate::{LuView, NexusLu, Response, Sense, Step};
 
 /// Starts a command. `data_out` is what the initiator announced to send: the expected data transfer length of a write, else 0.
 ///
 /// In this order: is there such a command; is a unit attention pending; does the port group's state let it through; is the CDB well
-/// formed; is the unit write protected; then the command itself. Nothing is changed before [`Step::Storage`] but what `nexus` remembers.
+/// formed; is the medium being sanitized; is the unit write protected; then the command itself. Nothing is changed before
+/// [`Step::Storage`] but what `nexus` remembers.
 pub fn start(cdb: &[u8], view: &LuView<'_>, nexus: &mut NexusLu, data_out: u32) -> Step {
     nexus.observe(view.counters);
     let call = Call {
@@ -19,9 +21,9 @@ pub fn start(cdb: &[u8], view: &LuView<'_>, nexus: &mut NexusLu, data_out: u32) 
         data_out,
     };
     let Some(command) = find(call.cdb).filter(|_| !cdb.is_empty()) else {
-        // A service action of PERSISTENT RESERVE that is not there is a wrong field of a command that is (SPC-4, 6.15 and 6.16).
+        // A service action of these that is not there is a wrong field of a command that is (SBC-4, 5.36; SPC-4, 6.15 and 6.16).
         return Step::check(match call.cdb.opcode() {
-            0x5e | 0x5f => Sense::cdb_bit(1, 4),
+            0x48 | 0x5e | 0x5f => Sense::cdb_bit(1, 4),
             _ => Sense::INVALID_OPERATION_CODE,
         });
     };
@@ -45,6 +47,9 @@ pub fn start(cdb: &[u8], view: &LuView<'_>, nexus: &mut NexusLu, data_out: u32) 
     let control = command.usage.len() - 1;
     if call.cdb.bit(control, 2) {
         return Step::check(Sense::cdb_bit(u16::try_from(control).unwrap_or(u16::MAX), 2));
+    }
+    if let Some(sense) = sanitize::stands_in_the_way(view, command) {
+        return Step::check(sense);
     }
     if command.writes && view.write_protected {
         return Step::check(Sense::WRITE_PROTECTED);

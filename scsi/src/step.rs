@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holdfast_types::{BlockOp, OpOutcome};
 
-use crate::reservation::{PersistentIn, UnitChange};
+use crate::reservation::{PersistentIn, SanitizeOrder, UnitChange};
 use crate::unit::provision::lba_status;
 use crate::unit::{DataUse, use_data};
 use crate::{CopyJob, LuView, Sense};
@@ -157,6 +157,13 @@ pub enum UnitRequest {
     /// Change the unit's state by commit. Answered with [`crate::reservation::UnitOutcome::response`], GOOD only after the unit's primary
     /// has applied it (P2).
     Change(UnitChange),
+    /// SANITIZE: a change as well, after which the medium is gone through. Answered at once (IMMED), or when that has ended.
+    Sanitize {
+        /// What to do.
+        order: SanitizeOrder,
+        /// IMMED.
+        immediate: bool,
+    },
     /// PERSISTENT RESERVE IN: answered by [`PersistentIn::answer`] from a state that holds all that was committed before (P2).
     Report {
         /// Which report.

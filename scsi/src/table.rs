@@ -5,7 +5,9 @@ use holdfast_alua::CommandClass::{Identify, Manage, Medium};
 
 use crate::cdb::Cdb;
 use crate::reservation::Conflict;
-use crate::unit::{block, copy, identify, inquiry, log, mode, provision, report, reserve, supported};
+use crate::unit::{
+    block, copy, identify, inquiry, log, mode, provision, report, reserve, sanitize, supported,
+};
 use crate::{LuView, NexusLu, Sense, Step};
 
 /// A command on its way: CDB, unit, and how many bytes the initiator announced to send.
@@ -33,12 +35,14 @@ pub(crate) struct Command {
     pub(crate) writes: bool,
     /// Carried out although a unit attention is pending (SAM-5, 5.14).
     pub(crate) passes_attention: bool,
+    /// Carried out although a SANITIZE is under way or has failed (SBC-4, 4.11.2).
+    pub(crate) during_sanitize: bool,
     /// What a reservation of another nexus means for it (P1).
     pub(crate) conflict: Conflict,
     /// CDB usage data (SPC-4, one_command parameter data): operation code, service action, and a one in every bit that is looked at.
     /// Its length is the CDB's.
     pub(crate) usage: &'static [u8],
-    /// Recommended command timeout in seconds.
+    /// Recommended command timeout in seconds; 0 where none is said.
     pub(crate) seconds: u32,
     pub(crate) run: Handler,
 }
@@ -51,6 +55,7 @@ const fn command(name: &'static str, class: CommandClass, usage: &'static [u8], 
         class,
         writes: false,
         passes_attention: false,
+        during_sanitize: matches!(class, Identify),
         conflict: match class {
             Identify | CommandClass::SetGroups => Conflict::Never,
             Manage => Conflict::Legacy,
@@ -76,6 +81,17 @@ impl Command {
 
     const fn passing_attention(mut self) -> Self {
         self.passes_attention = true;
+        self
+    }
+
+    /// Takes as long as the unit is large: no time to give it is said.
+    const fn open_ended(mut self) -> Self {
+        self.seconds = 0;
+        self
+    }
+
+    const fn during_sanitize(mut self) -> Self {
+        self.during_sanitize = true;
         self
     }
 
@@ -133,7 +149,10 @@ pub(crate) const COMMANDS: &[Command] = &[
         .quick().reserved(Conflict::Read),
     command("WRITE SAME(10)", Medium, &[0x41, 0xfe, FF, FF, FF, FF, 0, FF, FF, 4], provision::write_same).writing(),
     command("UNMAP", Medium, &[0x42, 0x01, 0, 0, 0, 0, 0, FF, FF, 4], provision::unmap).writing(),
-    command("LOG SENSE", Manage, &[0x4d, 0x01, 0x3f, FF, 0, FF, FF, FF, FF, 4], log::sense).quick(),
+    command("SANITIZE, OVERWRITE", Medium, &sanitize_usage(0x01), sanitize::overwrite).with_action().writing().open_ended(),
+    command("SANITIZE, BLOCK ERASE", Medium, &sanitize_usage(0x02), sanitize::block_erase).with_action().writing().open_ended(),
+    command("SANITIZE, EXIT FAILURE MODE", Medium, &sanitize_usage(0x1f), sanitize::exit_failure_mode).with_action().quick(),
+    command("LOG SENSE", Manage, &[0x4d, 0x01, 0x3f, FF, 0, FF, FF, FF, FF, 4], log::sense).quick().during_sanitize(),
     command("MODE SELECT(10)", Manage, &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 4], mode::select_10).quick().reserved(Conflict::Write),
     command("RESERVE(10)", Manage, &[0x56, 0x13, 0, 0, 0, 0, 0, 0, 0, 4], reserve::reserve).reserved(Conflict::Own).quick(),
     command("RELEASE(10)", Manage, &[0x57, 0x13, 0, 0, 0, 0, 0, 0, 0, 4], reserve::release).reserved(Conflict::Own).quick(),
@@ -186,9 +205,9 @@ pub(crate) const COMMANDS: &[Command] = &[
     command("REPORT TARGET PORT GROUPS", Identify, &maintenance_in(0xea, [0; 4]), report::report_target_port_groups)
         .with_action().quick(),
     command("REPORT SUPPORTED OPERATION CODES", Manage, &maintenance_in(0x0c, [0x87, FF, FF, FF]), supported::operation_codes)
-        .with_action().quick(),
+        .with_action().quick().during_sanitize(),
     command("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", Manage, &maintenance_in(0x0d, [0x80, 0, 0, 0]), supported::task_management)
-        .with_action().quick(),
+        .with_action().quick().during_sanitize(),
     command("SET IDENTIFYING INFORMATION", Medium, &identifying(0xa4, 0x06), identify::set).with_action().quick(),
     command("READ(12)", Medium, &usage_12(0xa8, 0xf8), block::read).reserved(Conflict::Read),
     command("WRITE(12)", Medium, &usage_12(0xaa, 0xf8), block::write).writing(),
@@ -224,6 +243,11 @@ const fn persistent_in(action: u8) -> [u8; 10] {
 /// PERSISTENT RESERVE OUT: service action, scope and type, parameter list length.
 const fn persistent_out(action: u8) -> [u8; 10] {
     [0x5f, action, FF, 0, 0, FF, FF, FF, FF, 4]
+}
+
+/// SANITIZE: IMMED, AUSE and the service action, and a parameter list length.
+const fn sanitize_usage(action: u8) -> [u8; 10] {
+    [0x48, 0xa0 | action, 0, 0, 0, 0, 0, FF, FF, 4]
 }
 
 /// EXTENDED COPY and RECEIVE COPY RESULTS: a list identifier of four bytes where there is one, and a length.

@@ -148,6 +148,23 @@ async fn the_suite_finds_the_same_with_a_write_cache_through_the_node_that_forwa
     conforms(&demo.url("b")?, &demo.url("a")?, FAILING).await
 }
 
+/// SANITIZE goes on through every kind of reset, and through the end of the session that asked for it. With one path: see the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_resets_a_unit_that_is_sanitized() -> Result<()> {
+    let demo = Demo::start().await?;
+    let url = demo.url("b")?.to_string();
+    let arguments = ["-d", "-n", "--allow-sanitize", "-t", "ALL.Sanitize.Reset", &url];
+    let Some((found, report)) = suite::run(&arguments).await? else {
+        return Ok(());
+    };
+    ensure!(
+        found.ran == 1 && found.failed.is_empty() && found.left_out() == 0,
+        "{report}"
+    );
+    told(&found);
+    Ok(())
+}
+
 /// The same on blocks of 4096 bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_finds_the_same_on_large_blocks() -> Result<()> {

@@ -18,6 +18,9 @@ pub struct UnitRule {
     pub cleared: UnitVersion,
     /// The same for the commands of single nexuses (PREEMPT AND ABORT); sorted.
     pub aborted: Vec<(NexusTag, UnitVersion)>,
+    /// A SANITIZE is under way, or has failed: no nexus reads or writes, and what comes all the same has ended. What was admitted under a
+    /// newer version knows more: it is over.
+    pub closed: bool,
 }
 
 impl Default for UnitRule {
@@ -30,6 +33,7 @@ impl Default for UnitRule {
             holders: Vec::new(),
             cleared: UnitVersion(0),
             aborted: Vec::new(),
+            closed: false,
         }
     }
 }
@@ -69,7 +73,8 @@ impl UnitRule {
             let found = self.aborted.binary_search_by_key(&nexus, |(tag, _)| *tag);
             found.ok().is_some_and(|at| ended(self.aborted[at].1))
         };
-        if ended(self.cleared) || (!self.aborted.is_empty() && aborted()) {
+        let closed = self.closed && admitted <= self.version;
+        if closed || ended(self.cleared) || (!self.aborted.is_empty() && aborted()) {
             return UnitVerdict::Ended;
         }
         let reads_alone = op.reads() && !op.writes();
@@ -106,6 +111,32 @@ mod tests {
             expect: bytes::Bytes::new(),
             data: bytes::Bytes::new(),
         }
+    }
+
+    #[test]
+    fn i13_a_unit_that_is_shut_lets_in_only_who_knows_that_it_is_open_again() {
+        let rule = UnitRule {
+            version: UnitVersion(5),
+            cleared: UnitVersion(4),
+            closed: true,
+            ..UnitRule::default()
+        };
+        let from = |admitted| Origin {
+            nexus: OTHER,
+            admitted: UnitVersion(admitted),
+            ..Origin::default()
+        };
+        for admitted in 0..=5 {
+            assert_eq!(
+                rule.judge(&read(), from(admitted)),
+                UnitVerdict::Ended,
+                "{admitted}"
+            );
+        }
+        // The front of its node has applied the end already, this primary has not: it must not be left without an answer.
+        assert_eq!(rule.judge(&read(), from(6)), UnitVerdict::Admit);
+        // The cluster's own operations.
+        assert_eq!(rule.judge(&read(), Origin::default()), UnitVerdict::Admit);
     }
 
     #[test]

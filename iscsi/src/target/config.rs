@@ -102,7 +102,7 @@ impl Default for Limits {
             immediate_max: 32,
             login_timeout: Duration::from_secs(15),
             ping_after: Duration::from_secs(5),
-            ping_timeout: Duration::from_secs(5),
+            ping_timeout: Duration::from_secs(90),
         }
     }
 }

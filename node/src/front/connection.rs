@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use holdfast_iscsi::chap::Challenge;
 use holdfast_iscsi::target::{Connection, Origin, PortalConfig};
-use holdfast_types::Mono;
+use holdfast_types::{HOLD_LIMIT, Mono};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -38,6 +38,10 @@ enum End {
     Reset(&'static str),
 }
 
+/// What the other machine's TCP has not taken for so many milliseconds ends the connection: it is gone, or a path to it is. An initiator
+/// whose machine is there has the longer time of a ping to answer; some sleep while they wait for something.
+const UNACKNOWLEDGED_MS: u32 = 10_000;
+
 /// Serves an accepted connection until it ends.
 pub(super) async fn serve(
     front: Arc<Front>,
@@ -45,7 +49,8 @@ pub(super) async fn serve(
     mut stream: TcpStream,
     peer: SocketAddr,
 ) {
-    if stream.set_nodelay(true).is_err() {
+    let patience = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MS);
+    if stream.set_nodelay(true).is_err() || patience.is_err() {
         return;
     }
     let local = stream
@@ -68,6 +73,14 @@ pub(super) async fn serve(
     );
     let end = run(&mut session, &mut stream, &mut inbound).await;
     session.abort_all();
+    if matches!(end, End::Closed(_)) && session.holds_reservation() {
+        // What cannot be confirmed is not waited for: the session has ended all the same.
+        let released = async {
+            settled(&mut session, &mut inbound).await;
+            session.release(&mut inbound).await;
+        };
+        let _ = tokio::time::timeout(HOLD_LIMIT, released).await;
+    }
     match end {
         End::Closed(why) => {
             tracing::debug!(%peer, why, "connection closed");
@@ -88,7 +101,15 @@ pub(super) async fn serve(
     }
     drop(stream);
     front.registry.end(id);
-    // F2: who replaces this session, or has reset a unit, waits for what storage still has of it.
+    settled(&mut session, &mut inbound).await;
+    // Before whoever replaces this session may go on.
+    session.nexus_lost();
+    session.statuses_lost();
+    front.registry.disconnect(id);
+}
+
+/// F2: who replaces this session, or has reset a unit, waits for what storage still has of it.
+async fn settled(session: &mut Session, inbound: &mut mpsc::UnboundedReceiver<Inbound>) {
     while session.is_ending() {
         tokio::select! {
             message = inbound.recv() => match message {
@@ -98,10 +119,6 @@ pub(super) async fn serve(
             () = tokio::time::sleep(ENDING_LOOK) => {}
         }
     }
-    // Before whoever replaces this session may go on.
-    session.nexus_lost();
-    session.statuses_lost();
-    front.registry.disconnect(id);
 }
 
 /// The connection's loop: read, act, write, wait.
@@ -217,6 +234,10 @@ fn step(
         };
         if let Err(fatal) = received {
             return Ok(Next::Close(fatal.to_string()));
+        }
+        if session.iscsi.is_finished() && session.holds_reservation() {
+            // The answer to the logout is the last word: it says that what the nexus held is free.
+            return Ok(Next::Close("done".to_owned()));
         }
         if let Err(error) = write(session, stream) {
             return Ok(Next::Close(error.to_string()));

@@ -74,14 +74,18 @@ impl Session {
             CopyStep::Operation { extent, op } => {
                 copying.parts += 1;
                 // A reset of the unit that took the command ends it, one of the other unit does not (SPC-4, 5.17.3).
-                let origin = if extent == copying.unit {
-                    copying.origin
+                let admitted = if extent == copying.unit {
+                    Some(copying.origin.admitted)
                 } else {
-                    let admitted = self.front.state.borrow().unit_version(extent).unwrap_or_default();
-                    Origin {
-                        admitted,
-                        ..copying.origin
-                    }
+                    self.front.state.borrow().admits(extent)
+                };
+                let Some(admitted) = admitted else {
+                    let step = copying.job.advance(OpOutcome::Aborted);
+                    return self.copy(task, copying, step, now);
+                };
+                let origin = Origin {
+                    admitted,
+                    ..copying.origin
                 };
                 // I11: every part counts as received when the command was.
                 let request = Request {

@@ -34,6 +34,8 @@ mod reset_test;
 #[cfg(test)]
 mod rig_test;
 #[cfg(test)]
+mod sanitize_test;
+#[cfg(test)]
 mod statuses_test;
 
 use std::sync::Arc;

@@ -327,3 +327,18 @@ async fn a_reservation_whose_session_has_ended_here_is_waited_out() {
     let (tag, result) = peer.end().await;
     assert_eq!((tag, result.status), (waits, conflict));
 }
+
+/// I13: who hears that a host has logged out finds what it had reserved free, at whatever node.
+#[tokio::test]
+async fn i13_a_logout_is_answered_once_its_reservation_is_released() {
+    let rig = Rig::start().await;
+    let mut peer = rig.peer(1).await;
+    let reserved = peer.command(ScsiRequest::none(0, cdb(0x16, 0, 0))).await;
+    assert_eq!(sense(&reserved), (0, 0, 0));
+    let holder = || rig.cluster.lock().unwrap().extents[&EXTENT].unit.legacy.clone();
+    assert!(holder().is_some());
+    peer.initiator.logout(holdfast_iscsi::pdu::LogoutReason::SESSION);
+    peer.flush().await;
+    assert!(matches!(peer.event().await, Ok(Event::LoggedOut(..))));
+    assert_eq!(holder(), None);
+}

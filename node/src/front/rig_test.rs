@@ -36,7 +36,7 @@ pub(super) const DISK_BYTES: usize = 16 << 20;
 /// Longer than anything takes that happens.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-const RUN: Incarnation = Incarnation(7);
+pub(super) const RUN: Incarnation = Incarnation(7);
 const FOR_EVER: Mono = Mono::from_nanos(u64::MAX);
 
 /// The front of node `a`, alone in its process.

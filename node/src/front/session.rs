@@ -623,6 +623,7 @@ impl Session {
     /// Starts held commands again, in order; gives up those that have waited too long.
     pub(super) fn start_held(&mut self, now: Mono) -> Result<(), MustReset> {
         let state = self.newest_state();
+        self.answer_sanitized(&state);
         let held = self.tasks.take_held();
         if held.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! What initiators see: a pure function of one committed cluster state, the same on every node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(crate) struct FrontState {
     nodes: BTreeMap<NodeId, NodeFront>,
     revision: Revision,
     versions: HashMap<ExtentId, UnitVersion>,
+    /// Those that a SANITIZE has shut.
+    shut: HashSet<ExtentId>,
 }
 
 /// A data node as another place to log in at.
@@ -114,6 +116,12 @@ impl FrontState {
                 .iter()
                 .map(|(id, extent)| (*id, extent.unit.version))
                 .collect(),
+            shut: state
+                .extents
+                .iter()
+                .filter(|(_, extent)| !extent.unit.sanitize.is_idle())
+                .map(|(id, _)| *id)
+                .collect(),
         }
     }
 
@@ -177,6 +185,12 @@ impl FrontState {
     /// The version of a unit's state; `None` where there is no such extent.
     pub(crate) fn unit_version(&self, extent: ExtentId) -> Option<UnitVersion> {
         self.versions.get(&extent).copied()
+    }
+
+    /// The version of a unit's state under which an operation is admitted now; `None` where there is no such extent, or where a SANITIZE
+    /// has shut it.
+    pub(crate) fn admits(&self, extent: ExtentId) -> Option<UnitVersion> {
+        self.unit_version(extent).filter(|_| !self.shut.contains(&extent))
     }
 
     /// The extents that the nexus has reserved in the way of SPC-2.

@@ -37,6 +37,8 @@ pub(super) enum Stage {
         extent: ExtentId,
         waiting: Waiting,
     },
+    /// SANITIZE: its medium is gone through.
+    Sanitizing { lun: Lun },
     /// Storage has it.
     Storage {
         op: OpId,
@@ -123,7 +125,7 @@ impl Stage {
 
     const fn cost(&self) -> u64 {
         match self {
-            Self::Held(_) | Self::Queued(_) | Self::Unit { .. } => 0,
+            Self::Held(_) | Self::Queued(_) | Self::Unit { .. } | Self::Sanitizing { .. } => 0,
             Self::AwaitingData { cost, .. } | Self::Storage { cost, .. } => *cost,
         }
     }
@@ -226,7 +228,7 @@ impl Tasks {
                 self.queued_cost += cost;
                 self.shares.waits(0, cost);
             }
-            Stage::AwaitingData { .. } => {}
+            Stage::AwaitingData { .. } | Stage::Sanitizing { .. } => {}
         }
         let come = stage.cost();
         let gone = self.stages.insert(task, stage).map_or(0, |old| old.cost());
@@ -240,7 +242,7 @@ impl Tasks {
             Stage::Storage { op, .. } | Stage::Unit { op, .. } => drop(self.by_op.remove(op)),
             Stage::Held(_) => self.held.retain(|other| *other != task),
             Stage::Queued(_) => self.forget_queued(task),
-            Stage::AwaitingData { .. } => {}
+            Stage::AwaitingData { .. } | Stage::Sanitizing { .. } => {}
         }
         self.count(stage.cost(), 0);
         Some(stage)
@@ -258,6 +260,15 @@ impl Tasks {
             Some(Stage::Unit { waiting, .. }) => Some((task, waiting)),
             _ => None,
         }
+    }
+
+    /// SANITIZE commands that wait for their end.
+    pub(super) fn sanitizing(&self) -> Vec<(TaskId, Lun)> {
+        let waits = |(task, stage): (&TaskId, &Stage)| match stage {
+            Stage::Sanitizing { lun } => Some((*task, *lun)),
+            _ => None,
+        };
+        self.stages.iter().filter_map(waits).collect()
     }
 
     /// Takes the task of an operation out.

@@ -1,15 +1,19 @@
 //! Commands about a unit's committed state: what a connection asks of the cluster, and the answer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use holdfast_alua::CommandClass;
 use holdfast_replication::core::api::OpId;
-use holdfast_scsi::reservation::{PersistentIn, UnitChange, UnitOutcome};
-use holdfast_scsi::{CommandInfo, LuView, UnitRequest, command_of};
+use holdfast_scsi::reservation::{PersistentIn, Sanitize, UnitChange, UnitOutcome};
+use holdfast_scsi::{CommandInfo, LuView, Response, Sense, UnitRequest, command_of};
 use holdfast_types::{ExtentId, HOLD_LIMIT, Lun, Mono, Nexus};
+use tokio::sync::mpsc;
 
 use super::Front;
+use super::registry::Inbound;
 use super::session::{MustReset, Session};
+use super::state::FrontState;
 use super::tasks::Stage;
 use holdfast_iscsi::target::{Command, TaskId};
 
@@ -76,8 +80,18 @@ pub(crate) trait Units: Send + Sync {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) lun: Lun,
-    /// PERSISTENT RESERVE IN: which report, and its allocation length.
-    pub(super) report: Option<(PersistentIn, usize)>,
+    pub(super) then: AfterWord,
+}
+
+/// What comes after the cluster's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterWord {
+    /// The answer.
+    Answer,
+    /// That of PERSISTENT RESERVE IN: which report, and its allocation length.
+    Report(PersistentIn, usize),
+    /// The end of the SANITIZE that was begun.
+    Sanitized,
 }
 
 impl Session {
@@ -90,24 +104,38 @@ impl Session {
         request: UnitRequest,
     ) {
         let Some(by) = self.nexus() else { return };
-        let (want, report) = match request {
+        let (want, then) = match request {
             UnitRequest::Change(change) => {
                 // What others hear of it, they hear before it is answered, whatever node they are at.
                 let everywhere = matches!(
                     change,
-                    UnitChange::Persistent(_) | UnitChange::Mode(_) | UnitChange::Identify { .. }
+                    UnitChange::Persistent(_)
+                        | UnitChange::Mode(_)
+                        | UnitChange::Identify { .. }
+                        | UnitChange::SanitizeExit
                 );
                 let want = if everywhere {
                     UnitWant::ChangeEverywhere(change)
                 } else {
                     UnitWant::Change(change)
                 };
-                (want, None)
+                (want, AfterWord::Answer)
             }
-            UnitRequest::Report { action, allocation } => (UnitWant::Confirmed, Some((action, allocation))),
+            UnitRequest::Sanitize { order, immediate } => {
+                let change = UnitChange::Sanitize(order);
+                let then = if immediate {
+                    AfterWord::Answer
+                } else {
+                    AfterWord::Sanitized
+                };
+                (UnitWant::ChangeEverywhere(change), then)
+            }
+            UnitRequest::Report { action, allocation } => {
+                (UnitWant::Confirmed, AfterWord::Report(action, allocation))
+            }
         };
         let op = self.new_op();
-        let waiting = Waiting { lun, report };
+        let waiting = Waiting { lun, then };
         self.tasks.put(task, Stage::Unit { op, extent, waiting });
         self.front.units.ask(UnitJob {
             op: Some(op),
@@ -133,9 +161,16 @@ impl Session {
         let task = self.tasks.take_unit(op);
         let answered = task.is_some();
         if let Some((task, waiting)) = task {
-            let response = match (answer, waiting.report) {
+            let response = match (answer, waiting.then) {
+                (UnitAnswer::Outcome(UnitOutcome::Good), AfterWord::Sanitized) => {
+                    let lun = waiting.lun;
+                    self.tasks.put(task, Stage::Sanitizing { lun });
+                    let over = self.tmfs.op_ended(op, answered);
+                    self.answer_functions(over);
+                    return self.start_held(now);
+                }
                 (UnitAnswer::Outcome(outcome), _) => outcome.response(),
-                (_, Some((action, allocation))) => {
+                (_, AfterWord::Report(action, allocation)) => {
                     let Some(by) = self.nexus() else { return Ok(()) };
                     let state = Arc::clone(&self.front.state.borrow());
                     match state.view(&by, self.group().as_ref(), waiting.lun) {
@@ -151,6 +186,62 @@ impl Session {
         let over = self.tmfs.op_ended(op, answered);
         self.answer_functions(over);
         self.start_held(now)
+    }
+
+    /// Answers SANITIZE commands whose medium has been gone through. For them there is no hold limit.
+    pub(super) fn answer_sanitized(&mut self, state: &FrontState) {
+        let waiting = self.tasks.sanitizing();
+        if waiting.is_empty() {
+            return;
+        }
+        let (Some(by), group) = (self.nexus(), self.group()) else {
+            return;
+        };
+        for (task, lun) in waiting {
+            let sanitize = state
+                .view(&by, group.as_ref(), lun)
+                .map(|view| view.unit.sanitize.clone());
+            let response = match sanitize {
+                Some(Sanitize::Running(_)) => continue,
+                Some(Sanitize::Idle) => Response::good(),
+                Some(Sanitize::Failed { .. }) => Response::check(Sense::SANITIZE_FAILED),
+                // It was taken away meanwhile.
+                None => Response::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED),
+            };
+            self.tasks.take(task);
+            self.respond(task, response);
+        }
+    }
+
+    /// Whether its nexus holds a RESERVE of SPC-2.
+    pub(super) fn holds_reservation(&self) -> bool {
+        let state = self.front.state.borrow();
+        self.nexus().is_some_and(|by| !state.reserved_by(&by).is_empty())
+    }
+
+    /// After a logout, before it is answered: has the cluster release what SPC-2 let the nexus hold, at every node.
+    pub(super) async fn release(&mut self, inbound: &mut mpsc::UnboundedReceiver<Inbound>) {
+        let Some(by) = self.nexus() else { return };
+        let extents = self.front.state.borrow().reserved_by(&by);
+        let mut asked = HashSet::new();
+        for extent in extents {
+            let op = self.new_op();
+            asked.insert(op);
+            self.front.units.ask(UnitJob {
+                op: Some(op),
+                extent,
+                by: by.clone(),
+                deadline: self.front.now() + HOLD_LIMIT,
+                want: UnitWant::ChangeEverywhere(UnitChange::NexusLost),
+            });
+        }
+        while !asked.is_empty() {
+            match inbound.recv().await {
+                Some(Inbound::Unit(op, _)) if asked.remove(&op) => {}
+                Some(message) => self.inbound_at_end(message),
+                None => return,
+            }
+        }
     }
 
     /// The session is over: what SPC-2 let its nexus hold ends with it.

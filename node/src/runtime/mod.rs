@@ -8,6 +8,7 @@ mod identity;
 mod node;
 mod proposals;
 mod running;
+mod sanitize;
 mod takeover;
 mod units;
 mod write_cache;

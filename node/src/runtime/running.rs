@@ -24,6 +24,7 @@ use super::Identity;
 use super::cluster_key;
 use super::control::{Parts, follow_state};
 use super::data::Data;
+use super::sanitize::sanitize;
 use super::units::UnitService;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::{NodeConfig, Role};
@@ -522,6 +523,11 @@ fn start_front(
     });
     tasks.spawn(essential("the front's state", follow.boxed(), fatal.clone()));
     let units = UnitService::new(parts.clone(), data.backend(), Arc::clone(registry), state.clone());
+    tasks.spawn(essential(
+        "SANITIZE",
+        sanitize(units.clone()).boxed(),
+        fatal.clone(),
+    ));
     let front = Arc::new(Front {
         units: Arc::new(units.clone()),
         node: me,

@@ -23,15 +23,15 @@ use crate::front::{
 
 /// Between two tries of something that another node has to do first.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
-/// No session of a node has this number (F1): the names of fences.
-const FENCES: u64 = u64::MAX;
+/// No session of a node has this number (F1): the names of the cluster's own operations.
+const OWN: u64 = u64::MAX;
 
 /// See the module.
 #[derive(Clone)]
-pub(crate) struct UnitService(Arc<Inner>);
+pub(crate) struct UnitService(pub(super) Arc<Inner>);
 
-struct Inner {
-    parts: Parts,
+pub(super) struct Inner {
+    pub(super) parts: Parts,
     backend: Arc<dyn Backend>,
     registry: Arc<Registry>,
     state: watch::Receiver<Arc<FrontState>>,
@@ -41,8 +41,9 @@ struct Inner {
     /// that (see `UnitCall`), and the end of a nexus comes before what the next session of that nexus wants.
     turns: Mutex<HashMap<ExtentId, Arc<tokio::sync::Mutex<()>>>>,
     me: ConnectionId,
-    fences: Mutex<BTreeMap<OpId, oneshot::Sender<OpOutcome>>>,
-    fence_serial: AtomicU64,
+    /// Own operations that storage has.
+    waiting: Mutex<BTreeMap<OpId, oneshot::Sender<OpOutcome>>>,
+    op_serial: AtomicU64,
 }
 
 impl UnitService {
@@ -63,8 +64,8 @@ impl UnitService {
             serial: AtomicU64::new(1),
             turns: Mutex::default(),
             me,
-            fences: Mutex::default(),
-            fence_serial: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            op_serial: AtomicU64::new(1),
         }));
         service.0.runtime.spawn(hear(Arc::downgrade(&service.0), inbound));
         service
@@ -87,13 +88,13 @@ impl UnitService {
     }
 }
 
-/// Storage's answers to fences.
+/// Storage's answers to own operations.
 async fn hear(service: std::sync::Weak<Inner>, mut inbound: mpsc::UnboundedReceiver<Inbound>) {
     while let Some(message) = inbound.recv().await {
         let Some(service) = service.upgrade() else { return };
         if let Inbound::Completed(op, outcome) = message
             && let Some(waiting) = service
-                .fences
+                .waiting
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&op)
@@ -161,7 +162,7 @@ impl Inner {
         Some(UnitAnswer::Outcome(outcome))
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         extent: ExtentId,
         by: Nexus,
@@ -249,41 +250,52 @@ impl Inner {
     }
 
     /// The word of the unit's primary, whoever that is by now (P2): asked again until there is one.
-    async fn fence(&self, extent: ExtentId, version: UnitVersion) {
+    pub(super) async fn fence(&self, extent: ExtentId, version: UnitVersion) {
         loop {
-            let serial = self.fence_serial.fetch_add(1, Ordering::Relaxed);
-            let op = self
-                .me
-                .op(u32::try_from(serial & u64::from(u32::MAX)).unwrap_or(0));
-            let (told, outcome) = oneshot::channel();
-            self.fences
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(op, told);
-            let session = SessionInstance {
-                node: self.parts.me,
-                incarnation: self.parts.incarnation,
-                serial: FENCES,
-            };
-            let request = Request {
-                name: CommandName {
-                    session,
-                    cmd_sn: serial,
-                },
-                received: (self.parts.clock)(),
-                generation: self.parts.lease.cell().generation(),
-                origin: Origin::default(),
-                op: BlockOp::Fence { version },
-            };
-            let at_once = self.backend.submit(extent, op, request);
-            let done = match at_once {
-                Some(outcome) => outcome == OpOutcome::Done,
-                None => outcome.await == Ok(OpOutcome::Done),
-            };
+            let done = self.on_storage(extent, BlockOp::Fence { version }).await == OpOutcome::Done;
             if done || self.state.borrow().unit_version(extent).is_none() {
                 return;
             }
             tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Has an operation of the cluster's own carried out, here or on the extent's primary: no reservation stands in its way.
+    pub(super) async fn on_storage(&self, extent: ExtentId, op: BlockOp) -> OpOutcome {
+        let serial = self.op_serial.fetch_add(1, Ordering::Relaxed);
+        let id = self
+            .me
+            .op(u32::try_from(serial & u64::from(u32::MAX)).unwrap_or(0));
+        let (told, outcome) = oneshot::channel();
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, told);
+        let session = SessionInstance {
+            node: self.parts.me,
+            incarnation: self.parts.incarnation,
+            serial: OWN,
+        };
+        let request = Request {
+            name: CommandName {
+                session,
+                cmd_sn: serial,
+            },
+            received: (self.parts.clock)(),
+            generation: self.parts.lease.cell().generation(),
+            origin: Origin::default(),
+            op,
+        };
+        match self.backend.submit(extent, id, request) {
+            Some(outcome) => {
+                self.waiting
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&id);
+                outcome
+            }
+            // Storage answers everything once; without an answer the node stops.
+            None => outcome.await.unwrap_or(OpOutcome::Reset),
         }
     }
 

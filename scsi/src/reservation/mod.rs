@@ -8,6 +8,7 @@
 //! | `table` | registrations, the reservation, and every service action of PERSISTENT RESERVE OUT |
 //! | `state` | the unit as a whole: versions, the reservation of SPC-2, resets, mode parameters |
 //! | `identifying` | what hosts wrote onto the unit for their operators |
+//! | `sanitize` | a SANITIZE that is under way, or failed |
 //! | `notices` | which nexus is to be told what (P3) |
 //! | `rule` | whether a reservation stands in a command's way |
 //! | `out`, `report`, `transport` | parameter lists in, parameter data out, TransportIDs |
@@ -17,6 +18,7 @@ mod notices;
 mod out;
 mod report;
 mod rule;
+mod sanitize;
 mod state;
 mod table;
 mod transport;
@@ -31,7 +33,9 @@ pub use notices::NexusNotices;
 pub use out::PersistentOut;
 pub use report::PersistentIn;
 pub use rule::Conflict;
+pub use sanitize::{Sanitize, SanitizeMethod, SanitizeOrder, Sanitizing};
 pub use state::{Holder, ModeValues, UnitChange, UnitOutcome, UnitState};
 pub use table::{Held, Registration, ReservationType, Reservations, ServiceAction};
 
 pub(crate) use out::{data_length, read};
+pub(crate) use sanitize::PASSES_MAX;

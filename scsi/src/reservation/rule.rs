@@ -45,6 +45,7 @@ impl UnitState {
             holders,
             cleared: self.cleared,
             aborted,
+            closed: !self.sanitize.is_idle(),
         }
     }
 

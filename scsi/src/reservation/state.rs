@@ -1,11 +1,12 @@
 //! A logical unit's state beyond its blocks, and the changes of it.
 
-use holdfast_types::{Nexus, NodeId, TpgId, UnitVersion};
+use holdfast_types::{BlockSize, Nexus, NodeId, TpgId, UnitVersion};
 use serde::{Deserialize, Serialize};
 
 use super::identifying::{Identifying, IdentifyingType};
 use super::notices::{NexusNotices, Notices};
 use super::out::PersistentOut;
+use super::sanitize::{Sanitize, SanitizeOrder, Sanitizing};
 use super::table::{Reservations, Scene};
 use crate::sense::{AdditionalSense, SenseKey, asc};
 use crate::{Response, Sense};
@@ -63,6 +64,9 @@ pub struct UnitState {
     pub identifying: Identifying,
     #[serde(default)]
     identity_changes: Changes,
+    /// A SANITIZE that is under way, or failed.
+    #[serde(default)]
+    pub sanitize: Sanitize,
     #[serde(default)]
     pub(super) notices: Notices,
 }
@@ -97,6 +101,47 @@ pub enum UnitChange {
     },
     /// An administrator clears all reservations.
     ClearReservations,
+    /// SANITIZE: OVERWRITE, BLOCK ERASE.
+    Sanitize(SanitizeOrder),
+    /// How far the primary is with the SANITIZE of that name.
+    SanitizeProgress {
+        /// [`Sanitizing::begun`].
+        begun: UnitVersion,
+        /// The pass under way.
+        pass: u8,
+        /// Blocks that it is through with.
+        done: u64,
+    },
+    /// The SANITIZE of that name has ended.
+    SanitizeOver {
+        /// [`Sanitizing::begun`].
+        begun: UnitVersion,
+        /// It could not be carried out.
+        failed: bool,
+    },
+    /// SANITIZE: EXIT FAILURE MODE.
+    SanitizeExit,
+}
+
+impl UnitChange {
+    /// Whether an initiator wants something new of the unit, which has to wait for the end of a SANITIZE. What only takes away does not.
+    const fn is_wish(&self) -> bool {
+        match self {
+            Self::Persistent(_)
+            | Self::Reserve { .. }
+            | Self::Mode(_)
+            | Self::Identify { .. }
+            | Self::Sanitize(_)
+            | Self::SanitizeExit => true,
+            Self::Release
+            | Self::NexusLost
+            | Self::Reset
+            | Self::ClearTasks
+            | Self::ClearReservations
+            | Self::SanitizeProgress { .. }
+            | Self::SanitizeOver { .. } => false,
+        }
+    }
 }
 
 /// What became of a change.
@@ -121,6 +166,8 @@ pub enum UnitOutcome {
     InvalidRelease,
     /// 05/55/04, INSUFFICIENT REGISTRATION RESOURCES.
     NoRegistrationResources,
+    /// 02/04/1B: a SANITIZE is under way.
+    Sanitizing,
 }
 
 impl UnitOutcome {
@@ -136,6 +183,7 @@ impl UnitOutcome {
             Self::InvalidParameter { byte } => Response::check(Sense::parameter_byte(byte)),
             Self::InvalidRelease => illegal(asc::INVALID_RELEASE),
             Self::NoRegistrationResources => illegal(asc::NO_REGISTRATION_RESOURCES),
+            Self::Sanitizing => Response::check(Sense::sanitizing(0)),
         }
     }
 }
@@ -156,6 +204,7 @@ impl UnitState {
     fn change(&mut self, by: &Nexus, change: &UnitChange, ports: &[TpgId]) -> UnitOutcome {
         let version = self.version.next();
         match change {
+            wish if wish.is_wish() && self.sanitize.running().is_some() => UnitOutcome::Sanitizing,
             UnitChange::Persistent(_) if self.legacy.is_some() => UnitOutcome::Conflict,
             UnitChange::Persistent(out) => {
                 let mut scene = Scene {
@@ -197,6 +246,50 @@ impl UnitState {
                     self.reservations.clear_all(version, &mut self.notices);
                 }
                 self.legacy = None;
+                UnitOutcome::Good
+            }
+            UnitChange::Sanitize(order) => self.sanitize(by, order),
+            UnitChange::SanitizeProgress { begun, pass, done } => {
+                self.sanitize.advance(*begun, *pass, *done);
+                UnitOutcome::Good
+            }
+            UnitChange::SanitizeOver { begun, failed } => {
+                self.sanitize.end(*begun, *failed);
+                UnitOutcome::Good
+            }
+            UnitChange::SanitizeExit => self.exit_failure_mode(by),
+        }
+    }
+
+    /// Everything that was admitted before has ended: it must not write behind what is wiped already.
+    fn sanitize(&mut self, by: &Nexus, order: &SanitizeOrder) -> UnitOutcome {
+        if self.refuses(super::Conflict::Write, by) {
+            return UnitOutcome::Conflict;
+        }
+        if !order.method.is_valid(BlockSize::B4096) {
+            return UnitOutcome::InvalidParameter { byte: 0 };
+        }
+        self.cleared = self.version.next();
+        self.sanitize = Sanitize::Running(Sanitizing {
+            order: order.clone(),
+            by: by.clone(),
+            begun: self.cleared,
+            pass: 0,
+            done: 0,
+        });
+        UnitOutcome::Good
+    }
+
+    fn exit_failure_mode(&mut self, by: &Nexus) -> UnitOutcome {
+        if self.refuses(super::Conflict::Write, by) {
+            return UnitOutcome::Conflict;
+        }
+        match self.sanitize {
+            Sanitize::Failed {
+                unrestricted_exit: false,
+            } => UnitOutcome::InvalidCdb { byte: 1 },
+            _ => {
+                self.sanitize = Sanitize::Idle;
                 UnitOutcome::Good
             }
         }

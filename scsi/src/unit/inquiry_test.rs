@@ -173,7 +173,8 @@ fn block_limits_of_large_blocks_count_in_them() {
 fn golden_characteristics_and_provisioning() {
     let characteristics = inquiry(Some(0xb1));
     assert_eq!(characteristics[..6], [0, 0xb1, 0, 60, 0, 1]);
-    assert_eq!(characteristics[6..], [0; 58]);
+    assert_eq!(characteristics[6..8], [0, 0x40], "WABEREQ=01b");
+    assert_eq!(characteristics[8..], [0; 56]);
     assert_eq!(inquiry(Some(0xb2)), [0, 0xb2, 0, 4, 0, 0xe4, 2, 0]);
     let full = Fixture::new().start_on(&[0x12, 1, 0xb2, 0, 255, 0], 0, |view| view.thin = false);
     assert_eq!(

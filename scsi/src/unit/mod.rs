@@ -9,6 +9,7 @@ pub(crate) mod mode;
 pub(crate) mod provision;
 pub(crate) mod report;
 pub(crate) mod reserve;
+pub(crate) mod sanitize;
 pub(crate) mod supported;
 pub(crate) mod vpd;
 
@@ -44,6 +45,11 @@ pub(crate) enum DataUse {
     ModeSelect { ten: bool },
     /// SET IDENTIFYING INFORMATION's parameter list.
     Identify { kind: IdentifyingType },
+    /// SANITIZE's parameter list: OVERWRITE, with IMMED and AUSE.
+    Overwrite {
+        immediate: bool,
+        unrestricted_exit: bool,
+    },
     /// PERSISTENT RESERVE OUT's parameter list.
     PersistentOut { action: u8, scope_and_type: u8 },
 }
@@ -60,6 +66,7 @@ impl DataUse {
             | Self::Copy { .. }
             | Self::ModeSelect { .. }
             | Self::Identify { .. }
+            | Self::Overwrite { .. }
             | Self::PersistentOut { .. } => None,
         }
     }
@@ -81,6 +88,10 @@ pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Resu
         DataUse::Copy { lists } => copy::copy_data(view, lists, &data),
         DataUse::ModeSelect { ten } => mode::select_data(view, ten, &data),
         DataUse::Identify { kind } => identify::set_data(view, kind, &data),
+        DataUse::Overwrite {
+            immediate,
+            unrestricted_exit,
+        } => sanitize::overwrite_data(view, (immediate, unrestricted_exit), &data),
         DataUse::PersistentOut {
             action,
             scope_and_type,

@@ -12,9 +12,16 @@ pub(crate) fn test_unit_ready(_: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sen
     Ok(Step::Done(Response::good()))
 }
 
-/// REQUEST SENSE (SPC-4): GOOD, with a pending unit attention as data; that one has been told then.
+/// REQUEST SENSE (SPC-4): GOOD, with a pending unit attention as data; that one has been told then. Else how far a SANITIZE is.
 pub(crate) fn request_sense(call: &Call<'_>, nexus: &mut NexusLu) -> Result<Step, Sense> {
-    let sense = nexus.take().map_or(Sense::NONE, |attention| attention.sense());
+    let view = call.view;
+    let sanitizing = view
+        .unit
+        .sanitize
+        .running()
+        .map(|running| Sense::sanitizing(running.progress(view.blocks)));
+    let attention = nexus.take().map(|attention| attention.sense());
+    let sense = attention.or(sanitizing).unwrap_or(Sense::NONE);
     Ok(Step::Done(sense_data(call.cdb, &sense)))
 }
 

@@ -147,10 +147,12 @@ fn block_limits(size: BlockSize) -> Vec<u8> {
     body
 }
 
-/// Block device characteristics, B1h (SBC-3): not a rotating medium.
+/// Block device characteristics, B1h (SBC-3): not a rotating medium. WABEREQ=01b: after a BLOCK ERASE blocks are read without being
+/// written first.
 fn characteristics() -> Vec<u8> {
     let mut body = vec![0; 60];
     body[1] = 0x01;
+    body[7 - 4] = 0x40;
     body
 }
 
