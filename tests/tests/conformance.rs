@@ -151,7 +151,8 @@ async fn the_suite_finds_the_same_with_a_write_cache_through_the_node_that_forwa
 /// SANITIZE goes on through every kind of reset, and through the end of the session that asked for it. With one path: see the page.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_resets_a_unit_that_is_sanitized() -> Result<()> {
-    let demo = Demo::start().await?;
+    // So much that it is not over while the suite looks on, five seconds, and is after the minute for which it sleeps then.
+    let demo = Demo::start_with("3GiB").await?;
     let url = demo.url("b")?.to_string();
     let arguments = ["-d", "-n", "--allow-sanitize", "-t", "ALL.Sanitize.Reset", &url];
     let Some((found, report)) = suite::run(&arguments).await? else {

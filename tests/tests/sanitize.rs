@@ -89,8 +89,8 @@ async fn holds(host: &mut Host, mib: u64, byte: u8) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overwrite_outlives_the_death_of_its_primary_and_reaches_both_replicas() -> Result<()> {
-    const SIZE_MIB: u64 = 512;
-    let demo = Demo::start_with("512MiB").await?;
+    const SIZE_MIB: u64 = 1024;
+    let demo = Demo::start_with("1GiB").await?;
     demo.wait_in_sync(LIMIT).await?;
     let primary = demo.primary().await?;
     let other = if primary == "a" { "b" } else { "a" };
@@ -110,8 +110,12 @@ async fn an_overwrite_outlives_the_death_of_its_primary_and_reaches_both_replica
         ensure!(read == End::Sense(IN_PROGRESS), "READ came to {read:?}");
         ensure!(progress(host).await?.is_some(), "no progress is told");
     }
-    sleep(Duration::from_millis(2500)).await;
-    let before = progress(&mut y).await?;
+    let before = loop {
+        match progress(&mut y).await? {
+            Some(0) => sleep(Duration::from_millis(50)).await,
+            told => break told,
+        }
+    };
     demo.kill(&primary)?;
     let told = over(&mut y).await?;
     say(&format!("{before:?} before {primary} died, then {told:?}"));
