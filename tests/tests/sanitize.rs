@@ -69,6 +69,17 @@ async fn write(host: &mut Host, at: u64) -> Result<()> {
     Ok(())
 }
 
+/// A demo with its primary and the other node, and a host at each of them.
+async fn hosts(size: &str) -> Result<(Demo, [String; 2], [Host; 2])> {
+    let demo = Demo::start_with(size).await?;
+    demo.wait_in_sync(LIMIT).await?;
+    let primary = demo.primary().await?;
+    let other = if primary == "a" { "b" } else { "a" }.to_owned();
+    let x = Host::new(demo.dial(&primary)?, 1).await?;
+    let y = Host::new(demo.dial(&other)?, 2).await?;
+    Ok((demo, [primary, other], [x, y]))
+}
+
 /// Every MiB's first and last block.
 async fn holds(host: &mut Host, mib: u64, byte: u8) -> Result<()> {
     for at in (0..mib).flat_map(|at| [at * MIB, at * MIB + MIB - 1]) {
@@ -90,12 +101,7 @@ async fn holds(host: &mut Host, mib: u64, byte: u8) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overwrite_outlives_the_death_of_its_primary_and_reaches_both_replicas() -> Result<()> {
     const SIZE_MIB: u64 = 1024;
-    let demo = Demo::start_with("1GiB").await?;
-    demo.wait_in_sync(LIMIT).await?;
-    let primary = demo.primary().await?;
-    let other = if primary == "a" { "b" } else { "a" };
-    let mut x = Host::new(demo.dial(&primary)?, 1).await?;
-    let mut y = Host::new(demo.dial(other)?, 2).await?;
+    let (demo, [primary, other], [mut x, mut y]) = hosts("1GiB").await?;
     for at in [0, SIZE_MIB / 2 * MIB, SIZE_MIB * MIB - 1] {
         write(&mut x, at).await?;
     }
@@ -128,19 +134,14 @@ async fn an_overwrite_outlives_the_death_of_its_primary_and_reaches_both_replica
     demo.restart(&primary).await?;
     demo.wait_in_sync(LIMIT).await?;
     // What the replica that came back has.
-    demo.kill(other)?;
+    demo.kill(&other)?;
     holds(&mut x, SIZE_MIB, 0xaa).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_erase_is_answered_at_its_end_and_leaves_zeros_without_space() -> Result<()> {
     const SIZE_MIB: u64 = 64;
-    let demo = Demo::start_with("64MiB").await?;
-    demo.wait_in_sync(LIMIT).await?;
-    let primary = demo.primary().await?;
-    let other = if primary == "a" { "b" } else { "a" };
-    let mut x = Host::new(demo.dial(&primary)?, 1).await?;
-    let mut y = Host::new(demo.dial(other)?, 2).await?;
+    let (_demo, _, [mut x, mut y]) = hosts("64MiB").await?;
     write(&mut x, 7).await?;
     write(&mut x, SIZE_MIB * MIB - 1).await?;
     let end = y.command(sanitize(0x02, 0), None, None).await?;

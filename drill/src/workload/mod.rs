@@ -136,6 +136,18 @@ impl Report {
             some => Err(format!("{some} faults: {:#?}", self.faults)),
         }
     }
+
+    /// As [`Self::clean`], and every write was answered.
+    ///
+    /// # Errors
+    /// The faults, or how many writes were never answered, in words.
+    pub fn complete(&self) -> Result<(), String> {
+        self.clean()?;
+        match self.unanswered {
+            0 => Ok(()),
+            some => Err(format!("{some} writes were never answered")),
+        }
+    }
 }
 
 /// A workload at work. Ends with [`Running::stop`]; dropping it aborts its tasks.

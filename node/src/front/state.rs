@@ -365,7 +365,9 @@ impl TargetFront {
             redirect: access.redirect,
             primaries: BTreeMap::new(),
         };
-        front.primaries = front.count_primaries();
+        if front.redirect {
+            front.primaries = front.count_primaries();
+        }
         front
     }
 

@@ -94,7 +94,7 @@ async fn follow(parts: Parts, conditions: Conditions, mut stopping: watch::Recei
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let mine = speaker(&state) == Some(parts.me) && parts.lease.holds((parts.clock)());
-        let wanted = mine.then(|| Arc::new(objects(&state)));
+        let wanted = (mine && !state.isns.is_empty()).then(|| Arc::new(objects(&state)));
         for server in &state.isns {
             let Some(entity) = entity(&state) else { continue };
             let start = || {

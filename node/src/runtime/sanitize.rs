@@ -34,7 +34,7 @@ pub(super) async fn sanitize(units: UnitService) {
         let state = Arc::clone(&watch.borrow_and_update());
         jobs.retain(|_, job| !job.0.is_finished());
         for (id, extent) in &state.extents {
-            let Some((running, _)) = mine(extent, inner.parts.me) else {
+            let Some(running) = mine(extent, inner.parts.me) else {
                 continue;
             };
             jobs.entry((*id, running.begun)).or_insert_with(|| {
@@ -62,10 +62,10 @@ impl Drop for Job {
     }
 }
 
-/// What is ordered for an extent, where this node is to carry it out; and the extent.
-fn mine(extent: &Extent, me: NodeId) -> Option<(&Sanitizing, &Extent)> {
+/// What is ordered for an extent, where this node is to carry it out.
+fn mine(extent: &Extent, me: NodeId) -> Option<&Sanitizing> {
     let running = extent.unit.sanitize.running()?;
-    (extent.primary == Some(me)).then_some((running, extent))
+    (extent.primary == Some(me)).then_some(running)
 }
 
 /// One SANITIZE.
@@ -125,7 +125,8 @@ impl Work {
     /// The order as committed, where this node is still to carry it out; number and size of the blocks.
     fn still(&self) -> Option<(Sanitizing, (u64, BlockSize))> {
         let state = self.inner.parts.control.state();
-        let (running, extent) = mine(state.extents.get(&self.extent)?, self.inner.parts.me)?;
+        let extent = state.extents.get(&self.extent)?;
+        let running = mine(extent, self.inner.parts.me)?;
         let geometry = (extent.size_bytes >> extent.block_size.shift(), extent.block_size);
         (running.begun == self.begun).then(|| (running.clone(), geometry))
     }

@@ -43,15 +43,16 @@ fn no_list(call: &Call<'_>) -> Result<(), Sense> {
     }
 }
 
-fn begin(cdb: Cdb<'_>, method: SanitizeMethod) -> Step {
-    let order = SanitizeOrder {
-        method,
-        unrestricted_exit: cdb.bit(1, 5),
-    };
-    request(order, cdb.bit(1, 7))
+/// IMMED and AUSE.
+fn flags(cdb: Cdb<'_>) -> (bool, bool) {
+    (cdb.bit(1, 7), cdb.bit(1, 5))
 }
 
-const fn request(order: SanitizeOrder, immediate: bool) -> Step {
+const fn begin(method: SanitizeMethod, (immediate, unrestricted_exit): (bool, bool)) -> Step {
+    let order = SanitizeOrder {
+        method,
+        unrestricted_exit,
+    };
     Step::Unit(UnitRequest::Sanitize { order, immediate })
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn overwrite(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense>
     if !(HEADER + 1..=HEADER + u64::from(call.view.block_size.bytes())).contains(&length) {
         return Err(Sense::cdb_byte(7));
     }
-    let (immediate, unrestricted_exit) = (call.cdb.bit(1, 7), call.cdb.bit(1, 5));
+    let (immediate, unrestricted_exit) = flags(call.cdb);
     Ok(call.need(
         length,
         DataUse::Overwrite {
@@ -72,11 +73,7 @@ pub(crate) fn overwrite(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense>
 }
 
 /// OVERWRITE's parameter list: INVERT, TEST and OVERWRITE COUNT, a reserved byte, the pattern's length, the pattern.
-pub(crate) fn overwrite_data(
-    view: &LuView<'_>,
-    (immediate, unrestricted_exit): (bool, bool),
-    data: &Bytes,
-) -> Result<Step, Sense> {
+pub(crate) fn overwrite_data(view: &LuView<'_>, flags: (bool, bool), data: &Bytes) -> Result<Step, Sense> {
     let fields = Cdb(data);
     let count = fields.byte(0) & PASSES_MAX;
     if fields.byte(0) & 0x60 != 0 || count == 0 {
@@ -92,17 +89,13 @@ pub(crate) fn overwrite_data(
         count,
         invert: fields.bit(0, 7),
     };
-    let order = SanitizeOrder {
-        method,
-        unrestricted_exit,
-    };
-    Ok(request(order, immediate))
+    Ok(begin(method, flags))
 }
 
 /// BLOCK ERASE.
 pub(crate) fn block_erase(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
     no_list(call)?;
-    Ok(begin(call.cdb, SanitizeMethod::BlockErase))
+    Ok(begin(SanitizeMethod::BlockErase, flags(call.cdb)))
 }
 
 /// EXIT FAILURE MODE: after one that failed, if that one allowed it (AUSE); GOOD where none did.
