@@ -15,7 +15,7 @@ use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
-use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, Revision, TpgId};
+use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, TpgId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -38,6 +38,8 @@ const LOGOUT_WITHIN: Duration = Duration::from_millis(500);
 /// How long portals stay open for initiators that are to hear where to go: they come back as late as DefaultTime2Wait (2 s) after their
 /// logout, and what their session had in storage may take the hold limit (3 s) to end.
 const MOVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long this node may take to apply what an administrator had it propose, before he is told that it is behind.
+const APPLIED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a planned switchover may take before its caller is told that it did not happen.
 const SWITCHOVER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -190,11 +192,6 @@ impl Running {
         self.control.state()
     }
 
-    /// What covers all that was committed before the call, once it is applied here.
-    pub(super) async fn read_index(&self) -> anyhow::Result<Revision> {
-        Ok(self.control.read_index().await?)
-    }
-
     /// The applied cluster state, as it changes.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<ClusterState>> {
         self.control.watch()
@@ -241,9 +238,12 @@ impl Running {
         self.registry.close_session(id)
     }
 
-    /// Proposes a command.
+    /// Proposes a command. What comes of it is applied here when this returns, so that whoever asked finds it with the next question.
+    ///
+    /// # Errors
+    /// Nobody has decided, or this node has not applied it within 5 s.
     pub(crate) async fn propose(&self, command: Command) -> anyhow::Result<Reply> {
-        Ok(self.control.propose(command).await?)
+        Ok(self.control.propose_applied(command, APPLIED_WITHIN).await?)
     }
 
     /// A new one-time token, as it is typed on the machine that joins.
@@ -293,7 +293,7 @@ impl Running {
             }
             return Ok(Reply::DONE);
         }
-        Ok(self.control.propose(Command::Init(init)).await?)
+        self.propose(Command::Init(init)).await
     }
 
     /// Moves extents to a node, planned; how many moved. Their primaries do it, whichever nodes those are: what is wanted is committed.

@@ -236,7 +236,9 @@ impl Inner {
             Err(error) => {
                 tracing::info!(%error, "it cannot be told what became of a change of a unit");
                 Err(match error {
-                    ProposeError::Timeout | ProposeError::NoLeader => NoOutcome::Unknown,
+                    ProposeError::Timeout | ProposeError::NoLeader | ProposeError::NotApplied(_) => {
+                        NoOutcome::Unknown
+                    }
                     ProposeError::Refused(_) | ProposeError::Stopped(_) => NoOutcome::Refused,
                 })
             }

@@ -25,13 +25,11 @@ impl Running {
         if on {
             return Ok(());
         }
-        // What this node has applied may be older than the switch, and say that there is nothing to wait for.
-        let index = self.read_index().await?;
         let mut watch = self.watch();
         let stable = watch.wait_for(|state| {
             let found = state.extents.get(&extent);
             let over = |found: &Extent| found.cache.since.is_some() || !found.cache.is_in_force();
-            state.revision >= index && found.is_none_or(over)
+            found.is_none_or(over)
         });
         match tokio::time::timeout(STABLE_WITHIN, stable).await {
             Ok(Ok(state)) => {

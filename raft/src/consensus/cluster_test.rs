@@ -1,6 +1,7 @@
 //! Three nodes in one process.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_proto::raft as proto;
@@ -9,7 +10,7 @@ use holdfast_types::{Incarnation, NodeId, SuspicionId};
 use super::rig::{CLUSTER, LONG, cluster, eventually, propose, seats, settle, target, targets};
 use super::wire::put_envelope;
 use super::{Control, InitializeError, ProposeError, ReadIndexError, TransferError};
-use crate::model::{Candidate, ClusterId, Command, Reply};
+use crate::model::{Candidate, ClusterId, ClusterState, Command, Reply};
 
 async fn leader_of(controls: &[Control]) -> usize {
     let mut leader = None;
@@ -54,6 +55,43 @@ async fn l6_any_voter_relays_proposals_and_all_apply_the_same() {
         let refused = control.propose(target(99)).await.unwrap_err();
         assert!(matches!(refused, ProposeError::Stopped(_)), "{refused}");
     }
+}
+
+/// What an administrator did at a node is there for what he asks of the same node next, though it follows and is slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_is_applied_at_the_node_that_was_asked_when_it_says_so() {
+    let (_dir, seats) = seats(3, 2000);
+    let mut controls = cluster(&seats).await;
+    let at = (leader_of(&controls).await + 1) % 3;
+    settle(&controls[at]).await;
+    drop(controls.remove(at));
+    // Each state that it applies takes its time.
+    let slow = Arc::new(|_: &Arc<ClusterState>| std::thread::sleep(Duration::from_millis(30)));
+    controls.insert(at, seats[at].start_with(slow).await.unwrap());
+    let has = |control: &Control, number| {
+        let name = format!("iqn.2026-11.example:t{number}").parse().unwrap();
+        control.state().targets.contains_key(&name)
+    };
+    for number in 0..20 {
+        for control in &controls {
+            let number = number * 3
+                + controls
+                    .iter()
+                    .position(|one| std::ptr::eq(one, control))
+                    .unwrap();
+            let reply = control.propose_applied(target(number), LONG).await.unwrap();
+            assert_eq!(reply, Reply::DONE);
+            assert!(has(control, number), "target {number} is not there yet");
+        }
+    }
+    // Bounded, and told plainly: the command counts all the same.
+    let behind = controls[at].propose_applied(target(99), Duration::ZERO).await;
+    if !controls[at].metrics().am_leader {
+        let error = behind.unwrap_err();
+        assert!(matches!(error, ProposeError::NotApplied(_)), "{error}");
+    }
+    settle(&controls[at]).await;
+    assert!(has(&controls[at], 99));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

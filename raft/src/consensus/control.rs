@@ -21,7 +21,7 @@ use super::log::{LogStore, VotersHook};
 use super::machine::{AppliedHook, StateMachine};
 use super::network::NetworkFactory;
 use super::peers::Peers;
-use super::propose::Core;
+use super::propose::{Committed, Core};
 use super::recover::{Place, recover};
 use super::service::{RaftService, serve};
 use super::snapshot::Snapshots;
@@ -226,7 +226,21 @@ impl Control {
     /// # Errors
     /// [`ProposeError`]. A [`Reply::Refused`] is a reply.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
-        self.core.propose(command).await
+        Ok(self.core.propose(command).await?.reply)
+    }
+
+    /// As [`Control::propose`], and returns once the command is applied here, too, so that whoever asks this node next finds what came of
+    /// it. A node that does not lead is told of its own commands with the leader's next message only.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; [`ProposeError::NotApplied`] if it is committed but takes longer than `limit` here.
+    pub async fn propose_applied(&self, command: Command, limit: Duration) -> Result<Reply, ProposeError> {
+        let Committed { reply, index } = self.core.propose(command).await?;
+        if self.wait_applied(index, limit).await {
+            Ok(reply)
+        } else {
+            Err(ProposeError::NotApplied(index))
+        }
     }
 
     /// The state that is applied here.

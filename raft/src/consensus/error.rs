@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use holdfast_types::NodeId;
+use holdfast_types::{NodeId, Revision};
 
 use crate::model::ClusterId;
 
@@ -112,6 +112,11 @@ pub enum ProposeError {
     /// It was proposed, but no reply came in time; it may or may not take effect.
     #[error("no reply in time; the command may or may not take effect")]
     Timeout,
+    /// It is committed, but this node has not applied it in time.
+    #[error(
+        "the cluster has decided (entry {0}), but this node does not know what came of it yet: look in a moment"
+    )]
+    NotApplied(Revision),
     /// The command can never be proposed.
     #[error("{0}")]
     Refused(String),

@@ -15,7 +15,7 @@ use holdfast_proto::raft::raft_client::RaftClient;
 use holdfast_types::{NodeId, unix_seconds};
 use tonic::transport::Endpoint;
 
-use super::propose::Core;
+use super::propose::{Committed, Core};
 use crate::model::{AdminCommand, ClusterId, ClusterState, Join, NewNode, Reply, Token};
 
 const PREFIX: &str = "holdfast1";
@@ -277,8 +277,14 @@ async fn let_in(core: &Core, request: &proto::JoinRequest) -> Result<([u8; 32], 
         replaces,
     };
     match core.propose(AdminCommand::Join(Box::new(join)).into()).await {
-        Ok(Reply::Joined { node }) => Ok((key, node)),
-        Ok(Reply::Refused { refusal }) => Err(refusal.to_string()),
+        Ok(Committed {
+            reply: Reply::Joined { node },
+            ..
+        }) => Ok((key, node)),
+        Ok(Committed {
+            reply: Reply::Refused { refusal },
+            ..
+        }) => Err(refusal.to_string()),
         Ok(_) => Err("the cluster gave an answer that does not belong to the request".into()),
         Err(error) => Err(error.to_string()),
     }

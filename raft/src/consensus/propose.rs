@@ -38,6 +38,15 @@ pub(crate) struct Core {
     pub(crate) heard: Mutex<Option<(NodeId, Instant)>>,
 }
 
+/// What became of a command that was committed.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    /// What the leader's apply said.
+    pub(crate) reply: Reply,
+    /// Of the entry: whoever has applied it finds what the reply is about.
+    pub(crate) index: Revision,
+}
+
 /// What became of a question.
 pub(crate) enum Answer<T> {
     Done(T),
@@ -96,11 +105,14 @@ impl Core {
     }
 
     /// Proposes on this node, if it leads.
-    pub(crate) async fn propose_here(&self, command: Arc<Command>, deadline: Instant) -> Answer<Reply> {
+    pub(crate) async fn propose_here(&self, command: Arc<Command>, deadline: Instant) -> Answer<Committed> {
         let written = timeout_at(deadline, self.raft.client_write(Proposal(command))).await;
         match written {
             Err(_) => Answer::Unknown("no majority has stored it in time".into()),
-            Ok(Ok(response)) => Answer::Done(response.data),
+            Ok(Ok(response)) => Answer::Done(Committed {
+                index: Revision(response.log_id.index),
+                reply: response.data,
+            }),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 Answer::forward(&forward)
             }
@@ -123,7 +135,7 @@ impl Core {
         }
     }
 
-    async fn propose_at(&self, leader: Leader, command: Bytes, deadline: Instant) -> Answer<Reply> {
+    async fn propose_at(&self, leader: Leader, command: Bytes, deadline: Instant) -> Answer<Committed> {
         use proto::propose_response::Result;
         let limit = deadline.saturating_duration_since(Instant::now());
         let response = match self
@@ -134,9 +146,10 @@ impl Core {
             Ok(response) => response,
             Err(error) => return Answer::Unknown(error.to_string()),
         };
+        let index = Revision(response.index);
         match response.result {
             Some(Result::Reply(json)) => match serde_json::from_slice(&json) {
-                Ok(reply) => Answer::Done(reply),
+                Ok(reply) => Answer::Done(Committed { reply, index }),
                 Err(error) => Answer::Unknown(format!("a reply that cannot be read: {error}")),
             },
             Some(Result::NotLeader(_)) => Answer::NotLeader(None),
@@ -194,7 +207,7 @@ impl Core {
 
     /// Proposes here or at the leader, until there is a reply or time is up. What may have taken effect is proposed again: commands
     /// name what they start from, so a second one changes nothing.
-    pub(crate) async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
+    pub(crate) async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
         let json = serde_json::to_vec(&command).map_err(|error| ProposeError::Refused(error.to_string()))?;
         if json.len() > COMMAND_MAX {
             let line = format!("a command of {} bytes is larger than {COMMAND_MAX}", json.len());
@@ -207,7 +220,7 @@ impl Core {
             let here = |deadline| self.propose_here(command.clone(), deadline);
             let relayed = |leader, attempt| self.propose_at(leader, json.clone(), attempt);
             match self.ask(deadline, here, relayed).await {
-                Some(Answer::Done(reply)) => return Ok(reply),
+                Some(Answer::Done(committed)) => return Ok(committed),
                 Some(Answer::Stopped(why)) => return Err(ProposeError::Stopped(why)),
                 Some(Answer::Unknown(why)) => {
                     proposed = true;

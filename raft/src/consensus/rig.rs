@@ -10,7 +10,7 @@ use holdfast_types::NodeId;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::{Config, Control, StartError};
+use super::{AppliedHook, Config, Control, StartError};
 use crate::model::{ClusterId, ClusterState, Command, Init, NewNode, NodeAddresses, Reply, Role};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -35,9 +35,14 @@ impl Seat {
 
     /// A run on a listener of its own. A directory that is still being let go by the run before is tried again.
     pub(crate) async fn start(&self) -> Result<Control, StartError> {
+        self.start_with(Arc::new(|_| {})).await
+    }
+
+    /// The same, with something that is told of each applied state.
+    pub(crate) async fn start_with(&self, hook: AppliedHook) -> Result<Control, StartError> {
         let mut tries = 0;
         let control = loop {
-            match Control::start(self.config(), Arc::new(|_| {}), Arc::new(|_| {})).await {
+            match Control::start(self.config(), hook.clone(), Arc::new(|_| {})).await {
                 Err(StartError::Io { error, .. })
                     if tries < 100 && error.to_string().contains("already open") =>
                 {

@@ -235,16 +235,22 @@ impl Raft for RaftService {
         let command = serde_json::from_slice(&request.command)
             .map_err(|error| Status::invalid_argument(format!("a command that cannot be read: {error}")))?;
         let deadline = self.deadline(request.timeout_ms);
+        let mut index = 0;
         let result = match self.core.propose_here(Arc::new(command), deadline).await {
-            Answer::Done(reply) => {
-                let json = serde_json::to_vec(&reply).map_err(|error| Status::internal(error.to_string()))?;
+            Answer::Done(committed) => {
+                let json = serde_json::to_vec(&committed.reply);
+                let json = json.map_err(|error| Status::internal(error.to_string()))?;
+                index = committed.index.0;
                 Result::Reply(json.into())
             }
             Answer::NotLeader(leader) => Result::NotLeader(not_leader(leader)),
             Answer::Unknown(why) => Result::Unknown(proto::Unknown { why }),
             Answer::Stopped(why) => return Err(Status::unavailable(why)),
         };
-        Ok(Response::new(proto::ProposeResponse { result: Some(result) }))
+        Ok(Response::new(proto::ProposeResponse {
+            result: Some(result),
+            index,
+        }))
     }
 
     async fn read_index(
