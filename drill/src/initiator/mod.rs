@@ -113,6 +113,15 @@ impl Dial {
     }
 }
 
+/// Which way a command moves data, and how much.
+fn way_of(allocation: Option<u32>, data: &Bytes) -> (Direction, u32) {
+    match allocation {
+        Some(length) => (Direction::Read, length),
+        None if data.is_empty() => (Direction::None, 0),
+        None => (Direction::Write, u32::try_from(data.len()).unwrap_or(u32::MAX)),
+    }
+}
+
 /// A session in its full feature phase. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Session {
@@ -272,16 +281,32 @@ impl Session {
             .map(drop)
     }
 
+    /// Sends a command to another logical unit of the same target. `allocation` bytes may come back; without it `data` goes out.
+    ///
+    /// # Errors
+    /// Whatever the command came to, also when the target did not take all data.
+    pub async fn command_on(
+        &self,
+        lun: Lun,
+        cdb: cdb::Cdb,
+        allocation: Option<u32>,
+        data: Bytes,
+    ) -> Result<Bytes, Error> {
+        let (direction, length) = way_of(allocation, &data);
+        let request = ScsiRequest {
+            lun: lun.to_field(),
+            ..self.scsi(cdb, direction, length, data)
+        };
+        self.finish(self.submit(request).await?, self.command_timeout)
+            .await
+    }
+
     /// Sends a command and does not wait for its end. `allocation` bytes may come back.
     ///
     /// # Errors
     /// [`Error::Lost`].
     pub async fn start(&self, cdb: cdb::Cdb, allocation: Option<u32>, data: Bytes) -> Result<Pending, Error> {
-        let (direction, length) = match allocation {
-            Some(length) => (Direction::Read, length),
-            None if data.is_empty() => (Direction::None, 0),
-            None => (Direction::Write, u32::try_from(data.len()).unwrap_or(u32::MAX)),
-        };
+        let (direction, length) = way_of(allocation, &data);
         let (tagged, tag) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
         let request = self.scsi(cdb, direction, length, data);

@@ -1,6 +1,6 @@
 //! The applied cluster state on disk: a convenience that saves replaying the log, and that may be lost at any time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -73,37 +73,155 @@ pub(crate) fn checksum(key: &str, value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), value)
 }
 
-/// Takes a state apart: one value per field, and one per object of a field that is a map, so that a change costs what it touches.
-pub(crate) fn flatten(applied: &Applied) -> Result<Values, AppliedError> {
-    let mut values = Values::new();
-    if let Value::Object(fields) = serde_json::to_value(&*applied.state)? {
-        for (field, value) in fields {
-            if let Value::Object(objects) = value {
-                for (key, object) in objects {
-                    values.insert(format!("{field}/{key}"), serde_json::to_vec(&object)?);
-                }
-                // So that an empty map is told from a missing one.
-                values.insert(field, b"{}".to_vec());
-            } else {
-                values.insert(field, serde_json::to_vec(&value)?);
-            }
-        }
-    }
-    let seal = Seal {
-        format: FORMAT,
-        last: applied.last,
-        membership: applied.membership.clone(),
-        count: values.len(),
-        sum: sum(&values),
-    };
-    values.insert(SEAL.into(), serde_json::to_vec(&seal)?);
-    Ok(values)
+/// Fields whose objects may be many: only those that have changed are made into text again.
+const LARGE: [&str; 2] = ["extents", "targets"];
+
+/// A state taken apart: one value per field, and one per object of a field that is a map. Follows the state from one commit to the next,
+/// at the cost of what has changed in it.
+#[derive(Debug, Default)]
+pub(crate) struct Flat {
+    /// The seal included.
+    values: Values,
+    /// The checksums of all values but the seal together.
+    sum: u32,
+    of: Arc<ClusterState>,
 }
 
-fn sum(values: &Values) -> u32 {
-    values
-        .iter()
-        .fold(0, |sum, (key, value)| sum ^ checksum(key, value))
+impl Flat {
+    /// What a store has given, and the state that it is.
+    pub(crate) fn new(values: Values, of: Option<&Applied>) -> Self {
+        let but_the_seal = values.iter().filter(|(key, _)| *key != SEAL);
+        Self {
+            sum: sum(but_the_seal),
+            of: of.map(|applied| Arc::clone(&applied.state)).unwrap_or_default(),
+            values,
+        }
+    }
+
+    /// All values.
+    pub(crate) const fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Brings the values to another state; the keys of those that are new, other ones, or gone.
+    pub(crate) fn follow(&mut self, applied: &Applied) -> Result<BTreeSet<String>, AppliedError> {
+        let (now, before) = (&*applied.state, std::mem::take(&mut self.of));
+        let mut changed = BTreeSet::new();
+        self.objects("extents", (&before.extents, &now.extents), &mut changed)?;
+        self.objects("targets", (&before.targets, &now.targets), &mut changed)?;
+        let mut small = BTreeSet::new();
+        if let Value::Object(fields) = serde_json::to_value(without_large(now))? {
+            for (field, value) in fields {
+                // An empty map is told from a missing one.
+                let (own, objects) = match value {
+                    Value::Object(objects) => (b"{}".to_vec(), objects),
+                    value => (serde_json::to_vec(&value)?, Map::new()),
+                };
+                for (key, object) in objects {
+                    let key = format!("{field}/{key}");
+                    self.set(&key, serde_json::to_vec(&object)?, &mut changed);
+                    small.insert(key);
+                }
+                self.set(&field, own, &mut changed);
+                small.insert(field);
+            }
+        }
+        let is_large = |key: &str| {
+            key.split_once('/')
+                .is_some_and(|(field, _)| LARGE.contains(&field))
+        };
+        let others = self.values.keys().filter(|key| *key != SEAL && !is_large(key));
+        let gone: Vec<String> = others.filter(|key| !small.contains(*key)).cloned().collect();
+        for key in gone {
+            self.unset(key, &mut changed);
+        }
+        let seal = Seal {
+            format: FORMAT,
+            last: applied.last,
+            membership: applied.membership.clone(),
+            count: self.values.len() - usize::from(self.values.contains_key(SEAL)),
+            sum: self.sum,
+        };
+        self.values.insert(SEAL.into(), serde_json::to_vec(&seal)?);
+        changed.insert(SEAL.into());
+        self.of = Arc::clone(&applied.state);
+        Ok(changed)
+    }
+
+    fn objects<K: Ord + Serialize, V: PartialEq + Serialize>(
+        &mut self,
+        field: &str,
+        (before, now): (&BTreeMap<K, V>, &BTreeMap<K, V>),
+        changed: &mut BTreeSet<String>,
+    ) -> Result<(), AppliedError> {
+        for (key, object) in now {
+            if before.get(key) != Some(object) {
+                self.set(&object_key(field, key)?, serde_json::to_vec(object)?, changed);
+            }
+        }
+        for key in before.keys().filter(|key| !now.contains_key(key)) {
+            self.unset(object_key(field, key)?, changed);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: Vec<u8>, changed: &mut BTreeSet<String>) {
+        let old = self.values.get(key);
+        if old != Some(&value) {
+            self.sum ^= old.map_or(0, |old| checksum(key, old)) ^ checksum(key, &value);
+            changed.insert(key.to_owned());
+            self.values.insert(key.to_owned(), value);
+        }
+    }
+
+    fn unset(&mut self, key: String, changed: &mut BTreeSet<String>) {
+        if let Some(old) = self.values.remove(&key) {
+            self.sum ^= checksum(&key, &old);
+            changed.insert(key);
+        }
+    }
+}
+
+/// As the key of an object is written in JSON.
+fn object_key(field: &str, key: &impl Serialize) -> Result<String, AppliedError> {
+    Ok(match serde_json::to_value(key)? {
+        Value::String(key) => format!("{field}/{key}"),
+        key => format!("{field}/{key}"),
+    })
+}
+
+/// All of a state but the objects of its large fields.
+fn without_large(state: &ClusterState) -> ClusterState {
+    // Every field is named, so that none is forgotten.
+    ClusterState {
+        format: state.format,
+        revision: state.revision,
+        cluster: state.cluster.clone(),
+        settings: state.settings.clone(),
+        nodes: state.nodes.clone(),
+        voters: state.voters.clone(),
+        extents: BTreeMap::new(),
+        targets: BTreeMap::new(),
+        access: state.access.clone(),
+        isns: state.isns.clone(),
+        last_tpg: state.last_tpg,
+        last_node: state.last_node,
+        tokens: state.tokens.clone(),
+        takeovers: state.takeovers.clone(),
+        losses: state.losses.clone(),
+    }
+}
+
+/// Takes a state apart from nothing.
+#[cfg(test)]
+pub(crate) fn flatten(applied: &Applied) -> Result<Values, AppliedError> {
+    let mut flat = Flat::default();
+    flat.follow(applied)?;
+    Ok(flat.values)
+}
+
+fn sum<'a>(values: impl Iterator<Item = (&'a String, &'a Vec<u8>)>) -> u32 {
+    values.fold(0, |sum, (key, value)| sum ^ checksum(key, value))
 }
 
 /// Puts a state together again; every value was checked by its store.
@@ -121,7 +239,7 @@ pub(crate) fn unflatten(mut values: Values) -> Result<Option<Applied>, AppliedEr
         return Err(AppliedError::Newer(only.format));
     }
     let seal: Seal = serde_json::from_slice(&seal)?;
-    if seal.count != values.len() || seal.sum != sum(&values) {
+    if seal.count != values.len() || seal.sum != sum(values.iter()) {
         return Err(AppliedError::Incomplete);
     }
     // In order of keys, a field comes before its objects.

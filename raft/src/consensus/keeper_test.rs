@@ -7,12 +7,12 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::applied::{Applied, AppliedError, AppliedStore, flatten, unflatten};
+use super::applied::{Applied, AppliedError, AppliedStore, Flat, flatten, unflatten};
 use super::keeper::Keeper;
 use super::kind::log_id;
 use super::sled_store::SledStore;
-use crate::model::{ClusterState, Target};
-use holdfast_types::Revision;
+use crate::model::{ClusterState, Target, fixture};
+use holdfast_types::{NodeId, Revision};
 
 /// A state with some targets, as of entry `index`.
 fn applied(index: u64) -> Applied {
@@ -133,6 +133,56 @@ async fn a_store_that_panics_or_fails_is_given_up_and_nothing_else() {
         keeper.save(applied(1)).await;
         keeper.save(applied(2)).await;
         keeper.close();
+    }
+}
+
+/// What follows a state from commit to commit holds what one that is made of the last state holds, and names what it changed.
+#[test]
+fn values_follow_a_state_as_if_they_were_made_of_it() {
+    let seed = std::env::var("HOLDFAST_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    eprintln!("HOLDFAST_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut state = fixture::led_by_a(5);
+    let mut flat = Flat::default();
+    let mut stored = BTreeMap::new();
+    for index in 100..400 {
+        let number = rng.random_range(0..20_u128);
+        let found = state.extents.get_mut(&fixture::extent_id(number));
+        match (rng.random_range(0..7), found) {
+            (0, _) => drop(state.extents.remove(&fixture::extent_id(number))),
+            (1, None) => drop(fixture::go(
+                &fixture::new_extent(number, &[NodeId(1)]),
+                &mut state,
+            )),
+            (1 | 2, Some(extent)) => extent.capacity_changes += 1,
+            (3, _) => state
+                .targets
+                .append(&mut applied(rng.random_range(0..20)).state.targets.clone()),
+            (4, _) => drop(state.targets.pop_first()),
+            (5, _) => drop(state.isns.insert(fixture::address(rng.random_range(1..9)))),
+            _ => drop(state.nodes.pop_last()),
+        }
+        if rng.random_range(0..30) == 0 {
+            // What a snapshot brings may have nothing in common with what was there.
+            state = fixture::led_by_a(rng.random_range(0..9));
+        }
+        state.revision = Revision(index);
+        let applied = Applied {
+            last: Some(log_id(2, 1, index)),
+            state: Arc::new(state.clone()),
+            ..Applied::default()
+        };
+        for key in flat.follow(&applied).unwrap() {
+            match flat.values().get(&key) {
+                Some(value) => drop(stored.insert(key, value.clone())),
+                None => drop(stored.remove(&key)),
+            }
+        }
+        assert_eq!(stored, flatten(&applied).unwrap());
+        assert_eq!(unflatten(stored.clone()).unwrap().unwrap().state, applied.state);
+        if rng.random_range(0..10) == 0 {
+            flat = Flat::new(stored.clone(), unflatten(stored.clone()).unwrap().as_ref());
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use super::applied::{Applied, AppliedError, AppliedStore, Values, checksum, flatten, unflatten};
+use super::applied::{Applied, AppliedError, AppliedStore, Flat, Values, checksum, unflatten};
 
 /// sled in a directory.
 pub(crate) struct SledStore {
@@ -15,7 +15,7 @@ pub(crate) struct SledStore {
     /// sled's own file, for `fdatasync`.
     file: File,
     /// What is stored, to find what changed.
-    stored: Values,
+    stored: Flat,
 }
 
 fn broken(error: impl std::fmt::Display) -> AppliedError {
@@ -51,7 +51,7 @@ impl SledStore {
         Ok(Self {
             db,
             file,
-            stored: Values::new(),
+            stored: Flat::default(),
         })
     }
 
@@ -74,27 +74,25 @@ impl AppliedStore for SledStore {
     fn load(&mut self) -> Result<Option<Applied>, AppliedError> {
         let values = self.read()?;
         let applied = unflatten(values.clone())?;
-        self.stored = values;
+        self.stored = Flat::new(values, applied.as_ref());
         Ok(applied)
     }
 
     fn save(&mut self, applied: &Applied) -> Result<(), AppliedError> {
-        let values = flatten(applied)?;
         let mut batch = sled::Batch::default();
-        for (key, value) in &values {
-            if self.stored.get(key) != Some(value) {
+        // A store that fails is given up, so it does not matter that this is ahead of the disk then.
+        for key in self.stored.follow(applied)? {
+            if let Some(value) = self.stored.values().get(&key) {
                 let mut sealed = value.clone();
-                sealed.extend(checksum(key, value).to_le_bytes());
+                sealed.extend(checksum(&key, value).to_le_bytes());
                 batch.insert(key.as_bytes(), sealed);
+            } else {
+                batch.remove(key.as_bytes());
             }
-        }
-        for key in self.stored.keys().filter(|key| !values.contains_key(*key)) {
-            batch.remove(key.as_bytes());
         }
         self.db.apply_batch(batch).map_err(broken)?;
         self.db.flush().map_err(broken)?;
         self.file.sync_data().map_err(broken)?;
-        self.stored = values;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The data node: all extents, their threads, their links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak, mpsc};
@@ -163,8 +163,9 @@ impl DataNode {
                 tracing::error!(extent = %id, %error, "the extent's files are not what the cluster wants");
             }
         }
+        let there: HashSet<ExtentId> = views.iter().map(|(id, _)| *id).collect();
         for extent in shared.all() {
-            if !views.iter().any(|(id, _)| *id == extent.id) {
+            if !there.contains(&extent.id) {
                 shared.forget(&extent, revision);
             }
         }
