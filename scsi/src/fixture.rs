@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use holdfast_alua::{AccessState, PortGroup, SecondaryAccess};
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Isid, Lun, Nexus, NodeId, RelativePortId, TpgId};
+use holdfast_types::{
+    BlockSize, ExtentId, IscsiName, Isid, Lun, Nexus, NodeId, RelativePortId, TpgId, UnixMillis,
+};
 
 use crate::reservation::UnitState;
 use crate::{Counters, LuView, NexusLu, Response, Step, Storage, Unit, start};
@@ -93,6 +95,7 @@ impl Fixture {
             write_back: false,
             nexus: &self.who,
             unit: &self.unit,
+            calendar: UnixMillis(0),
             counters: Counters::default(),
         }
     }

@@ -32,6 +32,7 @@ mod step;
 mod table;
 mod unit;
 mod view;
+mod well_known;
 
 pub use absent::start_absent;
 pub use copy::{CopyId, CopyJob, CopyResult, CopySegment, CopyStep};
@@ -43,3 +44,4 @@ pub use table::{CommandInfo, command_of, commands};
 pub use unit::block::verified_blocks;
 pub use unit::vpd::vpd_pages;
 pub use view::{LuView, Unit};
+pub use well_known::{REPORT_LUNS_UNIT, WellKnown, start_well_known};

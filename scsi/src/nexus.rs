@@ -29,6 +29,8 @@ pub enum UnitAttention {
     AccessStateChanged,
     /// 06/2A/01.
     ModeChanged,
+    /// 06/2A/10.
+    TimestampChanged,
     /// 06/3F/05.
     IdentifierChanged,
     /// 06/3F/0E.
@@ -37,7 +39,7 @@ pub enum UnitAttention {
 
 impl UnitAttention {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::PowerOn,
         Self::Reset,
         Self::CommandsCleared,
@@ -47,6 +49,7 @@ impl UnitAttention {
         Self::CapacityChanged,
         Self::AccessStateChanged,
         Self::ModeChanged,
+        Self::TimestampChanged,
         Self::IdentifierChanged,
         Self::LunsChanged,
     ];
@@ -62,6 +65,7 @@ impl UnitAttention {
             Self::CapacityChanged => asc::CAPACITY_CHANGED,
             Self::AccessStateChanged => asc::ACCESS_STATE_CHANGED,
             Self::ModeChanged => asc::MODE_PARAMETERS_CHANGED,
+            Self::TimestampChanged => asc::TIMESTAMP_CHANGED,
             Self::IdentifierChanged => asc::DEVICE_IDENTIFIER_CHANGED,
             Self::LunsChanged => asc::REPORTED_LUNS_CHANGED,
         }
@@ -92,6 +96,8 @@ pub struct Counters {
     pub modes: UnitVersion,
     /// Identifying information, likewise.
     pub identified: UnitVersion,
+    /// The unit's clock, likewise.
+    pub clock: UnitVersion,
     /// What became of the reservations and registrations of the nexus, by the hand of another one.
     pub notices: NexusNotices,
     /// LOGICAL UNIT RESETs carried out (I13: they act on the unit through every node).
@@ -143,6 +149,9 @@ impl NexusLu {
         }
         if present.identified.0 > told.identified.0 {
             self.raise(UnitAttention::IdentifierChanged);
+        }
+        if present.clock.0 > told.clock.0 {
+            self.raise(UnitAttention::TimestampChanged);
         }
         if present.notices.reservations_preempted.0 > told.notices.reservations_preempted.0 {
             self.raise(UnitAttention::ReservationsPreempted);
@@ -310,6 +319,7 @@ mod tests {
             (0x2a, 0x09),
             (0x2a, 0x06),
             (0x2a, 0x01),
+            (0x2a, 0x10),
             (0x3f, 0x05),
             (0x3f, 0x0e),
         ];

@@ -95,7 +95,7 @@ fn linux_scans_a_unit() {
         // Format type 001b, then both groups: optimized and preferred, not optimized.
         ("port groups", &port_groups(1, 128), Data(32, &[(3, 28), (4, 0x10), (8, 0x80), (20, 0x01)])),
         ("port groups, short header", &port_groups(0, 128), Data(28, &[(3, 24)])),
-        ("well-known unit for REPORT LUNS", &[0xa0, 0, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0], Data(8, &[(3, 0)])),
+        ("well-known unit for REPORT LUNS", &[0xa0, 0, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0], Data(16, &[(3, 8), (8, 0xc1), (9, 1)])),
     ]);
 }
 
@@ -122,8 +122,8 @@ fn linux_attaches_a_disk() {
         ("all pages", &mode_sense(0, 0x3f, 0, 255), Data(56, &[(0, 55), (3, 8)])),
         ("header of the caching page", &mode_sense(0, 0x08, 0, 4), Data(4, &[(0, 31)])),
         // WCE=0, RCD=0.
-        ("caching page", &mode_sense(0, 0x08, 0, 32), Data(32, &[(12, 8), (14, 0)])),
-        ("no application tag is owned", &mode_sense(8, 0x0a, 0, 255), Data(16, &[(4, 0x0a), (9, 0)])),
+        ("caching page", &mode_sense(0, 0x08, 0, 32), Data(32, &[(12, 0x88), (14, 0)])),
+        ("no application tag is owned", &mode_sense(8, 0x0a, 0, 255), Data(16, &[(4, 0x8a), (9, 0)])),
         ("hints of I/O groups", &mode_sense(8, 0x0a, 0x05, 255), NO_SUCH_FIELD),
         ("command duration limits", &mode_sense(8, 0x0a, 0x07, 255), NO_SUCH_FIELD),
         ("is INQUIRY supported", &supported(1, 0x12, 0), Data(10, &[(1, 3), (3, 6)])),
@@ -160,9 +160,9 @@ fn linux_user_space_asks_on() {
         ("informational exceptions now", &log_sense(0x2f), Data(12, &[(0, 0x2f), (8, 0)])),
         ("defects", &[0x37, 0, 0x0d, 0, 0, 0, 0, 0, 8, 0], Data(4, &[(1, 0x0d), (3, 0)])),
         ("defects, 12", &[0xb7, 0x1d, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], Data(8, &[(1, 0x1d), (7, 0)])),
-        ("informational exceptions", &mode_sense(0, 0x1c, 0, 255), Data(24, &[(12, 0x1c)])),
+        ("informational exceptions", &mode_sense(0, 0x1c, 0, 255), Data(24, &[(12, 0x9c)])),
         ("rigid geometry", &mode_sense(0, 0x04, 0, 252), NO_SUCH_FIELD),
-        ("all commands", &supported(0, 0, 0), Data(512, &[(2, 2), (3, 0x28)])),
+        ("all commands", &supported(0, 0, 0), Data(512, &[(2, 2), (3, 0x38)])),
         ("task management", &[0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], Data(4, &[(0, 0x88)])),
         ("sense", &[0x03, 0, 0, 0, 252, 0], Data(18, &[(0, 0x70), (2, 0)])),
     ]);
@@ -206,7 +206,7 @@ fn the_tools_of_libiscsi_look_at_a_disk() {
         ("capacity", &READ_CAPACITY_10, Data(8, &[(2, 3), (3, 0xe7)])),
         ("capacity, 16", &READ_CAPACITY_16, Data(32, &[])),
         ("port groups", &[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0], Data(28, &[])),
-        ("control page", &[0x5a, 0x08, 0x0a, 0, 0, 0, 0, 0, 255, 0], Data(20, &[(8, 0x0a), (12, 0)])),
+        ("control page", &[0x5a, 0x08, 0x0a, 0, 0, 0, 0, 0, 255, 0], Data(20, &[(8, 0x8a), (12, 0)])),
         ("copy results", &[0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0], Data(46, &[(3, 42)])),
     ]);
 }

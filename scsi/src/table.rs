@@ -6,7 +6,7 @@ use holdfast_alua::CommandClass::{Identify, Manage, Medium};
 use crate::cdb::Cdb;
 use crate::reservation::Conflict;
 use crate::unit::{
-    block, copy, identify, inquiry, log, mode, provision, report, reserve, sanitize, supported,
+    block, copy, identify, inquiry, log, mode, provision, report, reserve, sanitize, supported, timestamp,
 };
 use crate::{LuView, NexusLu, Sense, Step};
 
@@ -208,7 +208,10 @@ pub(crate) const COMMANDS: &[Command] = &[
         .with_action().quick().during_sanitize(),
     command("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", Manage, &maintenance_in(0x0d, [0x80, 0, 0, 0]), supported::task_management)
         .with_action().quick().during_sanitize(),
+    command("REPORT TIMESTAMP", Medium, &maintenance_in(0x0f, [0; 4]), timestamp::report)
+        .with_action().quick().reserved(Conflict::Legacy),
     command("SET IDENTIFYING INFORMATION", Medium, &identifying(0xa4, 0x06), identify::set).with_action().quick(),
+    command("SET TIMESTAMP", Medium, &SET_TIMESTAMP, timestamp::set).with_action().quick(),
     command("READ(12)", Medium, &usage_12(0xa8, 0xf8), block::read).reserved(Conflict::Read),
     command("WRITE(12)", Medium, &usage_12(0xaa, 0xf8), block::write).writing(),
     command("WRITE AND VERIFY(12)", Medium, &usage_12(0xae, 0xf6), block::write_and_verify).writing(),
@@ -216,6 +219,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     command("READ DEFECT DATA(12)", Medium, &READ_DEFECT_DATA_12, report::read_defect_data_12).quick().reserved(Conflict::Read),
 ];
 
+const SET_TIMESTAMP: [u8; 12] = [0xa4, 0x0f, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4];
 const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0xf8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, 0, FF, 0, 4];
 const COPY_STATUS_1: [u8; 16] = [0x84, 0, FF, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 4];
 const WRITE_ATOMIC: [u8; 16] = [0x9c, 0xf8, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, FF, FF, 0, 4];

@@ -1,13 +1,13 @@
 //! A logical unit as one command finds it.
 
 use holdfast_alua::{AccessState, PortGroup, SecondaryAccess};
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, RelativePortId, TpgId};
+use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, RelativePortId, TpgId, UnixMillis};
 
 use crate::Counters;
 use crate::reservation::UnitState;
 
 /// Everything that answers depend on, all of it from the committed state that the node has applied: the same on every node but
-/// for `port`.
+/// for `port` and `calendar`.
 #[derive(Debug, Clone, Copy)]
 pub struct LuView<'a> {
     /// The extent behind the unit; NAA name and serial number come from it.
@@ -40,6 +40,8 @@ pub struct LuView<'a> {
     pub nexus: &'a Nexus,
     /// Reservations, and the unit's state beside its blocks.
     pub unit: &'a UnitState,
+    /// The node's calendar as the command comes: not of the committed state.
+    pub calendar: UnixMillis,
     /// What unit attentions are raised from (P3).
     pub counters: Counters,
 }

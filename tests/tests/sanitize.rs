@@ -158,5 +158,14 @@ async fn a_block_erase_is_answered_at_its_end_and_leaves_zeros_without_space() -
         map.len() == 24 && map[16..20] == blocks && map[20] == 1,
         "not one run without space: {map:02x?}"
     );
-    write(&mut y, 0).await
+    write(&mut y, 0).await?;
+    // Neither way round does the node that was not asked still find the unit shut.
+    for _ in 0..10 {
+        let end = x.command(sanitize(0x02, 0), None, None).await?;
+        ensure!(end.is_good(), "SANITIZE came to {end:?}");
+        let end = ready(&mut y).await?;
+        ensure!(end.is_good(), "it is over, and another node says {end:?}");
+        std::mem::swap(&mut x, &mut y);
+    }
+    Ok(())
 }

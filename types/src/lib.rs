@@ -30,5 +30,5 @@ pub use network::{Network, NetworkError};
 pub use op::{BlockOp, MappedRun, OpOutcome};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, SecretError};
 pub use size::{ByteSize, SizeError};
-pub use time::{Mono, unix_seconds};
+pub use time::{Mono, UnixMillis, unix_seconds};
 pub use unit::{Origin, UnitRule, UnitVerdict};

@@ -11,6 +11,18 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// A reading of a node's calendar, in milliseconds since 1970; zero before. As with [`unix_seconds`], nothing that has to be safe hangs on
+/// it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct UnixMillis(pub u64);
+
+impl From<SystemTime> for UnixMillis {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// A reading of CLOCK_BOOTTIME (L2: it goes on while the machine sleeps), in nanoseconds. Only differences mean anything, and only on
 /// the node that took it. Cores get it as an argument; only `node` reads the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use holdfast_drill::disk::Disk;
 use holdfast_iscsi::initiator::ScsiRequest;
 use holdfast_iscsi::pdu::{Residual, ScsiStatus, TaskFunction, TaskResult};
-use holdfast_types::{Lba, OpOutcome, TRANSFER_BYTES_MAX};
+use holdfast_raft::model::Command;
+use holdfast_types::{Lba, Lun, OpOutcome, TRANSFER_BYTES_MAX};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -402,4 +403,48 @@ async fn a_lun_that_is_not_there_answers_inquiry_and_refuses_the_rest() {
     let luns = holdfast_iscsi::pdu::Cdb::new(&luns).unwrap();
     let luns = peer.command(ScsiRequest::read(9 << 48, luns, 64)).await;
     assert_eq!(luns.data[..8], [0, 0, 0, 8, 0, 0, 0, 0]);
+}
+
+/// What SAM-5 calls the REPORT LUNS well-known logical unit.
+#[tokio::test]
+async fn the_well_known_unit_lists_luns_and_hears_when_they_change() {
+    const FIELD: u64 = 0xc101 << 48;
+    let rig = Rig::start().await;
+    let mut peer = rig.peer(1).await;
+    let list = |select| {
+        let mut list = cdb(0xa0, 0, 0).as_bytes().to_vec();
+        (list[2], list[9]) = (select, 64);
+        ScsiRequest::read(FIELD, holdfast_iscsi::pdu::Cdb::new(&list).unwrap(), 64)
+    };
+    let ready = || ScsiRequest::none(FIELD, cdb(0, 0, 0));
+    assert_eq!(sense(&peer.command(ready()).await), (6, 0x29, 0), "of its own");
+    assert_eq!(peer.command(ready()).await.status, ScsiStatus::GOOD);
+    let own = peer.command(list(1)).await;
+    assert_eq!(own.data[..], [0, 0, 0, 8, 0, 0, 0, 0, 0xc1, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(peer.command(list(2)).await.data[..4], [0, 0, 0, 16]);
+    let mut inquiry = cdb(0x12, 0, 0).as_bytes().to_vec();
+    inquiry[4] = 96;
+    let inquiry = holdfast_iscsi::pdu::Cdb::new(&inquiry).unwrap();
+    let inquiry = peer.command(ScsiRequest::read(FIELD, inquiry, 96)).await;
+    assert_eq!((inquiry.data[0], &inquiry.data[8..16]), (0x1e, &b"HOLDFAST"[..]));
+    let read = peer.command(ScsiRequest::read(FIELD, cdb(0x88, 0, 1), 512)).await;
+    assert_eq!(sense(&read), (5, 0x20, 0), "it has no blocks");
+    // The map changes: both units tell it, and reading the list through one makes it old news for both.
+    let again = |lun: u16| Command::MapLun {
+        target: super::rig_test::target(),
+        lun: lun.try_into().unwrap(),
+        extent: EXTENT,
+    };
+    let unmap = Command::UnmapLun {
+        target: super::rig_test::target(),
+        lun: Lun::ZERO,
+    };
+    rig.apply(&unmap);
+    rig.apply(&again(0));
+    assert_eq!(sense(&peer.command(ready()).await), (6, 0x3f, 0x0e));
+    rig.apply(&unmap);
+    rig.apply(&again(0));
+    assert_eq!(peer.command(list(0)).await.data[..4], [0, 0, 0, 8]);
+    assert_eq!(peer.command(ready()).await.status, ScsiStatus::GOOD);
+    assert_eq!(peer.ready().await.status, ScsiStatus::GOOD, "LUN 0, too");
 }

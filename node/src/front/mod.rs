@@ -16,6 +16,7 @@ mod statuses;
 mod tasks;
 mod tmf;
 mod units;
+mod well_known;
 
 #[cfg(test)]
 mod access_test;
@@ -39,10 +40,11 @@ mod sanitize_test;
 mod statuses_test;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use holdfast_raft::lease::{LeaseCell, LeaseReading};
 use holdfast_replication::core::api::{AbortScope, OpId, Request, StatusNews};
-use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId, OpOutcome};
+use holdfast_types::{ExtentId, Incarnation, LeaseGeneration, Mono, NodeId, OpOutcome, UnixMillis};
 use tokio::sync::watch;
 
 pub(crate) use portals::Portals;
@@ -99,6 +101,11 @@ impl Front {
     /// The time.
     pub(crate) fn now(&self) -> Mono {
         (self.clock)()
+    }
+
+    /// What the calendar says, for hosts that ask.
+    pub(crate) fn calendar() -> UnixMillis {
+        SystemTime::now().into()
     }
 
     /// Whether a connection of that lease generation may go on (L7): its generation stands, and this process was not stopped meanwhile.

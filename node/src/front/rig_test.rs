@@ -16,6 +16,7 @@ use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
     SecondaryAccess, UnitCall,
 };
+use holdfast_replication::core::api::OpId;
 use holdfast_types::{
     BlockSize, ExtentId, Incarnation, IscsiName, Isid, LeaseGeneration, Lun, Mono, NodeId, Revision, TpgId,
 };
@@ -46,6 +47,7 @@ pub(super) struct Rig {
     pub(super) cluster: Arc<Mutex<ClusterState>>,
     pub(super) portal: SocketAddr,
     ahead: Arc<AtomicU64>,
+    behind: Behind,
     publish: Arc<watch::Sender<Arc<FrontState>>>,
     _port: watch::Sender<Option<TpgId>>,
     portals: tokio::task::JoinHandle<()>,
@@ -145,10 +147,22 @@ struct Cluster {
     publish: Arc<watch::Sender<Arc<FrontState>>>,
     registry: Arc<Registry>,
     serial: AtomicU64,
+    behind: Behind,
 }
+
+/// Whether node `b` is behind what `a` has applied, and who waits for it.
+#[derive(Debug, Clone, Default)]
+struct Behind(Arc<Mutex<(bool, Vec<OpId>)>>);
 
 impl Units for Cluster {
     fn ask(&self, job: UnitJob) {
+        if job.want == UnitWant::KnownEverywhere {
+            let (behind, waiting) = &mut *self.behind.0.lock().unwrap();
+            if *behind {
+                waiting.extend(job.op);
+                return;
+            }
+        }
         let (UnitWant::Change(change) | UnitWant::ChangeEverywhere(change)) = job.want else {
             let op = job.op.expect("somebody waits for it");
             return self.registry.unit_done(op, UnitAnswer::Confirmed);
@@ -203,11 +217,13 @@ impl Rig {
         let (publish, state) = watch::channel(Arc::new(FrontState::derive(&cluster, Some(&key()))));
         let (_port, port) = watch::channel(Some(tpg));
         let (cluster, publish) = (Arc::new(Mutex::new(cluster)), Arc::new(publish));
+        let behind = Behind::default();
         let units = Arc::new(Cluster {
             state: Arc::clone(&cluster),
             publish: Arc::clone(&publish),
             registry: Arc::clone(&registry),
             serial: AtomicU64::new(1),
+            behind: behind.clone(),
         });
         let began = Instant::now();
         let ahead = Arc::new(AtomicU64::new(0));
@@ -233,6 +249,7 @@ impl Rig {
             cluster,
             portal,
             ahead,
+            behind,
             publish,
             _port,
             portals,
@@ -253,6 +270,17 @@ impl Rig {
         apply(&mut cluster, command);
         self.publish
             .send_replace(Arc::new(FrontState::derive(&cluster, Some(&key()))));
+    }
+
+    /// Whether node `b` is behind from now on.
+    pub(super) fn set_behind(&self, is: bool) {
+        let (behind, waiting) = &mut *self.behind.0.lock().unwrap();
+        *behind = is;
+        if !is {
+            for op in waiting.drain(..) {
+                self.front.registry.unit_done(op, UnitAnswer::Confirmed);
+            }
+        }
     }
 
     /// Opens the extent on a node.

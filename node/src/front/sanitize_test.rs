@@ -62,6 +62,24 @@ async fn without_immed_it_is_answered_when_all_blocks_are_gone_through() {
     assert!(rig.front.state.borrow().admits(EXTENT) > Some(UnitVersion(0)));
 }
 
+/// A host with two paths goes on through the other one.
+#[tokio::test]
+async fn i13_it_is_answered_once_every_node_knows_that_it_is_over() {
+    let (rig, mut one, mut other) = two().await;
+    let tag = one.send(erase(false)).await;
+    assert!(one.is_silent().await);
+    rig.set_behind(true);
+    over(&rig, false);
+    assert!(
+        one.is_silent().await,
+        "another node would still find the unit shut"
+    );
+    assert_eq!(sense(&other.ready().await), (0, 0, 0));
+    rig.set_behind(false);
+    let (ended, result) = one.end().await;
+    assert_eq!((ended, sense(&result)), (tag, (0, 0, 0)));
+}
+
 #[tokio::test]
 async fn with_immed_it_is_answered_at_once_and_a_failure_is_told_later() {
     let (rig, mut one, mut other) = two().await;

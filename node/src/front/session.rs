@@ -9,7 +9,9 @@ use holdfast_iscsi::pdu::{Direction, LoginStatus, ScsiStatus};
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionKind, SessionSerial, Tsih};
 use holdfast_iscsi::target::{Answer, Command, Connection, Event, TaskId};
 use holdfast_replication::core::api::{AbortScope, OpId, Request};
-use holdfast_scsi::{Finished, NexusLu, Response, Status, Step, UnitAttention, finish, start, start_absent};
+use holdfast_scsi::{
+    Finished, LuView, NexusLu, Response, Status, Step, UnitAttention, finish, start, start_absent,
+};
 use holdfast_types::{
     CommandName, ExtentId, HOLD_LIMIT, InitiatorTag, LeaseGeneration, Lun, Mono, Nexus, NexusTag, OpOutcome,
     Origin, SessionInstance, TpgId, UnitVersion,
@@ -30,7 +32,7 @@ use crate::status::SessionStatus;
 const IN_STORAGE_MAX: usize = 256;
 
 /// Operation code of REPORT LUNS (SPC-4).
-const REPORT_LUNS: u8 = 0xa0;
+pub(super) const REPORT_LUNS: u8 = 0xa0;
 
 /// The connection is to be reset, without another answer; for the log, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(super) struct LoggedIn {
     /// `None` in a discovery session.
     nexus: Option<(Nexus, NexusTag)>,
     pub(super) units: HashMap<Lun, NexusLu>,
+    /// The same of the REPORT LUNS well-known unit, once a command was sent to it.
+    pub(super) well_known: Option<NexusLu>,
     /// What its commands cost.
     meter: Arc<Meter>,
     /// What commands of all sessions cost, by extent.
@@ -66,7 +70,7 @@ const fn data_out(command: &Command) -> u32 {
 }
 
 /// The LUN map that a session sees; `None` for a discovery session.
-fn map_of(login: &LoginRequested) -> Option<Map<'_>> {
+pub(super) fn map_of(login: &LoginRequested) -> Option<Map<'_>> {
     match &login.kind {
         SessionKind::Normal { target } => Some(Map {
             target,
@@ -91,7 +95,7 @@ pub(super) struct Session {
     pub(super) iscsi: Connection,
     /// The lease generation that the connection belongs to (L7).
     pub(super) generation: LeaseGeneration,
-    port: TpgId,
+    pub(super) port: TpgId,
     /// The two ends, for people.
     pub(super) ends: (String, String),
     pub(super) logged_in: Option<LoggedIn>,
@@ -329,6 +333,7 @@ impl Session {
                 (nexus, tag)
             }),
             units: HashMap::new(),
+            well_known: None,
             meter: self.front.registry.traffic().initiator(login.initiator.as_str()),
             meters: HashMap::new(),
             cleared: HashMap::new(),
@@ -340,6 +345,13 @@ impl Session {
 
     /// Starts a command, for the first time or again after it was held.
     fn start(&mut self, state: &FrontState, command: Command, now: Mono) -> Result<(), MustReset> {
+        if self.well_known(state, &command) {
+            return Ok(());
+        }
+        self.start_on_unit(state, command, now)
+    }
+
+    fn start_on_unit(&mut self, state: &FrontState, command: Command, now: Mono) -> Result<(), MustReset> {
         // The protocol engine lets no command through in a discovery session.
         let nobody = MustReset("a command without a session");
         let LoggedIn {
@@ -347,17 +359,19 @@ impl Session {
             login,
             nexus,
             units,
+            well_known,
             cleared,
             initiator,
             ..
         } = self.logged_in.as_mut().ok_or(nobody)?;
         let (map, (nexus_of_session, tag)) = map_of(login).zip(nexus.as_ref()).ok_or(nobody)?;
         let lun = Lun::from_field(command.lun).ok();
-        let Some(view) = lun.and_then(|lun| state.view(nexus_of_session, map.group, lun)) else {
+        let Some(mut view) = lun.and_then(|lun| state.view(nexus_of_session, map.group, lun)) else {
             let response = start_absent(command.cdb.as_bytes(), state.luns(map));
             self.respond(command.task, response);
             return Ok(());
         };
+        view.calendar = Front::calendar();
         let nexus = units
             .entry(view.lun)
             .or_insert_with(|| NexusLu::new(view.counters));
@@ -407,8 +421,8 @@ impl Session {
         };
         if reports_luns && matches!(&step, Step::Done(response) if response.status == Status::Good) {
             // The list is the target's: who has read it through one unit need not hear of it through another.
-            let counters = view.counters;
-            units.values_mut().for_each(|unit| unit.luns_reported(counters));
+            let all = units.values_mut().chain(well_known);
+            all.for_each(|unit| unit.luns_reported(view.counters));
         }
         self.next(task, step, context, now)
     }
@@ -528,7 +542,8 @@ impl Session {
             self.iscsi.abort(task);
             return Ok(());
         };
-        let step = pending.with_data(&view, data);
+        let calendar = Front::calendar();
+        let step = pending.with_data(&LuView { calendar, ..view }, data);
         let context = Context {
             lun,
             extent,

@@ -8,8 +8,10 @@ use holdfast_alua::{PortGroup, SecondaryAccess};
 use holdfast_iscsi::directory::{Directory, GroupName};
 use holdfast_raft::model::{self, ClusterKey, ClusterState, Role, TargetAccess};
 use holdfast_scsi::reservation::UnitState;
-use holdfast_scsi::{Counters, LuView, Unit};
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, Nexus, NodeId, Revision, UnitVersion};
+use holdfast_scsi::{Counters, LuView, Unit, WellKnown};
+use holdfast_types::{
+    BlockSize, ExtentId, IscsiName, Lun, Nexus, NodeId, Revision, TpgId, UnitVersion, UnixMillis,
+};
 
 use super::redirect::closest;
 
@@ -210,7 +212,18 @@ impl FrontState {
         extents
     }
 
-    /// A unit as a command of `nexus`, a member of `group`, finds it.
+    /// The REPORT LUNS well-known unit as a command through `port` finds it; `None` where there is no such target.
+    pub(crate) fn well_known<'a>(&'a self, map: Map<'a>, port: TpgId) -> Option<WellKnown<'a>> {
+        let found = self.map(map)?;
+        Some(WellKnown {
+            target: map.target,
+            port,
+            luns: &found.luns,
+            changes: found.lun_changes,
+        })
+    }
+
+    /// A unit as a command of `nexus`, a member of `group`, finds it. Who starts a command adds the calendar.
     pub(crate) fn view<'a>(
         &'a self,
         nexus: &'a Nexus,
@@ -240,6 +253,7 @@ impl FrontState {
             write_back: extent.write_back,
             nexus,
             unit: &extent.unit,
+            calendar: UnixMillis::default(),
             counters: Counters {
                 groups: extent.group_changes,
                 capacity: extent.capacity_changes,
@@ -247,6 +261,7 @@ impl FrontState {
                 mode: found.write_changes,
                 modes: extent.unit.modes_changed_for(nexus),
                 identified: extent.unit.identified_for(nexus),
+                clock: extent.unit.clock_set_for(nexus),
                 notices: extent.unit.notices(nexus),
                 resets: extent.unit.resets,
             },

@@ -26,6 +26,8 @@ pub(crate) enum UnitWant {
     ChangeEverywhere(UnitChange),
     /// A state that holds all that was committed before.
     Confirmed,
+    /// What is applied here is applied at every node that lives.
+    KnownEverywhere,
 }
 
 /// A question to the cluster about a unit.
@@ -48,7 +50,7 @@ pub(crate) struct UnitJob {
 pub(crate) enum UnitAnswer {
     /// What became of a change.
     Outcome(UnitOutcome),
-    /// The state is there.
+    /// It is so: what was asked for was no change.
     Confirmed,
     /// No quorum or no primary in time: it cannot be told whether the change took effect. The connection is reset (I8).
     Unknown,
@@ -92,6 +94,8 @@ pub(super) enum AfterWord {
     Report(PersistentIn, usize),
     /// The end of the SANITIZE that was begun.
     Sanitized,
+    /// GOOD, once every node knows that the SANITIZE has ended.
+    Swept,
 }
 
 impl Session {
@@ -111,7 +115,9 @@ impl Session {
                     change,
                     UnitChange::Persistent(_)
                         | UnitChange::Mode(_)
+                        | UnitChange::SaveMode(_)
                         | UnitChange::Identify { .. }
+                        | UnitChange::SetClock { .. }
                         | UnitChange::SanitizeExit
                 );
                 let want = if everywhere {
@@ -170,6 +176,7 @@ impl Session {
                     return self.start_held(now);
                 }
                 (UnitAnswer::Outcome(outcome), _) => outcome.response(),
+                (_, AfterWord::Swept) => Response::good(),
                 (_, AfterWord::Report(action, allocation)) => {
                     let Some(by) = self.nexus() else { return Ok(()) };
                     let state = Arc::clone(&self.front.state.borrow());
@@ -198,13 +205,27 @@ impl Session {
             return;
         };
         for (task, lun) in waiting {
-            let sanitize = state
-                .view(&by, group.as_ref(), lun)
-                .map(|view| view.unit.sanitize.clone());
-            let response = match sanitize {
-                Some(Sanitize::Running(_)) => continue,
-                Some(Sanitize::Idle) => Response::good(),
-                Some(Sanitize::Failed { .. }) => Response::check(Sense::SANITIZE_FAILED),
+            let unit = state.view(&by, group.as_ref(), lun);
+            let unit = unit.map(|view| (view.extent, &view.unit.sanitize));
+            let response = match unit {
+                Some((_, Sanitize::Running(_))) => continue,
+                Some((extent, Sanitize::Idle)) => {
+                    // Whoever sends the next command to another node is not to find it shut.
+                    self.tasks.take(task);
+                    let op = self.new_op();
+                    let then = AfterWord::Swept;
+                    let waiting = Waiting { lun, then };
+                    self.tasks.put(task, Stage::Unit { op, extent, waiting });
+                    self.front.units.ask(UnitJob {
+                        op: Some(op),
+                        extent,
+                        by: by.clone(),
+                        deadline: self.front.now() + HOLD_LIMIT,
+                        want: UnitWant::KnownEverywhere,
+                    });
+                    continue;
+                }
+                Some((_, Sanitize::Failed { .. })) => Response::check(Sense::SANITIZE_FAILED),
                 // It was taken away meanwhile.
                 None => Response::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED),
             };

@@ -155,6 +155,11 @@ impl Inner {
                 self.applied(|state| state.revision() >= index).await?;
                 return Some(UnitAnswer::Confirmed);
             }
+            UnitWant::KnownEverywhere => {
+                let revision = self.state.borrow().revision();
+                self.known_everywhere(revision).await;
+                return Some(UnitAnswer::Confirmed);
+            }
             UnitWant::Change(change) => (change, false),
             UnitWant::ChangeEverywhere(change) => (change, true),
         };

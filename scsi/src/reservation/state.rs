@@ -20,7 +20,7 @@ pub struct Holder {
     pub node: NodeId,
 }
 
-/// Mode parameters that initiators can change. They act on the unit, through every node (I13), and are saved.
+/// Mode parameters that initiators can change. They act on the unit, through every node (I13).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModeValues {
     /// SWP of the control mode page: the medium is write protected.
@@ -51,6 +51,9 @@ pub struct UnitState {
     /// Mode parameters.
     #[serde(default)]
     pub modes: ModeValues,
+    /// Those that were saved: what a reset goes back to.
+    #[serde(default)]
+    pub saved_modes: ModeValues,
     /// The version that the last reset of the unit, or CLEAR TASK SET, made: tasks admitted under an older one are gone.
     #[serde(default)]
     pub cleared: UnitVersion,
@@ -64,6 +67,11 @@ pub struct UnitState {
     pub identifying: Identifying,
     #[serde(default)]
     identity_changes: Changes,
+    /// How many milliseconds SET TIMESTAMP has put the unit's clock ahead of the calendar; `None` while nobody has.
+    #[serde(default)]
+    pub clock_ahead: Option<i64>,
+    #[serde(default)]
+    clock_changes: Changes,
     /// A SANITIZE that is under way, or failed.
     #[serde(default)]
     pub sanitize: Sanitize,
@@ -92,12 +100,19 @@ pub enum UnitChange {
     ClearTasks,
     /// MODE SELECT.
     Mode(ModeValues),
+    /// MODE SELECT with SP=1.
+    SaveMode(ModeValues),
     /// SET IDENTIFYING INFORMATION.
     Identify {
         /// Which.
         kind: IdentifyingType,
         /// What it is from now on ([`IdentifyingType::takes`]).
         info: Vec<u8>,
+    },
+    /// SET TIMESTAMP.
+    SetClock {
+        /// Milliseconds from the calendar to what the unit's clock is to be at the same moment.
+        ahead: i64,
     },
     /// An administrator clears all reservations.
     ClearReservations,
@@ -130,7 +145,9 @@ impl UnitChange {
             Self::Persistent(_)
             | Self::Reserve { .. }
             | Self::Mode(_)
+            | Self::SaveMode(_)
             | Self::Identify { .. }
+            | Self::SetClock { .. }
             | Self::Sanitize(_)
             | Self::SanitizeExit => true,
             Self::Release
@@ -224,16 +241,20 @@ impl UnitState {
             UnitChange::Reset => {
                 // Persistent reservations outlive a reset (SPC-4, 5.12.5), RESERVE does not (SPC-2, 5.5.1).
                 self.cleared = version;
-                self.resets += 1;
-                self.legacy = None;
+                self.start_anew();
                 UnitOutcome::Good
             }
             UnitChange::ClearTasks => {
                 self.cleared = version;
                 UnitOutcome::Good
             }
-            UnitChange::Mode(_) if self.refuses(super::Conflict::Write, by) => UnitOutcome::Conflict,
-            UnitChange::Mode(values) => {
+            UnitChange::Mode(_) | UnitChange::SaveMode(_) if self.refuses(super::Conflict::Write, by) => {
+                UnitOutcome::Conflict
+            }
+            UnitChange::Mode(values) | UnitChange::SaveMode(values) => {
+                if matches!(change, UnitChange::SaveMode(_)) {
+                    self.saved_modes = *values;
+                }
                 if *values != self.modes {
                     self.modes = *values;
                     self.mode_changes.note(by, version);
@@ -241,6 +262,12 @@ impl UnitState {
                 UnitOutcome::Good
             }
             UnitChange::Identify { kind, info } => self.identify(by, *kind, info),
+            UnitChange::SetClock { .. } if self.refuses(super::Conflict::Write, by) => UnitOutcome::Conflict,
+            UnitChange::SetClock { ahead } => {
+                self.clock_ahead = Some(*ahead);
+                self.clock_changes.note(by, version);
+                UnitOutcome::Good
+            }
             UnitChange::ClearReservations => {
                 if !self.reservations.is_empty() {
                     self.reservations.clear_all(version, &mut self.notices);
@@ -363,8 +390,15 @@ impl UnitState {
     pub fn memory_lost(&mut self) {
         self.version = self.version.next();
         self.cleared = self.version;
+        self.start_anew();
+    }
+
+    /// What a reset, or a loss of power, does beside ending tasks: every nexus hears of it, RESERVE is over, and mode parameters are again
+    /// what was saved.
+    fn start_anew(&mut self) {
         self.resets += 1;
         self.legacy = None;
+        self.modes = self.saved_modes;
     }
 
     /// The nexuses of a node are lost with it. Whether that changed anything.
@@ -390,6 +424,11 @@ impl UnitState {
     /// The newest change of identifying information by anybody but `nexus`.
     pub fn identified_for(&self, nexus: &Nexus) -> UnitVersion {
         self.identity_changes.news_for(nexus)
+    }
+
+    /// The newest time at which anybody but `nexus` set the unit's clock.
+    pub fn clock_set_for(&self, nexus: &Nexus) -> UnitVersion {
+        self.clock_changes.news_for(nexus)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::vpd;
 use crate::cdb::Cdb;
 use crate::table::Call;
-use crate::{NexusLu, Response, Sense, Step};
+use crate::{NexusLu, Response, Sense, Step, WellKnown};
 
 /// T10 vendor identification. Fixed: initiators match on it.
 pub(crate) const VENDOR: &[u8; 8] = b"HOLDFAST";
@@ -14,6 +14,8 @@ const PRODUCT: &[u8; 16] = b"VDISK           ";
 const CONNECTED: u8 = 0x00;
 /// Peripheral qualifier 011b, device type 1Fh: no unit can be here.
 const ABSENT: u8 = 0x7f;
+/// Peripheral qualifier 000b, well-known logical unit.
+const WELL_KNOWN: u8 = 0x1e;
 
 /// SAM-5, iSCSI, SPC-4, SBC-3: version descriptors without a claim to a revision.
 const VERSIONS: [u16; 4] = [0x00a0, 0x0960, 0x0460, 0x04c0];
@@ -34,6 +36,22 @@ pub(crate) fn absent(cdb: Cdb<'_>) -> Result<Response, Sense> {
         None => standard(ABSENT),
         Some(0x00) => vec![ABSENT, 0x00, 0, 1, 0x00],
         Some(_) => return Err(Sense::cdb_byte(2)),
+    };
+    Ok(Response::data(data, allocation))
+}
+
+/// INQUIRY to the REPORT LUNS well-known unit. It has neither port groups nor copies, and is no block device.
+pub(crate) fn well_known(cdb: Cdb<'_>, unit: &WellKnown<'_>) -> Result<Response, Sense> {
+    let (page, allocation) = fields(cdb)?;
+    let data = match page {
+        None => {
+            let mut data = standard(WELL_KNOWN);
+            data[5] = 0;
+            // The last version descriptor is SBC-3.
+            data[64..66].fill(0);
+            data
+        }
+        Some(page) => vpd::well_known_page(page, WELL_KNOWN, unit).ok_or(Sense::cdb_byte(2))?,
     };
     Ok(Response::data(data, allocation))
 }

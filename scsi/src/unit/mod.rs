@@ -11,6 +11,7 @@ pub(crate) mod report;
 pub(crate) mod reserve;
 pub(crate) mod sanitize;
 pub(crate) mod supported;
+pub(crate) mod timestamp;
 pub(crate) mod vpd;
 
 use bytes::Bytes;
@@ -42,9 +43,11 @@ pub(crate) enum DataUse {
     /// EXTENDED COPY's parameter list.
     Copy { lists: copy::Lists },
     /// MODE SELECT's parameter list.
-    ModeSelect { ten: bool },
+    ModeSelect { ten: bool, save: bool },
     /// SET IDENTIFYING INFORMATION's parameter list.
     Identify { kind: IdentifyingType },
+    /// SET TIMESTAMP's parameter list.
+    Timestamp,
     /// SANITIZE's parameter list: OVERWRITE, with IMMED and AUSE.
     Overwrite {
         immediate: bool,
@@ -66,6 +69,7 @@ impl DataUse {
             | Self::Copy { .. }
             | Self::ModeSelect { .. }
             | Self::Identify { .. }
+            | Self::Timestamp
             | Self::Overwrite { .. }
             | Self::PersistentOut { .. } => None,
         }
@@ -86,8 +90,9 @@ pub(crate) fn use_data(purpose: DataUse, view: &LuView<'_>, data: Bytes) -> Resu
         DataUse::CompareAndWrite { range } => Ok(block::compare_and_write_data(range, &data)),
         DataUse::Unmap => provision::unmap_data(view, &data),
         DataUse::Copy { lists } => copy::copy_data(view, lists, &data),
-        DataUse::ModeSelect { ten } => mode::select_data(view, ten, &data),
+        DataUse::ModeSelect { ten, save } => mode::select_data(view, (ten, save), &data),
         DataUse::Identify { kind } => identify::set_data(view, kind, &data),
+        DataUse::Timestamp => timestamp::set_data(view, &data),
         DataUse::Overwrite {
             immediate,
             unrestricted_exit,

@@ -1,14 +1,14 @@
 //! MODE SENSE and MODE SELECT (SPC-4 for commands, headers and the control page; SBC-3 for block descriptors and the caching page).
 //!
 //! What can be changed is SWP of the control page. It acts on the unit through every node (I13), by a commit, and outlives failovers and
-//! restarts; nothing is saved apart from that. Otherwise MODE SELECT is accepted exactly where it changes nothing.
+//! restarts; a reset puts back what was saved (SP=1). Otherwise MODE SELECT is accepted exactly where it changes nothing. What else the
+//! pages say is the cluster's, so it is as good as saved.
 
 use bytes::Bytes;
 
 use super::DataUse;
 use crate::cdb::Cdb;
 use crate::reservation::{ModeValues, UnitChange};
-use crate::sense::{SenseKey, asc};
 use crate::table::Call;
 use crate::{LuView, NexusLu, Response, Sense, Step, UnitRequest};
 
@@ -22,14 +22,17 @@ const ALL_PAGES: u8 = 0x3f;
 const SWP_BYTE: usize = 4;
 const SWP_BIT: u8 = 3;
 
-/// A page with its header, as it is now and by default; `None` where there is no such page.
-fn page(code: u8, view: &LuView<'_>) -> Option<Vec<u8>> {
+/// PS: the page can be saved.
+const PS: u8 = 0x80;
+
+/// A page with its header and `modes` in it; `None` where there is no such page.
+fn page(code: u8, view: &LuView<'_>, modes: ModeValues) -> Option<Vec<u8>> {
     let mut page = match code {
         CACHING => vec![0; 20],
         CONTROL | INFORMATIONAL_EXCEPTIONS => vec![0; 12],
         _ => return None,
     };
-    page[0] = code;
+    page[0] = PS | code;
     page[1] = u8::try_from(page.len() - 2).unwrap_or(u8::MAX);
     match code {
         // WCE (I1).
@@ -37,7 +40,7 @@ fn page(code: u8, view: &LuView<'_>) -> Option<Vec<u8>> {
         // TST=000b, one task set; D_SENSE=0. QUEUE ALGORITHM MODIFIER=1: commands may be reordered; QERR=00b. TAS=0.
         CONTROL => {
             page[3] = 0x10;
-            page[SWP_BYTE] = u8::from(view.unit.modes.software_write_protect) << SWP_BIT;
+            page[SWP_BYTE] = u8::from(modes.software_write_protect) << SWP_BIT;
         }
         // DEXCPT=1: no informational exceptions are reported.
         _ => page[2] = 0x08,
@@ -89,9 +92,6 @@ pub(crate) fn sense_10(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> 
 
 fn sense(call: &Call<'_>, wanted: &Wanted) -> Result<Step, Sense> {
     let (control, code, subpage) = (call.cdb.byte(2) >> 6, call.cdb.byte(2) & 0x3f, call.cdb.byte(3));
-    if control == 3 {
-        return Err(Sense::new(SenseKey::IllegalRequest, asc::SAVING_NOT_SUPPORTED));
-    }
     // There are no subpages; "all pages with all subpages" is the same as "all pages".
     if subpage != 0 && !(code == ALL_PAGES && subpage == 0xff) {
         return Err(Sense::cdb_byte(3));
@@ -101,18 +101,20 @@ fn sense(call: &Call<'_>, wanted: &Wanted) -> Result<Step, Sense> {
     } else {
         std::slice::from_ref(&code)
     };
+    let modes = match control {
+        2 => ModeValues::default(),
+        3 => call.view.unit.saved_modes,
+        _ => call.view.unit.modes,
+    };
     let mut pages = Vec::with_capacity(64);
     for code in codes {
-        let mut page = page(*code, call.view).ok_or(Sense::cdb_bit(2, 5))?;
-        match control {
-            1 => {
-                page[2..].fill(0);
-                if *code == CONTROL {
-                    page[SWP_BYTE] = 1 << SWP_BIT;
-                }
+        let mut page = page(*code, call.view, modes).ok_or(Sense::cdb_bit(2, 5))?;
+        // What can be changed.
+        if control == 1 {
+            page[2..].fill(0);
+            if *code == CONTROL {
+                page[SWP_BYTE] = 1 << SWP_BIT;
             }
-            2 if *code == CONTROL => page[SWP_BYTE] = 0,
-            _ => {}
         }
         pages.extend_from_slice(&page);
     }
@@ -172,21 +174,31 @@ pub(crate) fn select_10(call: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense>
 }
 
 fn select(call: &Call<'_>, length: u64, ten: bool) -> Result<Step, Sense> {
-    // PF=1: pages as the standard has them. SP=1 would save them.
+    // PF=1: pages as the standard has them.
     if !call.cdb.bit(1, 4) {
         return Err(Sense::cdb_bit(1, 4));
     }
-    if call.cdb.bit(1, 0) {
-        return Err(Sense::cdb_bit(1, 0));
-    }
+    let save = call.cdb.bit(1, 0);
     if length == 0 {
-        return Ok(Step::Done(Response::good()));
+        return Ok(change(call.view, call.view.unit.modes, save));
     }
-    Ok(call.need(length, DataUse::ModeSelect { ten }))
+    Ok(call.need(length, DataUse::ModeSelect { ten, save }))
+}
+
+/// Asks for what is not so yet. SP=1 saves all pages, those that were not sent included (SPC-4, 6.8).
+fn change(view: &LuView<'_>, modes: ModeValues, save: bool) -> Step {
+    let change = if save && (modes, modes) != (view.unit.modes, view.unit.saved_modes) {
+        UnitChange::SaveMode(modes)
+    } else if modes != view.unit.modes {
+        UnitChange::Mode(modes)
+    } else {
+        return Step::Done(Response::good());
+    };
+    Step::Unit(UnitRequest::Change(change))
 }
 
 /// The parameter list: header, block descriptors, pages; each must say what is so already, but for SWP (I12).
-pub(crate) fn select_data(view: &LuView<'_>, ten: bool, data: &Bytes) -> Result<Step, Sense> {
+pub(crate) fn select_data(view: &LuView<'_>, (ten, save): (bool, bool), data: &Bytes) -> Result<Step, Sense> {
     let fields = Cdb(data);
     let (header, descriptor, long) = if ten {
         (8, fields.length(6, 2), fields.bit(4, 0))
@@ -205,10 +217,7 @@ pub(crate) fn select_data(view: &LuView<'_>, ten: bool, data: &Bytes) -> Result<
     while at < data.len() {
         at = check_page(view, data, at, &mut modes)?;
     }
-    if modes == view.unit.modes {
-        return Ok(Step::Done(Response::good()));
-    }
-    Ok(Step::Unit(UnitRequest::Change(UnitChange::Mode(modes))))
+    Ok(change(view, modes, save))
 }
 
 fn check_descriptor(view: &LuView<'_>, width: LbaBytes, found: &[u8], at: usize) -> Result<(), Sense> {
@@ -235,7 +244,7 @@ fn check_page(view: &LuView<'_>, data: &[u8], at: usize, modes: &mut ModeValues)
     };
     // SPF=1: a subpage, of which there are none. PS is reserved in MODE SELECT.
     let code = first & 0x7f;
-    let mut wanted = page(code, view).ok_or_else(|| pointer(at))?;
+    let mut wanted = page(code, view, view.unit.modes).ok_or_else(|| pointer(at))?;
     if usize::from(length) + 2 != wanted.len() {
         return Err(pointer(at + 1));
     }

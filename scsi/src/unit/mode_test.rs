@@ -1,12 +1,12 @@
 use bytes::Bytes;
 
 use crate::fixture::{Fixture, done, sense};
-use crate::reservation::UnitChange;
+use crate::reservation::{UnitChange, UnitOutcome};
 use crate::{LuView, Step, UnitRequest};
 
-const CACHING: [u8; 20] = [0x08, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-const CONTROL: [u8; 12] = [0x0a, 10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
-const EXCEPTIONS: [u8; 12] = [0x1c, 10, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const CACHING: [u8; 20] = [0x88, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const CONTROL: [u8; 12] = [0x8a, 10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
+const EXCEPTIONS: [u8; 12] = [0x9c, 10, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn sense_6(dbd: bool, page: u8, change: impl FnOnce(&mut LuView<'_>)) -> Bytes {
     let cdb = [0x1a, u8::from(dbd) << 3, page, 0, 255, 0];
@@ -70,19 +70,68 @@ fn write_protection_and_write_back_show() {
 }
 
 #[test]
-fn swp_can_be_changed_and_nothing_else_and_nothing_saved() {
+fn swp_can_be_changed_and_nothing_else() {
     let data = sense_6(true, 0x40 | 0x3f, |_| {});
     let mut rest = &data[4..];
     while let [page, length, body @ ..] = rest {
         let length = usize::from(*length);
         let mut wanted = vec![0; length];
-        if *page == 0x0a {
+        if *page == 0x8a {
             wanted[2] = 0x08;
         }
         assert_eq!(body[..length], wanted);
         rest = &body[length..];
     }
-    assert_eq!(Fixture::new().sense(&[0x1a, 0, 0xff, 0, 255, 0]), "05/39/00");
+}
+
+/// Carries out what a MODE SELECT of SWP comes to.
+fn select_swp(fixture: &mut Fixture, on: bool, save: bool) {
+    let mut list = [&[0; 4][..], &CONTROL].concat();
+    list[4 + 4] = u8::from(on) << 3;
+    let step = fixture.run(&[0x15, 0x10 | u8::from(save), 0, 0, 16, 0], &list);
+    let Step::Unit(UnitRequest::Change(change)) = step else {
+        panic!("no change: {step:?}");
+    };
+    let who = fixture.who.clone();
+    assert_eq!(fixture.unit.apply(&who, &change, &[]), UnitOutcome::Good);
+}
+
+/// SWP now, by default, and saved.
+fn swp(fixture: &mut Fixture) -> [bool; 3] {
+    [0, 2, 3].map(|control| {
+        let page = fixture.data(&[0x1a, 8, control << 6 | 0x0a, 0, 255, 0]);
+        page[4 + 4] & 8 != 0
+    })
+}
+
+#[test]
+fn i13_what_is_saved_comes_back_with_a_reset() {
+    let mut fixture = Fixture::new();
+    let who = fixture.who.clone();
+    select_swp(&mut fixture, true, false);
+    assert_eq!(swp(&mut fixture), [true, false, false]);
+    assert_eq!(
+        fixture.unit.apply(&who, &UnitChange::Reset, &[]),
+        UnitOutcome::Good
+    );
+    assert_eq!(swp(&mut fixture), [false; 3], "it was not saved");
+    select_swp(&mut fixture, true, true);
+    assert_eq!(swp(&mut fixture), [true, false, true]);
+    select_swp(&mut fixture, false, false);
+    assert_eq!(swp(&mut fixture), [false, false, true]);
+    fixture.unit.memory_lost();
+    assert_eq!(swp(&mut fixture), [true, false, true], "as after a loss of power");
+    // No list, SP=1: what is so now is saved.
+    select_swp(&mut fixture, false, false);
+    let step = fixture.start(&[0x15, 0x11, 0, 0, 0, 0]);
+    let Step::Unit(UnitRequest::Change(change)) = step else {
+        panic!("no change: {step:?}");
+    };
+    assert_eq!(fixture.unit.apply(&who, &change, &[]), UnitOutcome::Good);
+    assert_eq!(swp(&mut fixture), [false; 3]);
+    assert_eq!(fixture.sense(&[0x15, 0x11, 0, 0, 0, 0]), "", "it is so already");
+    let saved = fixture.data(&[0x1a, 8, 0xff, 0, 255, 0]);
+    assert_eq!(saved, fixture.data(&[0x1a, 8, 0x3f, 0, 255, 0]));
 }
 
 #[test]
@@ -147,10 +196,9 @@ fn i12_select_of_anything_else_is_refused() {
     assert_eq!(select_6(&[0, 0, 0, 8, 0]), "05/1A/00");
     assert_eq!(select_6(&[&[0; 4][..], &CACHING[..19]].concat()), "05/1A/00");
     assert_eq!(select_6(&[0, 0, 0, 0, 0x08]), "05/1A/00");
-    // A block descriptor of another length; PF=0; SP=1; fewer bytes announced than said.
+    // A block descriptor of another length; PF=0; fewer bytes announced than said.
     assert_eq!(select_6(&[0, 0, 0, 4, 0, 0, 3, 0xe8]), "05/26/00");
     assert_eq!(Fixture::new().sense(&[0x15, 0, 0, 0, 4, 0]), "05/24/00");
-    assert_eq!(Fixture::new().sense(&[0x15, 0x11, 0, 0, 4, 0]), "05/24/00");
     assert_eq!(Fixture::new().sense(&[0x15, 0x10, 0, 0, 4, 0]), "05/0E/03");
 }
 

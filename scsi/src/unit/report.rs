@@ -5,7 +5,7 @@ use holdfast_types::{BlockSize, Lun};
 
 use crate::cdb::Cdb;
 use crate::table::Call;
-use crate::{NexusLu, Response, Sense, Step};
+use crate::{NexusLu, REPORT_LUNS_UNIT, Response, Sense, Step};
 
 /// TEST UNIT READY (SPC-4): a unit whose group admits the command is ready.
 pub(crate) fn test_unit_ready(_: &Call<'_>, _: &mut NexusLu) -> Result<Step, Sense> {
@@ -101,20 +101,19 @@ pub(crate) fn report_luns(call: &Call<'_>, nexus: &mut NexusLu) -> Result<Step, 
     Ok(Step::Done(response))
 }
 
-/// The list that SELECT REPORT names. There are no well-known logical units.
+/// The list that SELECT REPORT names: the units, the well-known one, or both.
 pub(crate) fn lun_list(cdb: Cdb<'_>, luns: &[Lun]) -> Result<Response, Sense> {
-    let luns = match cdb.byte(2) {
-        0x00 | 0x02 => luns,
-        0x01 => &[],
+    let (luns, well_known) = match cdb.byte(2) {
+        0x00 => (luns, None),
+        0x01 => (&[][..], Some(REPORT_LUNS_UNIT)),
+        0x02 => (luns, Some(REPORT_LUNS_UNIT)),
         _ => return Err(Sense::cdb_byte(2)),
     };
-    let length = u32::try_from(luns.len() * 8).unwrap_or(u32::MAX);
-    let mut data = Vec::with_capacity(8 + luns.len() * 8);
-    data.extend_from_slice(&length.to_be_bytes());
-    data.extend_from_slice(&[0; 4]);
-    for lun in luns {
-        data.extend_from_slice(&lun.to_field().to_be_bytes());
-    }
+    let fields = luns.iter().map(|lun| lun.to_field()).chain(well_known);
+    let mut data = vec![0; 8];
+    data.extend(fields.flat_map(u64::to_be_bytes));
+    let length = u32::try_from(data.len() - 8).unwrap_or(u32::MAX);
+    data[..4].copy_from_slice(&length.to_be_bytes());
     Ok(Response::data(data, cdb.length(6, 4)))
 }
 

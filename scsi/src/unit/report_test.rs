@@ -45,8 +45,14 @@ fn golden_report_luns() {
     // 300 is written flat.
     wanted.extend_from_slice(&[0x41, 0x2c, 0, 0, 0, 0, 0, 0]);
     assert_eq!(Fixture::new().data(&report(0))[..], wanted);
+    let well_known = [0xc1, 0x01, 0, 0, 0, 0, 0, 0];
+    assert_eq!(
+        Fixture::new().data(&report(1))[..],
+        [&[0, 0, 0, 8, 0, 0, 0, 0], &well_known[..]].concat()
+    );
+    wanted[3] = 32;
+    wanted.extend_from_slice(&well_known);
     assert_eq!(Fixture::new().data(&report(2))[..], wanted);
-    assert_eq!(Fixture::new().data(&report(1))[..], [0; 8]);
     assert_eq!(Fixture::new().sense(&report(3)), "05/24/00");
     assert_eq!(
         Fixture::new().data(&[0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0])[..],

@@ -1,11 +1,13 @@
 //! Vital product data (SPC-4, 7.8; the pages from B0h on: SBC-3).
 
-use holdfast_types::{ATOMIC_BYTES_MAX, BlockSize, COMPARE_AND_WRITE_BLOCKS_MAX, Naa, PHYSICAL_BYTES};
+use holdfast_types::{
+    ATOMIC_BYTES_MAX, BlockSize, COMPARE_AND_WRITE_BLOCKS_MAX, IscsiName, Naa, PHYSICAL_BYTES, TpgId,
+};
 use holdfast_types::{TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX};
 
 use super::copy;
 use super::inquiry::VENDOR;
-use crate::LuView;
+use crate::{LuView, WellKnown};
 
 /// The pages there are, in ascending order as page 00h lists them.
 const PAGES: [u8; 10] = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
@@ -33,10 +35,27 @@ pub(crate) fn page(code: u8, view: &LuView<'_>) -> Option<Vec<u8>> {
         0xb2 => provisioning(view),
         _ => return None,
     };
+    Some(with_header([0x00, code], &body))
+}
+
+fn with_header([peripheral, code]: [u8; 2], body: &[u8]) -> Vec<u8> {
     let [high, low] = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let mut page = vec![0x00, code, high, low];
-    page.extend_from_slice(&body);
-    Some(page)
+    [&[peripheral, code, high, low], body].concat()
+}
+
+/// A page of the REPORT LUNS well-known unit: the list, and of port and target who they are. It has no name of its own.
+pub(crate) fn well_known_page(code: u8, peripheral: u8, unit: &WellKnown<'_>) -> Option<Vec<u8>> {
+    let body = match code {
+        0x00 => vec![0x00, 0x83],
+        0x83 => {
+            let mut data = Vec::with_capacity(120);
+            relative_port(&mut data, unit.port);
+            port_and_target(&mut data, unit.target, unit.port);
+            data
+        }
+        _ => return None,
+    };
+    Some(with_header([peripheral, code], &body))
 }
 
 const BINARY: u8 = 1;
@@ -68,21 +87,27 @@ fn identification(view: &LuView<'_>) -> Vec<u8> {
     of_unit(&mut data, BINARY, 3, &Naa::of(view.extent).bytes());
     let vendor_id = [VENDOR.as_slice(), view.serial().as_bytes()].concat();
     of_unit(&mut data, ASCII, 1, &vendor_id);
-    let [high, low] = view.relative_port().value().to_be_bytes();
-    of_port(&mut data, BINARY, 4, &[0, 0, high, low]);
+    relative_port(&mut data, view.port);
     if let Some(group) = view.group() {
         let [high, low] = group.id.value().to_be_bytes();
         of_port(&mut data, BINARY, 5, &[0, 0, high, low]);
     }
-    let port_name = format!("{},t,0x{:04x}", view.target.as_str(), view.port.value());
-    of_port(&mut data, UTF8, 8, &name_string(&port_name));
-    // The target device: PIV=1, association 10b.
-    designator(
-        &mut data,
-        [ISCSI | UTF8, 0xa8],
-        &name_string(view.target.as_str()),
-    );
+    port_and_target(&mut data, view.target, view.port);
     data
+}
+
+/// The relative target port identifier of the port through which the command came, which is its portal group's tag.
+fn relative_port(data: &mut Vec<u8>, port: TpgId) {
+    let [high, low] = port.value().to_be_bytes();
+    of_port(data, BINARY, 4, &[0, 0, high, low]);
+}
+
+/// The names of that port and of the target.
+fn port_and_target(data: &mut Vec<u8>, target: &IscsiName, port: TpgId) {
+    let port_name = format!("{},t,0x{:04x}", target.as_str(), port.value());
+    of_port(data, UTF8, 8, &name_string(&port_name));
+    // The target device: PIV=1, association 10b.
+    designator(data, [ISCSI | UTF8, 0xa8], &name_string(target.as_str()));
 }
 
 /// Mode page policy, 87h (SPC-4, 7.8.10): every page and subpage is shared by all nexuses of the unit (I13); MLUS=0, of this unit alone.

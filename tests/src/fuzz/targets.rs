@@ -22,7 +22,7 @@ use holdfast_scsi::{
 };
 use holdfast_types::{
     BlockOp, BlockSize, ExtentId, IscsiName, Isid, Lun, Mono, Nexus, NodeId, OpOutcome, RelativePortId,
-    Secret, TpgId,
+    Secret, TpgId, UnixMillis,
 };
 
 use super::Target;
@@ -429,6 +429,7 @@ fn command(input: &[u8]) -> u64 {
         write_back: false,
         nexus: &who,
         unit: &unit,
+        calendar: UnixMillis(1_795_000_000_000),
         counters: Counters::default(),
     };
     let mut nexus = NexusLu::new(Counters::default());
