@@ -52,6 +52,8 @@ enum Kind {
     People,
     /// Broken files that were set aside, for people too.
     Aside,
+    /// What is about to take a file's place. A node that is killed may leave it; it is never read, and the next one is written over it.
+    Unfinished,
 }
 
 /// What may become of a node that has such a file with a flipped bit.
@@ -104,6 +106,7 @@ impl Kind {
         let is = |prefix| file.starts_with(prefix);
         Some(match (dir, file.rsplit_once('.').map_or("", |(_, end)| end)) {
             ("data/extents" | "raft/snapshots", "broken") => Self::Aside,
+            ("data/extents" | "raft/snapshots", "tmp") => Self::Unfinished,
             ("data/extents", "img") => Self::Data,
             ("data/extents", "sum") => Self::Sums,
             ("data/extents", "map") => Self::Changes,
@@ -144,7 +147,8 @@ impl Kind {
             | Self::Member
             | Self::Lock
             | Self::People
-            | Self::Aside => Fate::Back(&[]),
+            | Self::Aside
+            | Self::Unfinished => Fate::Back(&[]),
             Self::Identity => Fate::ToBeMended(&["identity.json", "belongs to node"]),
             Self::RaftLog => Fate::OutForEver(&["damaged"]),
         }
