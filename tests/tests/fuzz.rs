@@ -1,5 +1,8 @@
 //! Every parser of foreign bytes, under mutated inputs: short here, `make fuzz MINUTES=30` by hand.
 
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,14 +22,28 @@ fn no_input_makes_a_parser_panic() -> Result<()> {
         minutes => Effort::Time(Duration::from_secs(60 * u64::from(minutes))),
     };
     let seed = seed::seed("fuzz");
-    for target in TARGETS {
-        let report = fuzz(target, seed, effort)?;
-        say(&format!(
-            "{}: {} inputs, {} with an outcome of their own, slowest {:?}, no findings",
-            target.name, report.runs, report.kept, report.slowest
-        ));
-    }
-    Ok(())
+    // As many at a time as there are processors: half an hour each is half a working day else.
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(target) = TARGETS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let report = fuzz(target, seed, effort)?;
+            say(&format!(
+                "{}: {} inputs, {} with an outcome of their own, slowest {:?}, no findings",
+                target.name, report.runs, report.kept, report.slowest
+            ));
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        // A panic that is not an input's is this test's own.
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 #[test]
