@@ -167,7 +167,7 @@ impl Session {
 
     /// A command has come: it is started, waits for the session's share, or is one too many.
     fn arrive(&mut self, command: Command, now: Mono) -> Result<(), MustReset> {
-        match self.tasks.turn(&command) {
+        match self.tasks.turn(&command, now) {
             Turn::Now => {
                 let state = self.newest_state();
                 return self.start(&state, command, now);
@@ -181,7 +181,7 @@ impl Session {
 
     /// Starts commands that waited for the session's share, as far as there is room now.
     fn start_queued(&mut self, now: Mono) -> Result<(), MustReset> {
-        while let Some(command) = self.tasks.take_queued() {
+        while let Some(command) = self.tasks.take_queued(now) {
             self.stands(now)?;
             let state = self.newest_state();
             self.start(&state, command, now)?;
@@ -496,6 +496,7 @@ impl Session {
     ) -> Result<(), MustReset> {
         let op = self.new_op();
         let began = Began::new(&request, &then, now);
+        self.tasks.is_here(now);
         if let (Some(_), Some(session)) = (began.compares, &mut self.logged_in) {
             session.statuses.sent(extent);
         }

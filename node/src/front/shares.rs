@@ -1,24 +1,31 @@
 //! What sessions have in storage, shared out so that a noisy initiator starves nobody and a node's memory has a bound.
 //!
-//! A session that is alone may have as much under way as its command window allows. As soon as others have something under way too, each
-//! has its share in storage; what is beyond that waits in its own session, in order, and what is far beyond gets TASK SET FULL, on which
-//! initiators lower their queue depth. So a quiet session never stands behind all that a noisy one would like to have done.
+//! A session that is alone may have as much under way as its command window allows. As soon as others have something in storage too, or
+//! had a moment ago, each has its share there; what is beyond that waits in its own session, in order, and what is far beyond gets TASK
+//! SET FULL, on which initiators lower their queue depth. Journals and links take all in the order it comes, so what is under way of
+//! all together is how long a quiet session waits: it never stands behind all that a noisy one would like to have done.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use holdfast_scsi::verified_blocks;
-use holdfast_types::{BlockSize, TRANSFER_BYTES_MAX};
+use holdfast_types::{BlockSize, Mono, TRANSFER_BYTES_MAX};
 
-/// Bytes that all sessions together have in storage where more than one has something there.
-const CONTENDED_BYTES: u64 = 16 << 20;
-/// What a session has in any case.
-const SHARE_MIN: u64 = 1 << 20;
+/// Bytes that all sessions together have in storage where more than one has something there: one group of the journal. More makes disks no
+/// busier, only others wait.
+const CONTENDED_BYTES: u64 = 1 << 20;
+/// What a session has in any case, and one command of any length.
+const SHARE_MIN: u64 = 128 << 10;
+/// What a session had in storage within this, or within twice as long, counts: a quiet one has nothing there between its commands.
+const LATELY: Duration = Duration::from_millis(500);
+/// A command of at most this is never refused for want of memory where it is its session's only one.
+const USUAL_BYTES: u64 = 1 << 20;
 /// Bytes of a session's commands that may wait here while others are busy, in storage or for it; more get TASK SET FULL.
 const WAITING_BYTES: u64 = 32 << 20;
 /// Bytes of all commands' data that the node holds, answers that wait to be sent included; beyond that every session but an idle one gets
 /// TASK SET FULL.
 const NODE_BYTES: u64 = 512 << 20;
-/// The same with what idle sessions bring: one command each. Beyond that one of more than [`SHARE_MIN`] gets BUSY. Less than what may wait
+/// The same with what idle sessions bring: one command each. Beyond that one of more than [`USUAL_BYTES`] gets BUSY. Less than what may wait
 /// to be sent over a link, where all of it may be reads that the other node answers at once.
 const IDLE_BYTES: u64 = 960 << 20;
 /// What a command counts at least.
@@ -35,6 +42,64 @@ pub(crate) struct Shares {
     waiting: AtomicU64,
     /// Bytes of answers that initiators have not taken yet.
     unsent: AtomicU64,
+    /// Sessions that had something in storage lately.
+    lately: Lately,
+}
+
+/// Counts who was there in the present window of [`LATELY`] and in the one before: the window's number, the count of the one before and
+/// its own, in one word.
+#[derive(Debug, Default)]
+struct Lately(AtomicU64);
+
+/// A window of [`LATELY`]; `None` before the first.
+pub(super) type Window = Option<u64>;
+
+impl Lately {
+    /// Bits of a count, which stays at its largest value.
+    const BITS: u32 = 16;
+    const MAX: u64 = (1 << Self::BITS) - 1;
+
+    const fn unpacked(word: u64) -> (u64, u64, u64) {
+        (
+            word >> (2 * Self::BITS),
+            (word >> Self::BITS) & Self::MAX,
+            word & Self::MAX,
+        )
+    }
+
+    /// A session that was seen last in that window is there now: the window to remember.
+    fn is_here(&self, last: Window, now: Mono) -> Window {
+        let window = window_of(now);
+        if last == Some(window) {
+            return last;
+        }
+        let add = |word| {
+            let (at, before, here) = Self::unpacked(word);
+            let (before, here) = match window.checked_sub(at) {
+                Some(0) | None => (before, here),
+                Some(1) => (here, 0),
+                Some(_) => (0, 0),
+            };
+            Some(window.max(at) << (2 * Self::BITS) | before << Self::BITS | (here + 1).min(Self::MAX))
+        };
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        Some(window)
+    }
+
+    /// How many were there, about.
+    fn count(&self, now: Mono) -> u64 {
+        let (at, before, here) = Self::unpacked(self.0.load(Ordering::Relaxed));
+        match window_of(now).checked_sub(at) {
+            Some(0) | None => before.max(here),
+            Some(1) => here,
+            Some(_) => 0,
+        }
+    }
+}
+
+fn window_of(now: Mono) -> u64 {
+    let windows = now.since(Mono::ZERO).as_millis() / LATELY.as_millis();
+    u64::try_from(windows).unwrap_or(u64::MAX) & (u64::MAX >> (2 * Lately::BITS))
 }
 
 /// What a session has of the node's memory, in bytes.
@@ -75,25 +140,40 @@ pub(super) fn cost_of(cdb: &[u8], expected_length: u32) -> u64 {
 }
 
 impl Shares {
+    /// A session gives something to storage; `last` is what this said before. Says what to remember.
+    pub(super) fn is_here(&self, last: Window, now: Mono) -> Window {
+        self.lately.is_here(last, now)
+    }
+
+    /// Sessions that share storage now, the asking one included.
+    fn sessions(&self, open: u64, now: Mono) -> u64 {
+        let busy = self.busy.load(Ordering::Relaxed) + usize::from(open == 0);
+        u64::try_from(busy)
+            .unwrap_or(u64::MAX)
+            .max(self.lately.count(now))
+    }
+
+    /// Bytes that a session may have in storage where there are so many.
+    fn share(sessions: u64) -> u64 {
+        (CONTENDED_BYTES / sessions.max(1)).max(SHARE_MIN)
+    }
+
     /// Whether a session that has so much may start a command of that cost.
-    pub(super) fn turn(&self, has: Has, cost: u64) -> Turn {
+    pub(super) fn turn(&self, has: Has, cost: u64, now: Mono) -> Turn {
         let Has {
             open,
             waiting,
             unsent,
         } = has;
-        let busy = self.busy.load(Ordering::Relaxed);
-        let others = busy > usize::from(open > 0);
         let total = self.held().saturating_add(cost);
         if (open > 0 || unsent > 0) && total > NODE_BYTES {
             return Turn::Full;
         }
-        if total > IDLE_BYTES && cost > SHARE_MIN {
+        if total > IDLE_BYTES && cost > USUAL_BYTES {
             return Turn::Busy;
         }
-        let sessions = u64::try_from(busy.max(1)).unwrap_or(u64::MAX);
-        let share = (CONTENDED_BYTES / sessions).max(SHARE_MIN);
-        if open == 0 || !others || (waiting == 0 && open + cost <= share) {
+        let sessions = self.sessions(open, now);
+        if open == 0 || sessions <= 1 || (waiting == 0 && open + cost <= Self::share(sessions)) {
             // Nobody overtakes commands of its own session that wait.
             return if waiting > 0 && open > 0 {
                 Turn::Wait
@@ -109,10 +189,9 @@ impl Shares {
     }
 
     /// The first in a session's queue: whether it may start now.
-    pub(super) fn may_go_on(&self, open: u64, cost: u64) -> bool {
-        let busy = self.busy.load(Ordering::Relaxed);
-        let sessions = u64::try_from(busy.max(1)).unwrap_or(u64::MAX);
-        open == 0 || busy <= 1 || open + cost <= (CONTENDED_BYTES / sessions).max(SHARE_MIN)
+    pub(super) fn may_go_on(&self, open: u64, cost: u64, now: Mono) -> bool {
+        let sessions = self.sessions(open, now);
+        open == 0 || sessions <= 1 || open + cost <= Self::share(sessions)
     }
 
     /// A session's bytes under way have changed.
@@ -178,6 +257,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const NOW: Mono = Mono::from_nanos(1 << 40);
     const LARGEST: u64 = TRANSFER_BYTES_MAX as u64;
 
     const fn has(open: u64, waiting: u64) -> Has {
@@ -191,9 +271,9 @@ mod tests {
     #[test]
     fn a_session_that_is_alone_has_it_all() {
         let shares = Shares::default();
-        assert_eq!(shares.turn(has(0, 0), MIB), Turn::Now);
+        assert_eq!(shares.turn(has(0, 0), MIB, NOW), Turn::Now);
         shares.moved(0, 100 * MIB);
-        assert_eq!(shares.turn(has(100 * MIB, 0), MIB), Turn::Now);
+        assert_eq!(shares.turn(has(100 * MIB, 0), MIB, NOW), Turn::Now);
         shares.moved(100 * MIB, 0);
         assert_eq!((shares.busy(), shares.bytes()), (0, 0));
     }
@@ -203,16 +283,49 @@ mod tests {
         let shares = Shares::default();
         shares.moved(0, 8 * MIB);
         assert_eq!(
-            shares.turn(has(0, 0), 4096),
+            shares.turn(has(0, 0), 4096, NOW),
             Turn::Now,
             "the quiet one goes straight in"
         );
         shares.moved(0, 4096);
-        assert_eq!(shares.turn(has(8 * MIB, 0), MIB), Turn::Wait);
-        assert_eq!(shares.turn(has(7 * MIB, 0), MIB), Turn::Now);
-        assert_eq!(shares.turn(has(7 * MIB, MIB), MIB), Turn::Wait, "behind its own");
-        assert_eq!(shares.turn(has(8 * MIB, 24 * MIB), MIB), Turn::Full);
-        assert!(shares.may_go_on(7 * MIB, MIB) && !shares.may_go_on(8 * MIB, MIB));
+        assert_eq!(shares.turn(has(MIB / 2, 0), 4096, NOW), Turn::Wait);
+        assert_eq!(shares.turn(has(MIB / 2 - 4096, 0), 4096, NOW), Turn::Now);
+        assert_eq!(
+            shares.turn(has(MIB / 2 - 4096, MIB), 4096, NOW),
+            Turn::Wait,
+            "behind its own"
+        );
+        assert_eq!(shares.turn(has(MIB, 31 * MIB), MIB, NOW), Turn::Full);
+        assert!(shares.may_go_on(MIB / 2 - 4096, 4096, NOW) && !shares.may_go_on(MIB / 2, 4096, NOW));
+    }
+
+    #[test]
+    fn a_quiet_session_counts_between_its_commands_too() {
+        let shares = Shares::default();
+        let (noisy, quiet) = (shares.is_here(None, NOW), shares.is_here(None, NOW));
+        assert_eq!(shares.is_here(quiet, NOW), noisy, "each is counted once");
+        shares.moved(0, MIB);
+        assert_eq!(shares.turn(has(MIB, 0), 4096, NOW), Turn::Wait);
+        let later = NOW + LATELY;
+        let noisy = shares.is_here(noisy, later);
+        assert!(!shares.may_go_on(MIB, 4096, later));
+        shares.is_here(noisy, later + LATELY);
+        assert!(shares.may_go_on(MIB, 4096, later + LATELY), "it is alone by now");
+        assert!(shares.may_go_on(MIB, 4096, later + 9 * LATELY));
+    }
+
+    #[test]
+    fn more_sessions_have_smaller_shares_down_to_the_smallest() {
+        let shares = Shares::default();
+        let mut last = Vec::new();
+        for count in 1..=1 << 17_u32 {
+            last.push(shares.is_here(None, NOW));
+            if count == 4 {
+                assert!(shares.may_go_on(MIB / 4 - 4096, 4096, NOW) && !shares.may_go_on(MIB / 4, 4096, NOW));
+            }
+        }
+        assert!(last.iter().all(|window| *window == last[0]));
+        assert!(shares.may_go_on(SHARE_MIN - 4096, 4096, NOW) && !shares.may_go_on(SHARE_MIN, 4096, NOW));
     }
 
     #[test]
@@ -221,9 +334,9 @@ mod tests {
         for _ in 0..100 {
             shares.moved(0, 8 * MIB);
         }
-        assert_eq!(shares.turn(has(0, 0), MIB), Turn::Now);
+        assert_eq!(shares.turn(has(0, 0), MIB, NOW), Turn::Now);
         assert_eq!(
-            shares.turn(has(MIB, 0), MIB),
+            shares.turn(has(MIB, 0), MIB, NOW),
             Turn::Full,
             "the node's memory has a bound"
         );
@@ -237,7 +350,7 @@ mod tests {
             let mut sessions = [0; 64];
             for _ in 0..128 {
                 for open in &mut sessions {
-                    if shares.turn(has(*open, 0), LARGEST) == Turn::Now {
+                    if shares.turn(has(*open, 0), LARGEST, NOW) == Turn::Now {
                         shares.moved(*open, *open + LARGEST);
                         *open += LARGEST;
                     }
@@ -247,9 +360,9 @@ mod tests {
         };
         assert_eq!(fill(), 64 * LARGEST, "none is left out");
         assert_eq!(fill(), 448 * MIB, "of as many again");
-        assert_eq!(shares.turn(has(0, 0), LARGEST), Turn::Busy);
+        assert_eq!(shares.turn(has(0, 0), LARGEST, NOW), Turn::Busy);
         assert_eq!(
-            shares.turn(has(0, 0), MIB),
+            shares.turn(has(0, 0), MIB, NOW),
             Turn::Now,
             "a usual one is never refused"
         );
@@ -263,12 +376,12 @@ mod tests {
             unsent: 512 * MIB,
             ..Has::default()
         };
-        assert_eq!(shares.turn(reader, 4096), Turn::Full);
-        assert_eq!(shares.turn(has(4096, 0), 4096), Turn::Full);
-        assert_eq!(shares.turn(has(0, 0), LARGEST), Turn::Now);
+        assert_eq!(shares.turn(reader, 4096, NOW), Turn::Full);
+        assert_eq!(shares.turn(has(4096, 0), 4096, NOW), Turn::Full);
+        assert_eq!(shares.turn(has(0, 0), LARGEST, NOW), Turn::Now);
         shares.sends(512 * MIB, 0);
         assert_eq!(shares.unsent(), 0);
-        assert_eq!(shares.turn(has(4096, 0), 4096), Turn::Now);
+        assert_eq!(shares.turn(has(4096, 0), 4096, NOW), Turn::Now);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use holdfast_replication::core::api::{OpId, Request};
 use holdfast_scsi::{CopyJob, Finish, Pending};
 use holdfast_types::{BlockOp, CommandName, ExtentId, Lun, Mono, Origin, UnitVersion};
 
-use super::shares::{Has, Shares, Turn, cost_of};
+use super::shares::{Has, Shares, Turn, Window, cost_of};
 use super::units::Waiting;
 use crate::metrics::Operation;
 
@@ -144,6 +144,8 @@ pub(super) struct Tasks {
     open_cost: u64,
     /// Bytes of answers that wait to be sent.
     unsent: u64,
+    /// When something was given to storage last.
+    lately: Window,
     shares: Arc<Shares>,
 }
 
@@ -166,19 +168,25 @@ impl Tasks {
             queued_cost: 0,
             open_cost: 0,
             unsent: 0,
+            lately: None,
             shares,
         }
     }
 
+    /// Something is given to storage: other sessions are to know.
+    pub(super) fn is_here(&mut self, now: Mono) {
+        self.lately = self.shares.is_here(self.lately, now);
+    }
+
     /// Whether a command may start now.
-    pub(super) fn turn(&self, command: &Command) -> Turn {
+    pub(super) fn turn(&self, command: &Command, now: Mono) -> Turn {
         let has = Has {
             open: self.open_cost,
             waiting: self.queued_cost,
             unsent: self.unsent,
         };
         self.shares
-            .turn(has, cost_of(command.cdb.as_bytes(), command.expected_length))
+            .turn(has, cost_of(command.cdb.as_bytes(), command.expected_length), now)
     }
 
     /// So many bytes of answers wait to be sent now.
@@ -206,9 +214,9 @@ impl Tasks {
     }
 
     /// The command that has waited longest for the session's share, if its turn has come.
-    pub(super) fn take_queued(&mut self) -> Option<Command> {
+    pub(super) fn take_queued(&mut self, now: Mono) -> Option<Command> {
         let (task, cost) = *self.queued.front()?;
-        if !self.shares.may_go_on(self.open_cost, cost) {
+        if !self.shares.may_go_on(self.open_cost, cost, now) {
             return None;
         }
         match self.take(task) {
