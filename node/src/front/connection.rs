@@ -148,12 +148,7 @@ async fn run(
         let deadline = session.deadline();
         let writing = !session.iscsi.outbox().is_empty();
         let reading = session.iscsi.wanted(&buffer) > 0 && session.iscsi.outbox().bytes() < OUTBOX_MAX;
-        let interest = match (reading, writing) {
-            (true, true) => Interest::READABLE | Interest::WRITABLE,
-            (false, true) => Interest::WRITABLE,
-            // Readable also tells of the end of a connection that is not read from now.
-            (_, false) => Interest::READABLE,
-        };
+        let interest = interest(reading, writing);
         let now = front.now();
         let wait = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.since(now));
         tokio::select! {
@@ -202,6 +197,15 @@ async fn run(
             // noticed by the lease (L7).
             arrived = front.now();
         }
+    }
+}
+
+const fn interest(reading: bool, writing: bool) -> Interest {
+    match (reading, writing) {
+        (true, true) => Interest::READABLE.add(Interest::WRITABLE),
+        (false, true) => Interest::WRITABLE,
+        // Readable also tells of the end of a connection that is not read from now.
+        (_, false) => Interest::READABLE,
     }
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use holdfast_scsi::verified_blocks;
 use holdfast_types::{BlockSize, Mono, TRANSFER_BYTES_MAX};
 
-/// Bytes that all sessions together have in storage where more than one has something there: one group of the journal. More makes disks no
-/// busier, only others wait.
-const CONTENDED_BYTES: u64 = 1 << 20;
+/// Bytes that all sessions together have in storage where more than one has something there. More makes disks little busier, and others
+/// wait longer.
+const CONTENDED_BYTES: u64 = 512 << 10;
 /// What a session has in any case, and one command of any length.
 const SHARE_MIN: u64 = 128 << 10;
 /// What a session had in storage within this, or within twice as long, counts: a quiet one has nothing there between its commands.
@@ -25,8 +25,8 @@ const WAITING_BYTES: u64 = 32 << 20;
 /// Bytes of all commands' data that the node holds, answers that wait to be sent included; beyond that every session but an idle one gets
 /// TASK SET FULL.
 const NODE_BYTES: u64 = 512 << 20;
-/// The same with what idle sessions bring: one command each. Beyond that one of more than [`USUAL_BYTES`] gets BUSY. Less than what may wait
-/// to be sent over a link, where all of it may be reads that the other node answers at once.
+/// The same with what idle sessions bring: one command each. Beyond that one of more than [`USUAL_BYTES`] gets BUSY. Less than what may
+/// wait to be sent over a link, where all of it may be reads that the other node answers at once.
 const IDLE_BYTES: u64 = 960 << 20;
 /// What a command counts at least.
 const COST_MIN: u64 = 4096;
@@ -288,15 +288,15 @@ mod tests {
             "the quiet one goes straight in"
         );
         shares.moved(0, 4096);
-        assert_eq!(shares.turn(has(MIB / 2, 0), 4096, NOW), Turn::Wait);
-        assert_eq!(shares.turn(has(MIB / 2 - 4096, 0), 4096, NOW), Turn::Now);
+        assert_eq!(shares.turn(has(MIB / 4, 0), 4096, NOW), Turn::Wait);
+        assert_eq!(shares.turn(has(MIB / 4 - 4096, 0), 4096, NOW), Turn::Now);
         assert_eq!(
-            shares.turn(has(MIB / 2 - 4096, MIB), 4096, NOW),
+            shares.turn(has(MIB / 4 - 4096, MIB), 4096, NOW),
             Turn::Wait,
             "behind its own"
         );
         assert_eq!(shares.turn(has(MIB, 31 * MIB), MIB, NOW), Turn::Full);
-        assert!(shares.may_go_on(MIB / 2 - 4096, 4096, NOW) && !shares.may_go_on(MIB / 2, 4096, NOW));
+        assert!(shares.may_go_on(MIB / 4 - 4096, 4096, NOW) && !shares.may_go_on(MIB / 4, 4096, NOW));
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
         for count in 1..=1 << 17_u32 {
             last.push(shares.is_here(None, NOW));
             if count == 4 {
-                assert!(shares.may_go_on(MIB / 4 - 4096, 4096, NOW) && !shares.may_go_on(MIB / 4, 4096, NOW));
+                assert!(shares.may_go_on(MIB / 8 - 4096, 4096, NOW) && !shares.may_go_on(MIB / 8, 4096, NOW));
             }
         }
         assert!(last.iter().all(|window| *window == last[0]));

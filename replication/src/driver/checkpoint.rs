@@ -15,7 +15,7 @@ use super::extent::{Extent, Tag};
 use super::shared::Shared;
 use crate::core::ExtentCore;
 use crate::core::api::{Event, FenceReason, ScrubOutcome};
-use crate::store::{Checkpoint, Damage, Entry, ExtentFile, NodeJournal};
+use crate::store::{Checkpoint, Damage, Entry, ExtentFile, NodeJournal, StoreError};
 
 /// How long the thread waits for a checkpoint to be stable before it goes on; the next round finds it.
 const STABLE_WAIT: Duration = Duration::from_secs(10);
@@ -39,32 +39,39 @@ pub(super) enum Chore {
     Scrubbed(Arc<Extent>, ScrubOutcome),
     /// It is looked at what is to be compared.
     Scrubs,
+    /// Much was written to it since it was flushed.
+    Flush(Arc<Extent>),
 }
 
 /// The loop of the thread for chores.
 pub(super) fn serve_chores(shared: &Arc<Shared>) {
     let mut chores = Vec::new();
     while shared.chores.take(&mut chores) {
-        for chore in chores.drain(..) {
-            let (extent, damage) = match &chore {
-                Chore::Scrubbed(extent, outcome) => {
-                    super::scrub::ended(shared, extent, *outcome);
-                    super::scrub::look(shared);
-                    continue;
-                }
-                Chore::Scrubs => {
-                    super::scrub::look(shared);
-                    continue;
-                }
-                Chore::Mark(extent, damage) => (extent, Some(*damage)),
-                // A replica that has failed in this run stays marked, whatever was under way.
-                Chore::Heal(extent) if extent.failed.load(Ordering::Acquire) => continue,
-                Chore::Heal(extent) => (extent, None),
-            };
-            if let Some(Err(error)) = extent.file.get().map(|file| file.mark(damage)) {
-                tracing::error!(extent = %extent.id, %error, "the extent's description cannot be written");
-            }
+        chores.drain(..).for_each(|chore| carry_out(shared, &chore));
+    }
+}
+
+fn carry_out(shared: &Arc<Shared>, chore: &Chore) {
+    let (extent, damage) = match chore {
+        Chore::Scrubbed(extent, outcome) => {
+            super::scrub::ended(shared, extent, *outcome);
+            return super::scrub::look(shared);
         }
+        Chore::Scrubs => return super::scrub::look(shared),
+        Chore::Flush(extent) => {
+            // A failure was told to the core.
+            if let Some(file) = extent.file.get() {
+                flush(shared, extent, file, ExtentFile::sync);
+            }
+            return;
+        }
+        Chore::Mark(extent, damage) => (extent, Some(*damage)),
+        // A replica that has failed in this run stays marked, whatever was under way.
+        Chore::Heal(extent) if extent.failed.load(Ordering::Acquire) => return,
+        Chore::Heal(extent) => (extent, None),
+    };
+    if let Some(Err(error)) = extent.file.get().map(|file| file.mark(damage)) {
+        tracing::error!(extent = %extent.id, %error, "the extent's description cannot be written");
     }
 }
 
@@ -131,10 +138,18 @@ fn look(extent: &Extent) -> Seen {
     }
 }
 
+/// All of it, and what changed.
+fn whole(extent: &Extent) -> impl FnOnce(&ExtentFile) -> Result<(), StoreError> + '_ {
+    |file| {
+        file.sync()?;
+        file.note_changes(|| extent.lock().core.end().lsn)
+    }
+}
+
 fn checkpoint(shared: &Arc<Shared>, extent: &Arc<Extent>, hurry: bool) {
     let seen = look(extent);
     if let Some(file) = extent.file.get()
-        && !flush(shared, extent, file)
+        && !flush(shared, extent, file, whole(extent))
     {
         return;
     }
@@ -150,14 +165,16 @@ fn checkpoint(shared: &Arc<Shared>, extent: &Arc<Extent>, hurry: bool) {
 }
 
 /// J2: a failed flush is final; the checkpoint does not move.
-fn flush(shared: &Arc<Shared>, extent: &Arc<Extent>, file: &ExtentFile) -> bool {
+fn flush(
+    shared: &Arc<Shared>,
+    extent: &Arc<Extent>,
+    file: &ExtentFile,
+    how: impl FnOnce(&ExtentFile) -> Result<(), StoreError>,
+) -> bool {
     if extent.failed.load(Ordering::Acquire) {
         return false;
     }
-    let noted = file
-        .sync()
-        .and_then(|()| file.note_changes(|| extent.lock().core.end().lsn));
-    let Err(error) = noted else { return true };
+    let Err(error) = how(file) else { return true };
     if error.is_no_space() {
         tracing::error!(extent = %extent.id, %error, "no room to note what changed: the journal keeps it until there is");
         return false;
@@ -240,7 +257,7 @@ fn copy_forward(shared: &Arc<Shared>, extents: &[Arc<Extent>]) {
         }
         let seen = look(extent);
         if let Some(file) = extent.file.get()
-            && !flush(shared, extent, file)
+            && !flush(shared, extent, file, whole(extent))
         {
             continue;
         }

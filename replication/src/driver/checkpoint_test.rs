@@ -13,6 +13,8 @@ use super::*;
 use crate::core::api::{
     Config, Ctx, Identity, LinkId, Message, OpId, Policy, Proposal, Record, RecordBody, Recovered, View,
 };
+use crate::driver::inbox::Inbox;
+use crate::driver::io;
 use crate::driver::{DriverConfig, Front, LeaseView, Proposer};
 use crate::store::{ExtentMeta, NodeStore, Opened, Place};
 
@@ -176,6 +178,41 @@ fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>, count: u64) {
         message(Message::Replicate { epoch, prev, record })
     });
     shared.drive(extent, first.into_iter().chain(records));
+}
+
+/// What the apply thread does with so many blocks.
+fn apply_blocks(rig: &Rig, extent: &Arc<Extent>, blocks: u64) {
+    let shared = &rig.shared;
+    let jobs = (0..blocks).map(|n| io::Job {
+        extent: Arc::clone(extent),
+        io: crate::core::api::IoToken(1 << 40),
+        what: io::What::Apply(record(n % 256)),
+    });
+    let inbox = Inbox::new();
+    inbox.push(jobs);
+    inbox.close(false);
+    io::serve(shared, &inbox, 64);
+}
+
+/// Long before its checkpoint, so that the journal's writes never stand behind a second's worth of an extent's.
+#[test]
+fn an_extent_is_flushed_whenever_much_was_written_to_it() {
+    let rig = Rig::new();
+    let extent = rig.extent(ID);
+    for _ in 0..2 {
+        apply_blocks(&rig, &extent, 4095);
+        let mut chores = Vec::new();
+        rig.shared.chores.push([Chore::Scrubs]);
+        assert!(rig.shared.chores.take(&mut chores));
+        assert!(matches!(chores[..], [Chore::Scrubs]), "{chores:?}");
+        chores.clear();
+        apply_blocks(&rig, &extent, 1024);
+        assert!(rig.shared.chores.take(&mut chores));
+        assert!(matches!(chores[..], [Chore::Flush(_)]), "once: {chores:?}");
+        chores
+            .into_iter()
+            .for_each(|chore| carry_out(&rig.shared, &chore));
+    }
 }
 
 #[test]

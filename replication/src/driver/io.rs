@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_types::{BlockRange, Lba, Lsn};
 
+use super::checkpoint::Chore;
 use super::extent::Extent;
 use super::inbox::Inbox;
 use super::shared::{Shared, guard};
@@ -149,6 +150,14 @@ fn put_resynced(file: &ExtentFile, ranges: &[BlockRange], data: &Bytes) -> Resul
 }
 
 impl Shared {
+    /// Has what was applied flushed little by little.
+    fn flush_in_time(&self, job: &Job) {
+        let applied = matches!(job.what, What::Apply(_));
+        if applied && job.extent.file.get().is_some_and(|file| file.wants_flush()) {
+            self.chores.push([Chore::Flush(Arc::clone(&job.extent))]);
+        }
+    }
+
     fn is_starved(&self, extent: &Arc<Extent>) -> bool {
         guard(&self.starved)
             .iter()
@@ -187,7 +196,10 @@ pub(super) fn serve(shared: &Arc<Shared>, inbox: &Inbox<Job>, together: usize) {
             // Nothing of an extent overtakes what waits for space, as far as order matters: a barrier is behind all of it.
             let starved = matches!(job.what, What::Barrier) && shared.is_starved(&job.extent);
             let event = match if starved { Err(NoSpace) } else { run(&job) } {
-                Ok(Some(event)) => event,
+                Ok(Some(event)) => {
+                    shared.flush_in_time(&job);
+                    event
+                }
                 Ok(None) => {
                     shared.open_gate(&job.extent);
                     continue;

@@ -15,6 +15,7 @@ use super::extent_meta::sync_dir;
 use super::scrubbed::scrub_path;
 use super::settle::{Settled, settle};
 use super::sums::{Checked, Sums};
+use super::unflushed::Unflushed;
 use super::versions::Versions;
 use super::{Damage, ExtentMeta, StoreError};
 use crate::core::api::{Digests, digest};
@@ -54,6 +55,7 @@ pub struct ExtentFile {
     /// Held while flushing: Linux tells an error of writing back only once, so of two flushes at a time one would succeed and prove
     /// nothing (J2).
     flushing: Mutex<()>,
+    unflushed: Unflushed,
     /// The file system cannot tell whether a read would wait: every read goes to an I/O thread.
     no_try: AtomicBool,
 }
@@ -200,6 +202,7 @@ impl ExtentFile {
             failed: AtomicBool::new(false),
             full: AtomicBool::new(false),
             flushing: Mutex::new(()),
+            unflushed: Unflushed::default(),
             no_try: AtomicBool::new(false),
         }
     }
@@ -401,6 +404,7 @@ impl ExtentFile {
 
     fn put(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
+        self.unflushed.wrote(data.len());
         self.file.write_all_at(data, offset).map_err(|error| {
             // Where there is no space nothing was lost: the journal has it, and all of it is written again.
             if is_full(&error) {
@@ -411,6 +415,11 @@ impl ExtentFile {
         })
     }
 
+    /// Whether so much was written that it should be flushed now; said once until that begins.
+    pub fn wants_flush(&self) -> bool {
+        self.unflushed.is_due()
+    }
+
     /// Puts all that was written before on stable storage. A failure is final: the system marks the pages clean, so that a
     /// second try would succeed and prove nothing (J2).
     ///
@@ -419,6 +428,7 @@ impl ExtentFile {
     pub fn sync(&self) -> Result<(), StoreError> {
         let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_alive()?;
+        self.unflushed.begins();
         self.file.sync_data().map_err(|error| self.fail("flush", error))?;
         let Some(sums) = &self.sums else { return Ok(()) };
         // Final whatever it is, as above.

@@ -12,6 +12,7 @@ mod replay;
 mod scrubbed;
 mod settle;
 mod sums;
+mod unflushed;
 mod versions;
 
 pub use codec::DecodeError;
