@@ -164,7 +164,7 @@ fn values_follow_a_state_as_if_they_were_made_of_it() {
         }
         if rng.random_range(0..30) == 0 {
             // What a snapshot brings may have nothing in common with what was there.
-            state = fixture::led_by_a(rng.random_range(0..9));
+            state = fixture::led_by_a(rng.random_range(1..9));
         }
         state.revision = Revision(index);
         let applied = Applied {
