@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{Failure, Round};
+use crate::report::plot::{Latencies, Times, slowest};
 use crate::workload::Sample;
 
 const WIDTH: f64 = 860.0;
@@ -55,13 +56,25 @@ pub fn svg(rounds: &[Round]) -> String {
     out
 }
 
+const TIMES: Times = Times {
+    begin: -BEFORE,
+    end: AFTER,
+    left: LEFT,
+    width: WIDTH - LEFT - RIGHT,
+};
+
 fn x(seconds: f64) -> f64 {
-    LEFT + (seconds + BEFORE) / (BEFORE + AFTER) * (WIDTH - LEFT - RIGHT)
+    TIMES.x(seconds)
 }
 
 fn y(top: f64, ms: f64) -> f64 {
-    let share = (ms.clamp(FASTEST, SLOWEST) / FASTEST).log10() / (SLOWEST / FASTEST).log10();
-    top + PANEL - FOOT - share * (PANEL - HEAD - FOOT)
+    let scale = Latencies {
+        fastest_ms: FASTEST,
+        slowest_ms: SLOWEST,
+        bottom: top + PANEL - FOOT,
+        height: PANEL - HEAD - FOOT,
+    };
+    scale.y(ms)
 }
 
 /// Writing to a string cannot fail, so its results are dropped here.
@@ -129,24 +142,17 @@ fn since(time: Duration, at: Duration) -> f64 {
     time.as_secs_f64() - at.as_secs_f64()
 }
 
-/// Of each lane at most one point per pixel and side by side: the slowest, which is the one to see.
+/// The slowest of each pixel.
 fn points(out: &mut String, round: &Round, top: f64) {
-    let mut shown: std::collections::BTreeMap<(usize, i64), &Sample> = std::collections::BTreeMap::new();
-    for sample in &round.samples {
+    let latency = |sample: &Sample| sample.answered.saturating_sub(sample.issued);
+    let shown = slowest(&round.samples, |sample| {
         let seconds = since(sample.answered, round.at);
-        if !(-BEFORE..=AFTER).contains(&seconds) {
-            continue;
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "a position on a picture")]
-        let pixel = x(seconds) as i64;
-        let latency = |s: &Sample| s.answered.saturating_sub(s.issued);
-        let place = shown.entry((sample.lane, pixel)).or_insert(sample);
-        if latency(sample) > latency(place) {
-            *place = sample;
-        }
-    }
+        TIMES
+            .shows(seconds)
+            .then(|| (sample.lane, TIMES.pixel(seconds), latency(sample)))
+    });
     for ((lane, pixel), sample) in shown {
-        let ms = sample.answered.saturating_sub(sample.issued).as_secs_f64() * 1e3;
+        let ms = latency(sample).as_secs_f64() * 1e3;
         let _ = writeln!(
             out,
             "<circle class=\"p{}\" cx=\"{pixel}\" cy=\"{:.1}\" r=\"1.6\"/>",
