@@ -12,6 +12,7 @@ pub mod lan;
 pub mod machines;
 pub mod netns;
 pub mod nodes;
+pub mod roots;
 pub mod seed;
 pub mod sim;
 pub mod status;

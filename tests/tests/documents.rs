@@ -149,3 +149,53 @@ fn a_broken_link_is_found() {
         "what-works-today-and-what-not"
     );
 }
+
+/// Names of metrics in a text: words that begin with the project's name and an underscore.
+fn metrics(text: &str) -> std::collections::BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("holdfast_")).collect()
+}
+
+/// Names that a text uses and the page does not have. Of a histogram the page has the name without its parts.
+fn unknown_metrics<'a>(text: &'a str, page: &str) -> Vec<&'a str> {
+    let known = metrics(page);
+    let is_unknown = |name: &&str| {
+        let parts = ["", "_bucket", "_sum", "_count"];
+        let mut wholes = parts.iter().filter_map(|part| name.strip_suffix(part));
+        !wholes.any(|whole| known.contains(whole))
+    };
+    metrics(text).into_iter().filter(is_unknown).collect()
+}
+
+#[test]
+fn alerts_and_the_dashboard_use_metrics_that_there_are() {
+    let root = tree::root();
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let page = read("docs/metrics.md");
+    for path in ["deploy/prometheus-rules.yml", "deploy/grafana.json"] {
+        let text = read(path);
+        assert!(metrics(&text).len() > 10, "{path} says nothing");
+        assert_eq!(unknown_metrics(&text, &page), Vec::<&str>::new(), "{path}");
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(&read("deploy/grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let has_query = |panel: &serde_json::Value| panel["targets"][0]["expr"].is_string();
+    assert!(panels.iter().all(has_query));
+    // A name on the page that the node does not tell would hide a wrong one.
+    let node: String = tree::files()
+        .unwrap()
+        .into_iter()
+        .filter(|file| file.path.starts_with("node/src/metrics"))
+        .map(|file| file.text)
+        .collect();
+    // Names of extents and initiators are made of the same text.
+    let made = |name: &str| ["_extent_", "_initiator_"].map(|label| name.replace(label, "_{label}_"));
+    let is_told =
+        |name: &&str| node.contains(*name) || made(name).iter().any(|name| node.contains(name.as_str()));
+    let untold: Vec<&str> = metrics(&page).into_iter().filter(|name| !is_told(name)).collect();
+    assert_eq!(untold, Vec::<&str>::new());
+    assert_eq!(
+        unknown_metrics("holdfast_b_sum holdfast_a", "`holdfast_b`"),
+        ["holdfast_a"]
+    );
+}
