@@ -8,8 +8,9 @@ use rand::{RngExt, SeedableRng};
 
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::workload::{Found, Stamp};
 
-/// Every block that a measurement writes begins with this.
+/// Every block that a measurement writes begins with this. What a checked workload has written is no loss either.
 pub const SIGNATURE: &[u8; 16] = b"HOLDFAST BENCH\r\n";
 
 /// Places looked at. Partition tables and file systems have theirs at the start; other data is likely to show in a random place.
@@ -17,7 +18,7 @@ const PLACES: u64 = 256;
 /// Bytes read in each place.
 const PLACE_BYTES: u64 = 4096;
 
-/// The first place with data that no measurement has written, out of the start of the disk and random places.
+/// The first place with data that neither a measurement nor a checked workload has written, out of the start of the disk and random places.
 ///
 /// # Errors
 /// The first command that fails.
@@ -30,13 +31,16 @@ pub async fn find_foreign_data<D: Disk>(disk: &Arc<D>, seed: u64) -> Result<Opti
         let lba = if place < PLACES / 4 {
             place * u64::from(blocks_each)
         } else {
-            random.random_range(0..=last)
+            // Where a file system puts its blocks, and a checked workload its units.
+            random.random_range(0..=last / u64::from(blocks_each)) * u64::from(blocks_each)
         };
         let lba = lba.min(last);
         let data = disk.read(Lba(lba), blocks_each).await?;
         let foreign = data
             .chunks(block)
             .position(|one| !one.starts_with(SIGNATURE) && one.iter().any(|byte| *byte != 0));
+        // A checked unit is longer than a block, and only its start says what it is.
+        let foreign = foreign.filter(|_| !matches!(Stamp::find(&data), Found::Whole(_)));
         if let Some(index) = foreign {
             return Ok(Some(Lba(lba + index as u64)));
         }

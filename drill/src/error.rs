@@ -34,6 +34,28 @@ impl SenseCode {
         Self { key, asc, ascq }
     }
 
+    /// What it says, in words, for the codes that failovers bring about.
+    pub const fn words(self) -> Option<&'static str> {
+        let words = match (self.key, self.asc, self.ascq) {
+            (0x06, 0x2a, 0x06) => "the port groups' states changed",
+            (0x06, 0x29, 0x07) => "the nexus was lost",
+            (0x06, 0x29, _) => "power on, reset or a new nexus",
+            (0x06, 0x2f, _) => "commands were cleared by another initiator",
+            (0x06, 0x3f, 0x0e) => "the LUNs have changed",
+            (0x02, 0x04, 0x0a) => "the port group is in transition",
+            (0x02, 0x04, 0x0b) => "the port group is on standby",
+            (0x02, 0x04, 0x0c) => "the port group is unavailable",
+            (0x02, 0x04, 0x01) => "the unit becomes ready",
+            (0x03, ..) => "medium error",
+            (0x04, ..) => "hardware error",
+            (0x0b, ..) => "aborted command",
+            (0x05, 0x25, _) => "no such logical unit",
+            (0x0e, ..) => "miscompare",
+            _ => return None,
+        };
+        Some(words)
+    }
+
     /// UNIT ATTENTION: it was told, and the command may be sent again at once.
     pub const fn is_unit_attention(self) -> bool {
         self.key == 0x06
@@ -116,6 +138,30 @@ impl Error {
         matches!(self, Self::Lost(_) | Self::Timeout(_) | Self::Protocol(_))
     }
 
+    /// What it is counted as: the same for the same answer, whatever the portal and the moment.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Connect { .. } => "no connection".to_owned(),
+            Self::LoginRefused { class, detail } => format!("login refused, status {class:02x}{detail:02x}"),
+            Self::Redirected(_) => "login sent elsewhere".to_owned(),
+            Self::CheckCondition(sense) => match sense.words() {
+                Some(words) => format!("sense {sense} ({words})"),
+                None => format!("sense {sense}"),
+            },
+            Self::Status(0x08) => "BUSY".to_owned(),
+            Self::Status(0x18) => "RESERVATION CONFLICT".to_owned(),
+            Self::Status(0x28) => "TASK SET FULL".to_owned(),
+            Self::Status(0x40) => "TASK ABORTED".to_owned(),
+            Self::Status(status) => format!("SCSI status {status:#04x}"),
+            Self::Response(response) => format!("iSCSI response {response:#04x}"),
+            Self::Rejected(reason) => format!("Reject, reason {reason:#04x}"),
+            Self::Lost(_) => "connection lost".to_owned(),
+            Self::Timeout(_) => "no answer in time".to_owned(),
+            Self::Protocol(_) => "protocol broken".to_owned(),
+            Self::Usage(_) => "cannot be sent".to_owned(),
+        }
+    }
+
     /// The sense code, for CHECK CONDITION.
     pub const fn sense(&self) -> Option<SenseCode> {
         match self {
@@ -145,5 +191,19 @@ mod tests {
         assert_eq!(SenseCode::parse(&[]), None);
         assert_eq!(SenseCode::parse(&[0; 18]), None);
         assert_eq!(SenseCode::STANDBY.to_string(), "02/04/0B");
+    }
+
+    #[test]
+    fn the_same_answers_are_of_one_kind() {
+        let lost = |text: &str| Error::Lost(text.to_owned()).kind();
+        assert_eq!(lost("by one portal"), lost("by another"));
+        let sense = Error::CheckCondition(SenseCode::TRANSITION).kind();
+        assert_eq!(sense, "sense 02/04/0A (the port group is in transition)");
+        assert_ne!(sense, Error::CheckCondition(SenseCode::STANDBY).kind());
+        assert_eq!(Error::Status(0x28).kind(), "TASK SET FULL");
+        assert_eq!(
+            Error::CheckCondition(SenseCode::new(5, 0x24, 0)).kind(),
+            "sense 05/24/00"
+        );
     }
 }

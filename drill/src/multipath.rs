@@ -1,9 +1,10 @@
 //! One logical unit over several paths, as dm-multipath uses it: a path that is lost is dialled again in the background, and its
 //! commands are sent again on another one.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,6 +76,20 @@ pub struct Counts {
     pub elsewhere: AtomicU64,
     /// Logins that the target refused.
     pub refused_logins: AtomicU64,
+    /// All of the above by [`Error::kind`], and what was told to the caller.
+    kinds: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Counts {
+    fn met(&self, error: &Error) {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        *kinds.entry(error.kind()).or_default() += 1;
+    }
+
+    /// What commands and logins have met besides success, by [`Error::kind`].
+    pub fn kinds(&self) -> BTreeMap<String, u64> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What to do about an error.
@@ -218,6 +233,7 @@ impl<P: Path> MultiPath<P> {
     /// Where to send a command next that came to `error` on path `at`; `Err` with a copy of the verdict "fail" for the caller.
     fn after(&self, error: &Error, at: usize, path: &Arc<P>) -> Result<usize, Error> {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        self.counts.met(error);
         let next = match verdict(error) {
             Verdict::Again => {
                 count(&self.counts.attentions);
@@ -310,6 +326,7 @@ async fn keep<C: Connect>(
                 if matches!(error, Error::LoginRefused { .. }) {
                     counts.refused_logins.fetch_add(1, Ordering::Relaxed);
                 }
+                counts.met(&error);
                 tracing::debug!(path = connect.name(), %error, "not up");
             }
         }

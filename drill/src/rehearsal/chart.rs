@@ -174,13 +174,8 @@ mod tests {
             answered: Duration::from_millis(ms),
         };
         let round = |stall: u64| Round {
-            failure: Failure::KillPrimary,
-            led: false,
-            stall: Duration::from_millis(stall),
-            lane_stall: Duration::from_millis(stall),
-            recovery: Duration::ZERO,
-            at: Duration::from_millis(1000),
             samples: vec![sample(990), sample(1000 + stall), sample(1001 + stall)],
+            ..Round::example(Failure::KillPrimary, Duration::from_millis(stall), Duration::ZERO)
         };
         let picture = svg(&[round(400), round(700)]);
         assert!(picture.contains("kill -9 of the primary: 700 ms"), "{picture}");

@@ -8,11 +8,13 @@
 mod chart;
 mod report;
 mod stall;
+mod timeline;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -49,6 +51,20 @@ impl Failure {
         Self::KillPrimary,
         Self::FreezePrimary,
     ];
+
+    /// Whether it lasts until it is taken back.
+    pub const fn lasts(self) -> bool {
+        !matches!(self, Self::Switchover)
+    }
+
+    /// What taking it back is, in words.
+    pub const fn healing(self) -> &'static str {
+        match self {
+            Self::Switchover => "nothing to take back",
+            Self::FreezePrimary => "goes on (SIGCONT)",
+            Self::KillPrimary | Self::KillReplica | Self::KillWitness => "started again",
+        }
+    }
 
     /// In words.
     pub const fn words(self) -> &'static str {
@@ -92,6 +108,37 @@ impl Roles {
     }
 }
 
+/// How often commands came to what, by [`Error::kind`].
+pub type Errors = BTreeMap<String, u64>;
+
+/// What one node says of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Of the cluster's state that it knows.
+    pub revision: u64,
+    /// Whether it hears a majority.
+    pub quorum: bool,
+    /// Who leads Raft.
+    pub leader: Option<String>,
+    /// The extent's primary.
+    pub primary: Option<String>,
+    /// The extent's epoch.
+    pub epoch: u64,
+    /// State of its own target port group for the unit, in SPC's words; `None` for a witness.
+    pub group: Option<String>,
+}
+
+/// A look at one node. `T` is [`Instant`] as a stage takes it, and time since the workload's start in a [`Round`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look<T = Duration> {
+    /// Number of the node in [`Stage::nodes`].
+    pub node: usize,
+    /// When it answered; when it was asked, for one that gave no answer.
+    pub at: T,
+    /// What it said; `None` for no answer.
+    pub view: Option<View>,
+}
+
 /// A cluster that can be hurt and healed.
 pub trait Stage {
     /// Why it could not do something.
@@ -114,6 +161,26 @@ pub trait Stage {
     /// # Errors
     /// It cannot be done.
     fn heal(&self, failure: Failure, roles: &Roles) -> impl Future<Output = Result<(), Self::Error>>;
+
+    /// Names of all nodes.
+    fn nodes(&self) -> Vec<String>;
+
+    /// What the nodes said since the last call, as far as somebody looks: in the order of time for each node. The first looks may be from
+    /// before that call.
+    fn looks(&self) -> Vec<Look<Instant>>;
+}
+
+/// How far a rehearsal is.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// It waits until the cluster is whole, before a failure's round of this number (from 1).
+    Settling(Failure, u32),
+    /// The failure is in place, and initiators are watched.
+    Watching(Failure, u32),
+    /// It is taken back.
+    Healing(Failure, u32),
+    /// The round of this number is over.
+    Done(u32, &'a Round),
 }
 
 /// How to rehearse.
@@ -127,31 +194,71 @@ pub struct Plan {
     pub observe: Duration,
 }
 
-/// What one round saw.
+/// What one round saw. Times are the workload's.
 #[derive(Debug, Clone)]
 pub struct Round {
     /// What was done.
     pub failure: Failure,
-    /// Whether the node that was hurt led Raft, so that an election ran too.
+    /// The node that it was done to.
+    pub victim: String,
+    /// Whether that node led Raft, so that an election ran too.
     pub led: bool,
-    /// Longest time without a completed write on any lane.
+    /// Longest time without a completed write on any lane, from the failure until it was taken back.
     pub stall: Duration,
     /// The same on the lane that noticed most.
     pub lane_stall: Duration,
+    /// Longest time without a completed write on any lane while the cluster healed.
+    pub healing_stall: Duration,
     /// From taking the failure back until every replica was in sync again.
     pub recovery: Duration,
-    /// When it was done, in the workload's time.
+    /// When it was done.
     pub at: Duration,
-    /// The writes around it.
+    /// When it began to be taken back.
+    pub healed: Duration,
+    /// When the round was over.
+    pub end: Duration,
+    /// The writes around it, in the order of their answers.
     pub samples: Vec<Sample>,
+    /// What commands met meanwhile, besides GOOD; hidden from the workload by its paths where it can be.
+    pub errors: Errors,
+    /// Names of the nodes.
+    pub nodes: Vec<String>,
+    /// What they said.
+    pub looks: Vec<Look>,
 }
 
-/// Before the failure: how much of the quiet time is kept.
+#[cfg(test)]
+impl Round {
+    /// Something done to node a at 1 s, taken back at 4 s.
+    fn example(failure: Failure, stall: Duration, recovery: Duration) -> Self {
+        let at = Duration::from_secs(1);
+        let healed = at + Duration::from_secs(3);
+        Self {
+            failure,
+            victim: "a".to_owned(),
+            led: false,
+            stall,
+            lane_stall: stall + Duration::from_millis(1),
+            healing_stall: Duration::ZERO,
+            recovery,
+            at,
+            healed,
+            end: healed + recovery + AFTER,
+            samples: Vec::new(),
+            errors: Errors::new(),
+            nodes: ["a", "b", "w"].map(str::to_owned).into(),
+            looks: Vec::new(),
+        }
+    }
+}
+
+/// Before the failure, and after all is in sync again: how much of the quiet time is kept.
 const BEFORE: Duration = Duration::from_millis(300);
+const AFTER: Duration = Duration::from_millis(300);
 /// For a lane to come back to work.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Carries the plan out. `tell` hears each round's end.
+/// Carries the plan out. `errors` tells what commands have met until now; `tell` hears how far it is.
 ///
 /// # Errors
 /// The first thing that the stage cannot do, or a lane that is not served again.
@@ -159,51 +266,84 @@ pub async fn run<S: Stage>(
     plan: &Plan,
     stage: &S,
     load: &Running,
-    mut tell: impl FnMut(u32, &Round),
+    errors: impl Fn() -> Errors,
+    mut tell: impl FnMut(Step<'_>),
 ) -> Result<Vec<Round>, S::Error> {
     let mut rounds = Vec::new();
     for failure in &plan.failures {
         for number in 1..=plan.rounds {
-            let round = one(*failure, plan.observe, stage, load).await?;
-            tell(number, &round);
+            let before = errors();
+            let mut round = one((*failure, number), plan.observe, stage, load, &mut tell).await?;
+            round.errors = since(&before, errors());
+            tell(Step::Done(number, &round));
             rounds.push(round);
         }
     }
     Ok(rounds)
 }
 
+/// What came to `after` since `before`.
+fn since(before: &Errors, after: Errors) -> Errors {
+    let more = after.into_iter().map(|(kind, count)| {
+        let had = before.get(&kind).copied().unwrap_or(0);
+        (kind, count - had.min(count))
+    });
+    more.filter(|(_, count)| *count > 0).collect()
+}
+
 async fn one<S: Stage>(
-    failure: Failure,
+    (failure, number): (Failure, u32),
     observe: Duration,
     stage: &S,
     load: &Running,
+    tell: &mut impl FnMut(Step<'_>),
 ) -> Result<Round, S::Error> {
+    tell(Step::Settling(failure, number));
     let roles = stage.settle().await?;
     for lane in 0..load.lanes() {
         load.served(lane, SERVED_WITHIN).await?;
     }
     load.record();
+    drop(stage.looks());
     tokio::time::sleep(BEFORE).await;
+    tell(Step::Watching(failure, number));
     let at = load.now();
     let injected = stage.inject(failure, &roles).await;
     if injected.is_ok() {
         tokio::time::sleep(observe.saturating_sub(load.now().saturating_sub(at))).await;
     }
-    let (end, samples) = (load.now(), load.recorded());
     // Healed also when it could not be done as a whole.
+    tell(Step::Healing(failure, number));
+    let observed = load.now();
     stage.heal(failure, &roles).await?;
     injected?;
     let healed = load.now();
     stage.settle().await?;
-    let recovery = load.now().saturating_sub(healed);
-    let of_lane = |lane: usize| longest(samples.iter().filter(move |s| s.lane == lane), at, end);
+    let in_sync = load.now();
+    tokio::time::sleep(AFTER).await;
+    let (end, clock) = (load.now(), Instant::now());
+    let samples = load.recorded();
+    let until = |limit: Duration| samples.iter().filter(move |sample| sample.answered <= limit);
+    let of_lane = |lane: usize| longest(until(observed).filter(move |s| s.lane == lane), at, observed);
+    let looks = stage.looks().into_iter().map(|look| Look {
+        node: look.node,
+        at: end.saturating_sub(clock.saturating_duration_since(look.at)),
+        view: look.view,
+    });
     Ok(Round {
         failure,
+        victim: roles.victim(failure).to_owned(),
         led: roles.leader.as_deref() == Some(roles.victim(failure)),
-        stall: longest(samples.iter(), at, end),
+        stall: longest(until(observed), at, observed),
         lane_stall: (0..load.lanes()).map(of_lane).max().unwrap_or_default(),
-        recovery,
+        healing_stall: longest(until(in_sync), observed, in_sync),
+        recovery: in_sync.saturating_sub(healed),
         at,
+        healed,
+        end,
+        looks: looks.collect(),
         samples,
+        errors: Errors::new(),
+        nodes: stage.nodes(),
     })
 }

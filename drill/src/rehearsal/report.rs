@@ -136,13 +136,8 @@ mod tests {
 
     fn round(failure: Failure, led: bool, stall: u64) -> Round {
         Round {
-            failure,
             led,
-            stall: Duration::from_millis(stall),
-            lane_stall: Duration::from_millis(stall + 1),
-            recovery: Duration::ZERO,
-            at: Duration::ZERO,
-            samples: Vec::new(),
+            ..Round::example(failure, Duration::from_millis(stall), Duration::ZERO)
         }
     }
 

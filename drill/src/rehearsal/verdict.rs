@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Failure, Round};
+use super::timeline::timeline;
+use super::{Errors, Failure, Round};
+use crate::report::{Page, Row, Table, Timeline};
 use crate::workload;
 
 /// What a scenario may cost.
@@ -45,6 +47,8 @@ pub struct Scenario {
     pub stall_budget_ms: f64,
     /// The same for the initiators that noticed most; their own path timers included, so that no budget is set on it.
     pub lane_stall_ms: f64,
+    /// Longest time without a completed write through either node while it healed. No budget is set on it.
+    pub healing_stall_ms: f64,
     /// Until every replica was in sync again.
     pub in_sync_ms: f64,
     /// What that may be.
@@ -64,6 +68,10 @@ pub struct DrillReport {
     pub scenarios: Vec<Scenario>,
     /// What the workload saw.
     pub workload: workload::Report,
+    /// What commands met besides GOOD while scenarios were played, by kind.
+    pub errors: Errors,
+    /// The worst round of each scenario over time.
+    pub timelines: Vec<Timeline>,
 }
 
 fn ms(time: Duration) -> f64 {
@@ -71,8 +79,13 @@ fn ms(time: Duration) -> f64 {
 }
 
 impl DrillReport {
-    /// Holds rounds against what each may cost.
-    pub fn new(rounds: &[Round], workload: workload::Report, budget: impl Fn(Failure) -> Budget) -> Self {
+    /// Holds rounds against what each may cost. `lanes` are the names of the workload's disks.
+    pub fn new(
+        rounds: &[Round],
+        workload: workload::Report,
+        lanes: &[String],
+        budget: impl Fn(Failure) -> Budget,
+    ) -> Self {
         let mut reasons = Vec::new();
         let mut scenarios = Vec::new();
         for round in rounds {
@@ -97,6 +110,7 @@ impl DrillReport {
                 stall_ms: ms(round.stall),
                 stall_budget_ms: ms(allowed.stall),
                 lane_stall_ms: ms(round.lane_stall),
+                healing_stall_ms: ms(round.healing_stall),
                 in_sync_ms: ms(round.recovery),
                 in_sync_budget_ms: ms(allowed.in_sync),
                 held: reasons.len() == before,
@@ -109,12 +123,106 @@ impl DrillReport {
                 workload.fault_count
             ));
         }
+        let mut errors = Errors::new();
+        for (kind, count) in rounds.iter().flat_map(|round| &round.errors) {
+            *errors.entry(kind.clone()).or_default() += count;
+        }
         Self {
             held: reasons.is_empty(),
             reasons,
             scenarios,
             workload,
+            errors,
+            timelines: worst(rounds)
+                .into_iter()
+                .map(|round| timeline(round, lanes))
+                .collect(),
         }
+    }
+
+    /// The same to look at. `foot` says with what and when it was made.
+    pub fn page(&self, foot: String) -> Page {
+        let word = if self.held { "Held" } else { "Broken" };
+        let verdict = std::iter::once(word.to_owned()).chain(self.reasons.iter().cloned());
+        let load = &self.workload;
+        let facts = format!(
+            "{} writes acknowledged, {} without an answer, {} blocks read and judged, {} faults",
+            load.acknowledged, load.unanswered, load.reads, load.fault_count
+        );
+        Page {
+            title: "Failover drill".to_owned(),
+            held: self.held,
+            verdict: verdict
+                .chain([facts])
+                .chain(load.faults.iter().cloned())
+                .collect(),
+            tables: vec![self.figures(), told(&self.errors)],
+            timelines: self.timelines.clone(),
+            foot,
+        }
+    }
+
+    fn figures(&self) -> Table {
+        let heading = [
+            "scenario",
+            "stall of all writes, ms",
+            "allowed",
+            "worst lane, ms",
+            "stall while it healed, ms",
+            "in sync again after, ms",
+            "allowed",
+            "verdict",
+        ];
+        let rows = self.scenarios.iter().map(|one| {
+            let led = if one.led_raft { ", Raft leader" } else { "" };
+            let figures = [
+                one.stall_ms,
+                one.stall_budget_ms,
+                one.lane_stall_ms,
+                one.healing_stall_ms,
+                one.in_sync_ms,
+                one.in_sync_budget_ms,
+            ];
+            let word = if one.held { "held" } else { "broken" };
+            Row {
+                cells: std::iter::once(format!("{}{led}", one.scenario))
+                    .chain(figures.map(|figure| format!("{figure:.0}")))
+                    .chain([word.to_owned()])
+                    .collect(),
+                good: one.held,
+            }
+        });
+        Table {
+            title: "Figures and budgets".to_owned(),
+            heading: heading.map(str::to_owned).into(),
+            rows: rows.collect(),
+        }
+    }
+}
+
+/// Of each scenario the round with the longest stall, in the order in which they were played.
+fn worst(rounds: &[Round]) -> Vec<&Round> {
+    let mut worst: Vec<&Round> = Vec::new();
+    for round in rounds {
+        match worst.iter_mut().find(|other| other.failure == round.failure) {
+            Some(other) if other.stall < round.stall => *other = round,
+            Some(_) => {}
+            None => worst.push(round),
+        }
+    }
+    worst
+}
+
+/// What commands met, as a table.
+pub(crate) fn told(errors: &Errors) -> Table {
+    let row = |(kind, count): (&String, &u64)| Row {
+        cells: vec![kind.clone(), count.to_string()],
+        good: true,
+    };
+    Table {
+        title: "What initiators met besides GOOD".to_owned(),
+        heading: vec!["answer".to_owned(), "times".to_owned()],
+        rows: errors.iter().map(row).collect(),
     }
 }
 
@@ -160,15 +268,11 @@ mod tests {
     use super::*;
 
     fn round(failure: Failure, stall: u64, recovery: u64) -> Round {
-        Round {
+        Round::example(
             failure,
-            led: false,
-            stall: Duration::from_millis(stall),
-            lane_stall: Duration::from_millis(stall + 1),
-            recovery: Duration::from_millis(recovery),
-            at: Duration::ZERO,
-            samples: Vec::new(),
-        }
+            Duration::from_millis(stall),
+            Duration::from_millis(recovery),
+        )
     }
 
     fn workload(faults: &[&str]) -> workload::Report {
@@ -188,7 +292,7 @@ mod tests {
             round(Failure::KillPrimary, 700, 1500),
             round(Failure::Switchover, 80, 10),
         ];
-        let report = DrillReport::new(&good, workload(&[]), Budget::usual);
+        let report = DrillReport::new(&good, workload(&[]), &[], Budget::usual);
         assert!(
             report.held && report.scenarios.iter().all(|one| one.held),
             "{report}"
@@ -197,14 +301,14 @@ mod tests {
             round(Failure::KillPrimary, 700, 1500),
             round(Failure::Switchover, 1080, 61_000),
         ];
-        let report = DrillReport::new(&slow, workload(&[]), Budget::usual);
+        let report = DrillReport::new(&slow, workload(&[]), &[], Budget::usual);
         assert!(!report.held && report.scenarios[0].held && !report.scenarios[1].held);
         assert_eq!(report.reasons.len(), 2);
         assert!(
             report.to_string().contains("nothing was written for 1080 ms"),
             "{report}"
         );
-        let report = DrillReport::new(&good, workload(&["unit 3 went back"]), Budget::usual);
+        let report = DrillReport::new(&good, workload(&["unit 3 went back"]), &[], Budget::usual);
         assert!(!report.held && report.to_string().contains("unit 3 went back"));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["scenarios"][0]["scenario"], "kill_primary");

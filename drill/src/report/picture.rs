@@ -26,14 +26,21 @@ const FASTEST_MS: f64 = 0.1;
 const SLOWEST_MS: f64 = 1_000.0;
 /// More marks than that are not drawn through the whole picture, nor named in it: one sees nothing else then.
 const LINES_MAX: usize = 40;
-/// Stalls that are told in figures.
-const STALLS_TOLD_MAX: usize = 12;
 
 /// Pixels that a text takes, nearly.
 fn text_width(text: &str) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a position on a picture")]
     let signs = text.chars().count() as f64;
     signs * 6.1 + 6.0
+}
+
+/// A row's name as far as there is room for it.
+fn label(row: &str) -> String {
+    const SIGNS: usize = 19;
+    if row.chars().count() <= SIGNS {
+        return row.to_owned();
+    }
+    row.chars().take(SIGNS - 1).chain(['…']).collect()
 }
 
 /// How much room a number of rows takes.
@@ -114,7 +121,8 @@ fn scale_top(timeline: &Timeline) -> f64 {
         .map(|s| s.answered.saturating_sub(s.issued));
     let slowest = latencies.max().unwrap_or_default().as_secs_f64() * 1e3;
     let mut top = SLOWEST_MS;
-    while top < slowest && top < 1e7 {
+    // Not at the very edge.
+    while top < slowest * 1.2 && top < 1e7 {
         top *= 10.0;
     }
     top
@@ -156,7 +164,13 @@ impl Canvas<'_> {
             let from = self.x(mark.at);
             let to = mark.until.map_or(from, |until| self.x(until)).max(from + 3.0);
             let room = if named { text_width(&mark.text) } else { 0.0 };
-            let text_at = (from + 4.0).min(WIDTH - RIGHT - room + 6.0).max(LEFT);
+            // Before the bar, where there is no room behind its start.
+            let fits = from + 4.0 + room <= WIDTH - RIGHT + 6.0;
+            let text_at = if fits {
+                from + 4.0
+            } else {
+                (from - room + 2.0).max(LEFT)
+            };
             let start = from.min(text_at);
             let row = taken.iter().position(|end| *end <= start).unwrap_or(taken.len());
             let end = to.max(text_at + room);
@@ -202,7 +216,7 @@ impl Canvas<'_> {
                 "<text class=\"ink\" x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 LEFT - 8.0,
                 self.y + BASE,
-                escape(row)
+                escape(&label(row))
             );
             for band in timeline.bands.iter().filter(|band| band.row == row) {
                 self.band(band);
@@ -267,10 +281,9 @@ impl Canvas<'_> {
 
     fn stalls(&mut self, upper: f64) {
         let mut stalls = self.timeline.stalls();
-        let mut by_length = stalls.clone();
-        by_length.sort_by_key(|(from, to)| std::cmp::Reverse(to.saturating_sub(*from)));
-        by_length.truncate(STALLS_TOLD_MAX);
-        stalls.sort_unstable();
+        // The longest ones have their figures before others take the room.
+        stalls.sort_by_key(|(from, to)| std::cmp::Reverse(to.saturating_sub(*from)));
+        let mut taken: Vec<(f64, f64)> = Vec::new();
         for (from, to) in stalls {
             let ms = to.saturating_sub(from).as_secs_f64() * 1e3;
             let (x, end) = (self.x(from), self.x(to));
@@ -281,13 +294,19 @@ impl Canvas<'_> {
                 self.seconds(from),
                 (end - x).max(1.0)
             );
-            if by_length.contains(&(from, to)) {
-                let at = (x + 4.0).min(WIDTH - RIGHT - 50.0);
+            let text = format!("{ms:.0} ms");
+            let room = text_width(&text);
+            let at = (x + 4.0).min(WIDTH - RIGHT - room);
+            if taken
+                .iter()
+                .all(|(left, right)| at + room <= *left || at >= *right)
+            {
+                let base = upper + BASE;
                 let _ = write!(
                     self.out,
-                    "<text class=\"ink\" x=\"{at:.1}\" y=\"{:.1}\">{ms:.0} ms</text>",
-                    upper + BASE
+                    "<text class=\"ink\" x=\"{at:.1}\" y=\"{base:.1}\">{text}</text>"
                 );
+                taken.push((at, at + room));
             }
             self.out.push_str("</g>\n");
         }

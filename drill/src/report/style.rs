@@ -43,7 +43,7 @@ const COLOURS: &[(&str, &str, &str, &str)] = &[
 /// What does not depend on the ground.
 const SHAPES: &str = ".timeline text{font:11px system-ui,sans-serif}.timeline .name{font-weight:bold;font-size:14px}\
     .grid,.axis{stroke-width:1}.when{stroke-width:1;stroke-dasharray:4 3}\
-    .lane{fill:none;stroke-width:3;stroke-linecap:round}.wrong{fill:none;stroke-width:1.5}";
+    .lane{fill:none;stroke-width:3.4;stroke-linecap:round}.wrong{fill:none;stroke-width:1.5}";
 
 /// Of a page around the pictures.
 const PAGE: &str = "body{margin:0;font:15px/1.45 system-ui,sans-serif;background:#f4f6f8;color:#1c2b3a}\

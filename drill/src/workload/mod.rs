@@ -362,6 +362,14 @@ impl Running {
         samples
     }
 
+    /// Takes what is acknowledged from here on, a part at a time, also while the workload goes on.
+    pub fn recorder(&self) -> Recorder {
+        self.record();
+        Recorder {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
     /// Judges all units at any time, also while the workload goes on.
     pub fn verifier(&self) -> Verifier {
         Verifier {
@@ -403,6 +411,27 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Hears of acknowledged writes. Made by [`Running::recorder`].
+#[derive(Debug)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+}
+
+impl Recorder {
+    /// The writes acknowledged since the last call, in the order of their answers.
+    pub fn take(&self) -> Vec<Sample> {
+        let mut samples = self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = samples.replace(Vec::new()).unwrap_or_default();
+        samples.sort_by_key(|sample| sample.answered);
+        samples
+    }
+
+    /// Time since the workload's start.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.shared.now())
     }
 }
 

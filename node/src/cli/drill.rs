@@ -1,18 +1,24 @@
 //! `holdfast drill`: failures rehearsed under checked load, with a verdict against a budget.
+//!
+//! A kind of drill with arguments of its own is a subcommand: a variant of [`DrillCommand`] and an arm in [`run`].
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::ensure;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use holdfast_drill::rehearsal::{Budget, DrillReport, Failure, Plan};
 
-use super::Out;
-use super::failover::{Ground, Kind, rehearse};
+use super::failover::{Ground, Kind, LANES, Look, rehearse};
+use super::page_file::PageFile;
+use super::{Out, watch};
 
 /// Arguments of `holdfast drill`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct DrillArgs {
+    #[command(subcommand)]
+    command: Option<DrillCommand>,
     /// What to rehearse: switchover, kill-witness, kill-replica, kill-primary, freeze-primary, or all of them.
     #[arg(default_value = "all", value_name = "SCENARIO")]
     scenarios: Vec<Choice>,
@@ -27,7 +33,16 @@ pub(super) struct DrillArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     #[command(flatten)]
+    report: PageFile,
+    #[command(flatten)]
     ground: Ground,
+}
+
+/// Drills of other kinds.
+#[derive(Debug, Subcommand)]
+enum DrillCommand {
+    /// Watch any target's paths while you hurt it: stalls, errors and latencies of each, until Ctrl-C.
+    Watch(watch::WatchArgs),
 }
 
 /// One scenario, or all.
@@ -55,7 +70,7 @@ impl FromStr for Choice {
 }
 
 /// A time with its unit: `1500ms`, `2s`; not zero, an hour at most.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let (number, factor) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(number), _) => (number, 1),
         (None, Some(number)) => (number, 1000),
@@ -72,6 +87,10 @@ fn time(text: &str) -> Result<Duration, String> {
 
 /// `holdfast drill`
 pub(super) fn run(args: &DrillArgs, out: Out) -> anyhow::Result<()> {
+    match &args.command {
+        Some(DrillCommand::Watch(args)) => return watch::run(args, out),
+        None => {}
+    }
     ensure!(
         args.demo,
         "drills against a running cluster are not there yet: give --demo, which starts a pair of its own"
@@ -81,13 +100,15 @@ pub(super) fn run(args: &DrillArgs, out: Out) -> anyhow::Result<()> {
         rounds: args.rounds,
         observe: Duration::from_secs(3),
     };
-    let (rounds, workload) = rehearse(&plan, &args.ground, out)?;
+    args.report.check()?;
+    let (rounds, workload) = rehearse(&plan, &args.ground, Look::On, out)?;
     let budget = |failure| {
         let usual = Budget::usual(failure);
         let stall = args.budget.unwrap_or(usual.stall);
         Budget { stall, ..usual }
     };
-    let report = DrillReport::new(&rounds, workload, budget);
+    let report = DrillReport::new(&rounds, workload, &LANES.map(str::to_owned), budget);
+    args.report.write(|foot| report.page(foot))?;
     out.answer(&report, &report.to_string())?;
     ensure!(
         report.held,
@@ -136,6 +157,33 @@ mod tests {
                 .unwrap_err()
                 .contains("freeze-primary")
         );
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: DrillArgs,
+    }
+
+    #[test]
+    fn scenarios_and_subcommands_live_together() {
+        use clap::Parser;
+        let parse = |line: &str| Line::try_parse_from(line.split(' ')).map(|line| line.args);
+        let played = parse("drill kill-primary switchover --demo").unwrap();
+        assert!(played.command.is_none() && played.scenarios.len() == 2);
+        let all = parse("drill --demo").unwrap();
+        assert!(all.command.is_none() && all.scenarios == [Choice::All]);
+        let url = "iscsi://127.0.0.1:3260/iqn.2026-11.example:a/0";
+        let watched = parse(&format!("drill watch --url {url} --url {url} --seconds 3")).unwrap();
+        assert!(matches!(watched.command, Some(DrillCommand::Watch(_))));
+        for bad in [
+            "drill watch",
+            "drill --demo watch",
+            "drill wacth",
+            "drill watch all",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -8,11 +8,12 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::multipath::{MultiPath, Patience};
-use holdfast_drill::rehearsal::{self, Failure, Plan, Report, Round};
+use holdfast_drill::rehearsal::{self, Failure, Plan, Report, Round, Step};
 use holdfast_drill::workload;
 use holdfast_types::ByteSize;
 
 use super::Out;
+use super::progress::Progress;
 use crate::demo::DemoStage;
 
 /// Arguments of `holdfast bench failover`.
@@ -89,7 +90,7 @@ pub(super) fn run(args: &FailoverArgs, out: Out) -> anyhow::Result<()> {
         rounds: args.rounds,
         observe: Duration::from_secs(args.observe),
     };
-    let (rounds, workload) = rehearse(&plan, &args.ground, out)?;
+    let (rounds, workload) = rehearse(&plan, &args.ground, Look::Away, out)?;
     let report = Report::new(&rounds, workload);
     if let Some(path) = &args.svg {
         std::fs::write(path, rehearsal::svg(&rounds))
@@ -106,10 +107,23 @@ pub(super) fn run(args: &FailoverArgs, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The lanes of the load on a demo, in the order of its disks.
+pub(super) const LANES: [&str; 2] = ["writes through a, then b", "writes through b, then a"];
+
+/// Whether the nodes are asked how they are while they are hurt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Yes: for a timeline.
+    On,
+    /// No: for figures alone.
+    Away,
+}
+
 /// Plays the plan on a demo pair that is started for it, and looks at every block at the end.
 pub(super) fn rehearse(
     plan: &Plan,
     ground: &Ground,
+    look: Look,
     out: Out,
 ) -> anyhow::Result<(Vec<Round>, workload::Report)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -117,12 +131,22 @@ pub(super) fn rehearse(
         .enable_all()
         .build()?;
     // The demo ends with the thread that starts it: this one.
-    runtime.block_on(play(plan, ground, out))
+    runtime.block_on(play(plan, ground, look, out))
 }
 
-async fn play(plan: &Plan, ground: &Ground, out: Out) -> anyhow::Result<(Vec<Round>, workload::Report)> {
-    out.narrate("Starting a demo pair …");
-    let stage = DemoStage::start(ground.base_port, ground.size).await?;
+async fn play(
+    plan: &Plan,
+    ground: &Ground,
+    look: Look,
+    out: Out,
+) -> anyhow::Result<(Vec<Round>, workload::Report)> {
+    let progress = Progress::new(out);
+    progress.narrate("Starting a demo pair …");
+    progress.set(Some(0.0), "starting a demo pair".to_owned());
+    let mut stage = DemoStage::start(ground.base_port, ground.size).await?;
+    if look == Look::On {
+        stage.watch();
+    }
     let disks = [disk(&stage, [0, 1]).await?, disk(&stage, [1, 0]).await?];
     let load = workload::Plan {
         writers: usize::from(ground.writers),
@@ -131,23 +155,58 @@ async fn play(plan: &Plan, ground: &Ground, out: Out) -> anyhow::Result<(Vec<Rou
         ..workload::Plan::small(ground.seed)
     };
     let load = workload::start(load, &disks)?;
-    let total = plan.rounds;
-    let tell = |number: u32, round: &Round| {
-        let led = if round.led { ", Raft leader" } else { "" };
-        out.narrate(&format!(
-            "{}{led}, round {number} of {total}: nothing completed for {:.0} ms, on the worst lane {:.0} ms",
-            round.failure,
-            round.stall.as_secs_f64() * 1e3,
-            round.lane_stall.as_secs_f64() * 1e3
-        ));
+    let met = || {
+        let mut all = rehearsal::Errors::new();
+        for (kind, count) in disks.iter().flat_map(|disk| disk.counts().kinds()) {
+            *all.entry(kind).or_default() += count;
+        }
+        all
     };
-    let rounds = rehearsal::run(plan, &stage, &load, tell).await?;
+    let mut done = 0;
+    let rounds = rehearsal::run(plan, &stage, &load, met, |step| {
+        tell(plan, &mut done, step, &progress);
+    })
+    .await?;
+    progress.set(Some(1.0), "looking at every block".to_owned());
     let (workload, verifier) = load.stop().await;
     for (index, name) in ["the first path", "the second path"].into_iter().enumerate() {
         let verified = verifier.verify(&*disks[index], name).await;
         verified.map_err(anyhow::Error::msg)?;
     }
     Ok((rounds, workload))
+}
+
+/// Shows how far a plan is, and tells each round's end. `done` counts the rounds that are over.
+fn tell(plan: &Plan, done: &mut u32, step: Step<'_>, progress: &Progress) {
+    let total = plan.rounds;
+    let set = |part: f64, failure: Failure, number: u32, text: &str| {
+        #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
+        let all = plan.failures.len() as f64 * f64::from(total);
+        let round = if total > 1 {
+            format!(", round {number} of {total}")
+        } else {
+            String::new()
+        };
+        progress.set(
+            Some((f64::from(*done) + part) / all.max(1.0)),
+            format!("{failure}{round}: {text}"),
+        );
+    };
+    match step {
+        Step::Settling(failure, number) => set(0.0, failure, number, "waiting until all is well"),
+        Step::Watching(failure, number) => set(0.2, failure, number, "done; watching"),
+        Step::Healing(failure, number) => set(0.7, failure, number, "taken back; healing"),
+        Step::Done(number, round) => {
+            *done += 1;
+            let led = if round.led { ", Raft leader" } else { "" };
+            progress.narrate(&format!(
+                "{}{led}, round {number} of {total}: nothing completed for {:.0} ms, on the worst lane {:.0} ms",
+                round.failure,
+                round.stall.as_secs_f64() * 1e3,
+                round.lane_stall.as_secs_f64() * 1e3
+            ));
+        }
+    }
 }
 
 /// The unit over both paths, in that order of preference.

@@ -9,9 +9,12 @@ mod failover;
 mod isns;
 mod objects;
 mod out;
+mod page_file;
+mod progress;
 mod reservation;
 mod status;
 mod takeover;
+mod watch;
 
 use std::path::PathBuf;
 
