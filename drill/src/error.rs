@@ -26,6 +26,8 @@ impl SenseCode {
     /// 02/04/0C: the port group is unavailable; another path may serve.
     pub const UNAVAILABLE: Self = Self::new(0x02, 0x04, 0x0c);
 
+    /// 07/27/07: a thin unit's write found no space.
+    pub const SPACE_ALLOCATION_FAILED: Self = Self::new(0x07, 0x27, 0x07);
     /// 0E/1D/00: COMPARE AND WRITE or VERIFY found something else.
     pub const MISCOMPARE: Self = Self::new(0x0e, 0x1d, 0x00);
 

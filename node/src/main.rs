@@ -3,6 +3,7 @@
 //! Here sockets, disks and clocks are wired to the crates that decide; what a rule says lives in them.
 
 mod admin;
+mod chaos;
 mod cli;
 mod config;
 mod demo;
@@ -13,6 +14,20 @@ mod runtime;
 mod socket;
 mod status;
 
+/// In a build for tests of what notices: breaks the rule that is named.
+#[cfg(feature = "faults")]
+fn break_a_rule() {
+    let Ok(name) = std::env::var("HOLDFAST_BROKEN") else {
+        return;
+    };
+    let is_known = holdfast_raft::fault::everywhere(&name)
+        || holdfast_replication::fault::everywhere(&name)
+        || holdfast_scsi::fault::everywhere(&name);
+    assert!(is_known, "HOLDFAST_BROKEN names no rule: {name}");
+}
+
 fn main() -> std::process::ExitCode {
+    #[cfg(feature = "faults")]
+    break_a_rule();
     cli::main()
 }

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use holdfast_drill::ground::{self, GroundError};
 
 use crate::{say, tree};
 
@@ -59,18 +60,22 @@ pub fn built(arguments: &[&str]) -> Result<PathBuf> {
 
 /// Where a program is, or a line on standard error that says what is left out without it.
 pub fn find(program: &str, package: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found = std::env::split_paths(&path)
-        .chain(system)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file());
-    if found.is_none() {
-        say(&format!(
-            "left out: {program} is not installed (Debian package {package})"
-        ));
+    or_left_out(ground::find(program, package)).ok().flatten()
+}
+
+/// What was made; `None`, and a line that says why, where it cannot be had on this machine.
+///
+/// # Errors
+/// It can be had, and failed.
+pub fn or_left_out<T>(made: Result<T, GroundError>) -> Result<Option<T>> {
+    match made {
+        Ok(made) => Ok(Some(made)),
+        Err(GroundError::Unavailable(why)) => {
+            say(&format!("left out: {why}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
-    found
 }
 
 /// What a program left behind.
@@ -103,19 +108,7 @@ impl Finished {
 /// # Errors
 /// It fails; its own words are in the text.
 pub fn call(program: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .with_context(|| program.display().to_string())?;
-    let err = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{} {}: {}",
-        program.display(),
-        arguments.join(" "),
-        err.trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(ground::call(program, arguments)?)
 }
 
 /// Runs a program to its end, `limit` at most.

@@ -93,6 +93,8 @@ fn load(demo: &Demo, seed: u64) -> Result<Mixed> {
             initial: Initial::Zeros,
             late: Some(LATE),
         },
+        reserves: false,
+        may_be_full: false,
     };
     let orders = [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]];
     let paths = |order: [&str; 2]| {

@@ -35,6 +35,8 @@ fn load(demo: &Demo, seed: u64) -> Result<Mixed> {
             initial: Initial::Unknown,
             late: Some(LATE),
         },
+        reserves: false,
+        may_be_full: false,
     };
     let mut initiators = Vec::new();
     for number in 0..6 {

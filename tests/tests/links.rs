@@ -38,6 +38,8 @@ fn load(lan: &Lan, seed: u64) -> Result<Mixed> {
             initial: Initial::Zeros,
             late: Some(LATE),
         },
+        reserves: false,
+        may_be_full: false,
     };
     let orders = [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]];
     let paths = |order: [&str; 2]| {

@@ -7,30 +7,30 @@ use bytes::Bytes;
 use holdfast_drill::cdb;
 use holdfast_drill::disk::Disk;
 use holdfast_drill::error::SenseCode;
+use holdfast_drill::ground::{Image, Tools};
 use holdfast_drill::workload::{self, Plan};
 use holdfast_tests::cluster::{Demo, Place};
-use holdfast_tests::image::{Image, Tools};
-use holdfast_tests::{say, seed};
+use holdfast_tests::{say, seed, tools};
 use holdfast_types::Lba;
 use tokio::time::Instant;
 
 const SYNC_LIMIT: Duration = Duration::from_secs(90);
 /// `stuck-after` is 5 s; this leaves room for a busy machine.
 const STUCK_LIMIT: Duration = Duration::from_secs(25);
-const SPACE_ALLOCATION_FAILED: SenseCode = SenseCode::new(0x07, 0x27, 0x07);
 const MIB: usize = 1 << 20;
 /// Blocks of a MiB.
 const BLOCKS: u32 = 2048;
 
-fn data_disk<'a>(tools: &'a Tools, place: &Place, node: &str, mib: u64) -> Result<Image<'a>> {
+fn data_disk(tools: &Tools, place: &Place, node: &str, mib: u64) -> Result<Image> {
     let at = place.dir().join(node).join("data");
-    Image::make(tools, &place.dir().join(format!("{node}.img")), &at, mib)
+    let file = place.dir().join(format!("{node}.img"));
+    Ok(Image::make(tools, &file, &at, mib)?)
 }
 
 /// Freezes the data disk of the primary, or of the other node, under load: within the limit writes go on without it, nothing
 /// acknowledged is lost, and once the disk moves the replica is back by itself.
 async fn hang(of_primary: bool) -> Result<()> {
-    let Some(tools) = Tools::find("disks that hang") else {
+    let Some(tools) = tools::or_left_out(Tools::find())? else {
         return Ok(());
     };
     let place = Place::new()?;
@@ -99,7 +99,7 @@ async fn alarmed(demo: &Demo, node: &str) -> Result<bool> {
 /// Both data disks are smaller than the extent: the write that finds no space says so, and everything else goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn j3_a_full_disk_refuses_new_blocks_and_nothing_else() -> Result<()> {
-    let Some(tools) = Tools::find("disks that fill up") else {
+    let Some(tools) = tools::or_left_out(Tools::find())? else {
         return Ok(());
     };
     let place = Place::new()?;
@@ -122,7 +122,10 @@ async fn j3_a_full_disk_refuses_new_blocks_and_nothing_else() -> Result<()> {
         }
     };
     say(&format!("{written} MiB were written before: {refused}"));
-    ensure!(refused.sense() == Some(SPACE_ALLOCATION_FAILED), "{refused}");
+    ensure!(
+        refused.sense() == Some(SenseCode::SPACE_ALLOCATION_FAILED),
+        "{refused}"
+    );
     ensure!(written > 100, "only {written} MiB");
     ensure!(alarmed(&demo, &primary).await?, "no alarm on {primary}");
     // What has its space is written and read; the refused block was not changed.
@@ -143,7 +146,10 @@ async fn j3_a_full_disk_refuses_new_blocks_and_nothing_else() -> Result<()> {
     session.command_out(unmap, Bytes::copy_from_slice(&list)).await?;
     let start = Instant::now();
     while let Err(error) = session.write(at(written), block(9)).await {
-        ensure!(refused.sense() == Some(SPACE_ALLOCATION_FAILED), "{error}");
+        ensure!(
+            refused.sense() == Some(SenseCode::SPACE_ALLOCATION_FAILED),
+            "{error}"
+        );
         ensure!(start.elapsed() < STUCK_LIMIT, "freed space is not used");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

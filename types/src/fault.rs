@@ -2,8 +2,8 @@
 
 /// Makes a crate's `Fault` and its functions `on` and `with`: rules that tests leave out, one at a time, to show that the tests notice.
 ///
-/// The switch is there in the crate's own tests and with its cargo feature `faults`, and holds for the calling thread. Otherwise `on` is
-/// `false` at compile time: in a release every rule holds.
+/// The switch is there in the crate's own tests and with its cargo feature `faults`, and holds for the calling thread (`with`) or for the
+/// whole process (`everywhere`). Otherwise `on` is `false` at compile time: in a release every rule holds.
 #[macro_export]
 macro_rules! fault_switches {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -23,10 +23,25 @@ macro_rules! fault_switches {
             static NOW: ::std::cell::Cell<Option<Fault>> = const { ::std::cell::Cell::new(None) };
         }
 
-        /// Whether `fault` is switched on in this thread.
+        /// Index of the one that is switched on in all threads; any other number for none.
+        #[cfg(any(test, feature = "faults"))]
+        static EVERYWHERE: ::std::sync::atomic::AtomicUsize = ::std::sync::atomic::AtomicUsize::new(usize::MAX);
+
+        /// Whether `fault` is switched on in this thread, or everywhere.
         #[cfg(any(test, feature = "faults"))]
         pub fn on(fault: Fault) -> bool {
             NOW.with(|now| now.get() == Some(fault))
+                || EVERYWHERE.load(::std::sync::atomic::Ordering::Relaxed) == fault as usize
+        }
+
+        /// Switches the fault of this name on in all threads for good; whether there is such a one.
+        #[cfg(any(test, feature = "faults"))]
+        pub fn everywhere(name: &str) -> bool {
+            let found = Fault::ALL.iter().find(|fault| ::std::format!("{fault:?}") == name);
+            if let Some(fault) = found {
+                EVERYWHERE.store(*fault as usize, ::std::sync::atomic::Ordering::Relaxed);
+            }
+            found.is_some()
         }
 
         /// Never: the switches are not compiled in.

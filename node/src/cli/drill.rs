@@ -12,6 +12,7 @@ use holdfast_drill::rehearsal::{Budget, DrillReport, Failure, Plan};
 use super::failover::{Ground, Kind, LANES, Look, rehearse};
 use super::page_file::PageFile;
 use super::{Out, watch};
+use crate::chaos::{self, ChaosArgs};
 
 /// Arguments of `holdfast drill`.
 #[derive(Debug, Args)]
@@ -43,6 +44,12 @@ pub(super) struct DrillArgs {
 enum DrillCommand {
     /// Watch any target's paths while you hurt it: stalls, errors and latencies of each, until Ctrl-C.
     Watch(watch::WatchArgs),
+    /// Storms of failures, drawn from a seed, on a cluster of processes on machines of their own (root; network namespaces): partitions,
+    /// kills, freezes, disks that hang and fill up, several at a time; all that initiators saw is judged.
+    Chaos(ChaosArgs),
+    /// Takes away what a killed `drill chaos` left behind.
+    #[command(hide = true)]
+    ChaosGuard,
 }
 
 /// One scenario, or all.
@@ -89,6 +96,8 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 pub(super) fn run(args: &DrillArgs, out: Out) -> anyhow::Result<()> {
     match &args.command {
         Some(DrillCommand::Watch(args)) => return watch::run(args, out),
+        Some(DrillCommand::Chaos(args)) => return chaos::run(args, out),
+        Some(DrillCommand::ChaosGuard) => return chaos::guard(),
         None => {}
     }
     ensure!(

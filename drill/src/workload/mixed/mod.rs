@@ -1,6 +1,8 @@
 //! Several initiators on the same blocks: READ, WRITE, WRITE SAME, UNMAP and COMPARE AND WRITE, every attempt of which is taken down
-//! for the block checker. Where [`super::start`] gives each unit one writer and judges at once, here writers meet, and the whole
+//! for the block checker; with persistent reservations among them, if that is wanted. Where [`super::start`] gives each unit one writer and judges at once, here writers meet, and the whole
 //! history is judged at the end.
+
+mod reserve;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,7 @@ use crate::checker::{Call, CallId, Client, Contents, History, Outcome, Rules, Su
 use crate::disk::Disk;
 use crate::error::{Error, SenseCode};
 use crate::initiator::{Dial, Session};
+use reserve::Belief;
 
 /// Faults kept word for word; more are counted.
 const FAULTS_KEPT: usize = 20;
@@ -41,6 +44,11 @@ pub struct Plan {
     pub pause: Duration,
     /// How the history is judged.
     pub rules: Rules,
+    /// Whether they also reserve the unit, and take it from each other. Each initiator must have one path then: paths register on their
+    /// own.
+    pub reserves: bool,
+    /// Whether a disk may be full: a write that finds no space is no fault then.
+    pub may_be_full: bool,
 }
 
 #[derive(Debug)]
@@ -139,6 +147,8 @@ pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<
                 paths,
                 at: 0,
                 session: None,
+                belief: Belief::default(),
+                looks_until: Mono::ZERO,
                 known: vec![Bytes::new(); usize::try_from(plan.blocks).unwrap_or(0)],
             };
             tokio::spawn(initiator.work())
@@ -234,9 +244,30 @@ impl Stopped {
 struct Command {
     call: Call,
     cdb: cdb::Cdb,
-    /// Bytes that come back.
-    reads: Option<u32>,
+    wants: Wants,
     data: Bytes,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Nothing,
+    /// So many bytes of blocks.
+    Blocks(u32),
+    /// READ KEYS.
+    Keys,
+    /// READ RESERVATION.
+    Reservation,
+}
+
+impl Wants {
+    const fn length(self) -> Option<u32> {
+        match self {
+            Self::Nothing => None,
+            Self::Blocks(length) => Some(length),
+            Self::Keys | Self::Reservation => Some(reserve::REPORT_BYTES as u32),
+        }
+    }
 }
 
 /// What to do after an answer.
@@ -255,6 +286,9 @@ struct Initiator {
     paths: Vec<Dial>,
     at: usize,
     session: Option<Session>,
+    belief: Belief,
+    /// Until then it changes no reservation: a change that was lost may still take effect, and each more makes more orders possible.
+    looks_until: Mono,
     /// What this initiator saw or put last, per block; empty when it knows nothing.
     known: Vec<Bytes>,
 }
@@ -274,7 +308,12 @@ impl Initiator {
                         self.at += 1;
                         sleep(AGAIN).await;
                         // A read that is lost is of no further use; a write is sent again, as multipath layers do.
-                        if command.reads.is_some() {
+                        if command.wants != Wants::Nothing {
+                            break;
+                        }
+                        if Belief::changes(&command.call) {
+                            self.looks_until =
+                                self.shared.now() + self.shared.plan.rules.late.unwrap_or_default();
                             break;
                         }
                     }
@@ -317,7 +356,7 @@ impl Initiator {
             }
         };
         *before = Some(id);
-        let answer = match command.reads {
+        let answer = match command.wants.length() {
             Some(length) => session.command(command.cdb, Some(length)).await,
             None => session
                 .command_out(command.cdb, command.data.clone())
@@ -326,6 +365,9 @@ impl Initiator {
         };
         let now = self.shared.now();
         let (outcome, next) = self.judge(command, &answer);
+        if let Some(outcome) = &outcome {
+            self.belief.learn(&command.call, outcome);
+        }
         match outcome {
             Some(outcome) => self.shared.history().answered(id, outcome, now),
             None => self.shared.history().lost(id, now),
@@ -338,21 +380,33 @@ impl Initiator {
         next
     }
 
+    /// What GOOD says of the call.
+    fn good(&self, command: &Command, data: &Bytes) -> Outcome {
+        let outcome = match command.wants {
+            Wants::Nothing => Some(Outcome::Done),
+            Wants::Blocks(length) if data.len() == length as usize => {
+                Some(Outcome::Data(self.shared.contents(data)))
+            }
+            Wants::Blocks(_) => None,
+            Wants::Keys => reserve::keys(data).map(Outcome::Keys),
+            Wants::Reservation => reserve::held(data).map(Outcome::Held),
+        };
+        outcome.unwrap_or_else(|| {
+            let text = format!("{:?} ended GOOD with {} bytes", command.call, data.len());
+            self.shared.fault(text);
+            Outcome::Unknown
+        })
+    }
+
     /// What an answer says of the call (`None`: nothing), and what to do next.
     fn judge(&self, command: &Command, answer: &Result<Bytes, Error>) -> (Option<Outcome>, Next) {
         const BUSY: u8 = 0x08;
+        const CONFLICT: u8 = 0x18;
+        const ILLEGAL_REQUEST: u8 = 0x05;
         const TASK_SET_FULL: u8 = 0x28;
         const TASK_ABORTED: u8 = 0x40;
         let error = match answer {
-            Ok(data) if command.reads.is_some_and(|length| data.len() != length as usize) => {
-                self.shared
-                    .fault(format!("a READ ended GOOD with {} bytes", data.len()));
-                return (Some(Outcome::Unknown), Next::Done);
-            }
-            Ok(data) if command.reads.is_some() => {
-                return (Some(Outcome::Data(self.shared.contents(data))), Next::Done);
-            }
-            Ok(_) => return (Some(Outcome::Done), Next::Done),
+            Ok(data) => return (Some(self.good(command, data)), Next::Done),
             Err(error) => error,
         };
         match error {
@@ -367,6 +421,17 @@ impl Initiator {
             }
             Error::CheckCondition(SenseCode::STANDBY | SenseCode::UNAVAILABLE) => {
                 (Some(Outcome::Refused), Next::Elsewhere)
+            }
+            // Part of it may have found space.
+            Error::CheckCondition(SenseCode::SPACE_ALLOCATION_FAILED) if self.shared.plan.may_be_full => {
+                (Some(Outcome::Unknown), Next::Later)
+            }
+            Error::Status(CONFLICT) if self.shared.plan.reserves => (Some(Outcome::Conflict), Next::Done),
+            // For example a RELEASE of another type.
+            Error::CheckCondition(sense)
+                if sense.key == ILLEGAL_REQUEST && matches!(command.call, Call::Reserve(_)) =>
+            {
+                (Some(Outcome::Refused), Next::Done)
             }
             Error::Status(TASK_ABORTED) => (Some(Outcome::Unknown), Next::Later),
             Error::Connect { .. } | Error::Lost(_) | Error::Timeout(_) => (None, Next::Elsewhere),
@@ -393,6 +458,10 @@ impl Initiator {
 
     fn draw(&mut self) -> Command {
         let plan = self.shared.plan;
+        if plan.reserves && self.random.random_range(0..2) == 0 {
+            let looks = self.shared.now() < self.looks_until;
+            return self.belief.draw(&mut self.random, self.number, looks);
+        }
         let at = self.random.random_range(0..plan.blocks);
         let blocks = self
             .random
@@ -415,7 +484,7 @@ impl Initiator {
             0..40 => Command {
                 call: Call::Read { range: range(blocks) },
                 cdb: cdb::read_16(lba, count),
-                reads: Some(count * shared.size.bytes()),
+                wants: Wants::Blocks(count * shared.size.bytes()),
                 data: Bytes::new(),
             },
             40..70 => {
@@ -428,7 +497,7 @@ impl Initiator {
                         data: shared.contents(&data),
                     },
                     cdb: cdb::write_16(lba, count),
-                    reads: None,
+                    wants: Wants::Nothing,
                     data,
                 }
             }
@@ -440,7 +509,7 @@ impl Initiator {
                         block: shared.contents(&block),
                     },
                     cdb: cdb::write_same_16(lba, count),
-                    reads: None,
+                    wants: Wants::Nothing,
                     data: block,
                 }
             }
@@ -451,7 +520,7 @@ impl Initiator {
                         ranges: vec![range(blocks)],
                     },
                     cdb,
-                    reads: None,
+                    wants: Wants::Nothing,
                     data: Bytes::copy_from_slice(&list),
                 }
             }
@@ -475,7 +544,7 @@ impl Initiator {
         Command {
             call,
             cdb: cdb::compare_and_write(lba, 1),
-            reads: None,
+            wants: Wants::Nothing,
             data: [expect, new].concat().into(),
         }
     }

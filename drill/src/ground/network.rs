@@ -1,20 +1,27 @@
 //! Machines on a network of their own: a network namespace each, joined by a bridge in which any link can be cut, one way or both.
 //!
-//! The test process keeps its own namespace and reaches every machine; only what machines send each other can be cut. Names carry the
-//! process id of the test, so that what a killed test left behind is found and taken away by the next one.
+//! The process that makes it keeps its own namespace and reaches every machine, as one more machine named [`Network::SELF`]. Names carry
+//! its process id, so that what a killed process left behind is found and taken away by the next one.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::say;
-use crate::tools::{self, call};
+use super::{GroundError, call, find, is_alive, needs_root};
+
+type Result<T> = std::result::Result<T, GroundError>;
 
 /// First part of the names of namespaces.
 const MARK: &str = "hfnet";
+
+/// Takes every cut back.
+const FLUSH: &str = "flush chain bridge cuts links";
+
+fn rule(from: &str, to: &str) -> String {
+    format!("add rule bridge cuts links iifname p-{from} oifname p-{to} drop")
+}
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -38,31 +45,29 @@ pub struct Network {
     machines: Vec<String>,
 }
 
-/// Name of the test's own interface, within the 15 characters that there are.
+/// Name of the process's own interface, within the 15 characters that there are.
 fn own_interface(prefix: &str) -> String {
     prefix.replacen(MARK, "hf", 1)
 }
 
-/// A place in 10.0.0.0/8: tests that run side by side do not meet.
+/// A place in 10.0.0.0/8: networks that are made side by side do not meet.
 fn subnet(number: u32) -> [u8; 3] {
     let [.., high, low] = number.wrapping_mul(2_654_435_761).to_be_bytes();
     [10, high | 0x40, low]
 }
 
 impl Network {
-    /// A network of machines with these names (a few letters each); `None`, and a line that says why, where none can be made.
+    /// As whom this process is plugged in.
+    pub const SELF: &str = "self";
+
+    /// A network of machines with these names (a few letters each).
     ///
     /// # Errors
-    /// Namespaces can be made, but this network cannot.
-    pub fn make(machines: &[&str]) -> Result<Option<Self>> {
-        if !rustix::process::geteuid().is_root() {
-            say("left out: network namespaces need root");
-            return Ok(None);
-        }
-        let (Some(ip), Some(nft)) = (tools::find("ip", "iproute2"), tools::find("nft", "nftables")) else {
-            return Ok(None);
-        };
-        let tc = tools::find("tc", "iproute2");
+    /// [`GroundError::Unavailable`] where none can be made at all; otherwise namespaces can be made, but this network cannot.
+    pub fn make(machines: &[&str]) -> Result<Self> {
+        needs_root("network namespaces")?;
+        let (ip, nft) = (find("ip", "iproute2")?, find("nft", "nftables")?);
+        let tc = find("tc", "iproute2").ok();
         let programs = Programs { ip, nft, tc };
         take_leftovers_away(&programs);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -73,12 +78,11 @@ impl Network {
             subnet: subnet(id.wrapping_add(number)),
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
         };
-        if let Err(error) = network.probe() {
-            say(&format!("left out: no network can be made here ({error:#})"));
-            return Ok(None);
-        }
+        network
+            .probe()
+            .map_err(|error| GroundError::Unavailable(format!("no network can be made here ({error})")))?;
         network.build()?;
-        Ok(Some(network))
+        Ok(network)
     }
 
     /// Namespaces, pairs of virtual interfaces, bridges and filters on bridges: all of it must be there.
@@ -113,12 +117,12 @@ impl Network {
         let own = own_interface(&self.prefix);
         let switch = self.switch();
         self.ip(&[
-            "link", "add", &own, "type", "veth", "peer", "name", "p-test", "netns", &switch,
+            "link", "add", &own, "type", "veth", "peer", "name", "p-self", "netns", &switch,
         ])?;
         let [a, b, c] = self.subnet;
         self.ip(&["addr", "add", &format!("{a}.{b}.{c}.254/24"), "dev", &own])?;
         self.ip(&["link", "set", &own, "up"])?;
-        self.plug("p-test")
+        self.plug("p-self")
     }
 
     fn plug(&self, port: &str) -> Result<()> {
@@ -145,7 +149,8 @@ impl Network {
     /// There is no such machine.
     pub fn address(&self, machine: &str) -> Result<Ipv4Addr> {
         let at = self.machines.iter().position(|name| name == machine);
-        Ok(self.address_at(at.with_context(|| format!("no machine {machine}"))?))
+        let at = at.ok_or_else(|| GroundError::failed(machine, "no such machine"))?;
+        Ok(self.address_at(at))
     }
 
     /// Program and first arguments that start another program on a machine: its process is the one that is started.
@@ -178,10 +183,17 @@ impl Network {
     /// # Errors
     /// The filter cannot be set.
     pub fn cut(&self, from: &str, to: &str) -> Result<()> {
-        let (from, to) = (format!("p-{from}"), format!("p-{to}"));
-        self.nft(&[
-            "add", "rule", "bridge", "cuts", "links", "iifname", &from, "oifname", &to, "drop",
-        ])
+        self.nft(&[&rule(from, to)])
+    }
+
+    /// These links are cut, each in one direction (from, to), and no others. All of it is changed at one moment.
+    ///
+    /// # Errors
+    /// The filter cannot be set.
+    pub fn cut_these<'a>(&self, links: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
+        let rules = links.into_iter().map(|(from, to)| rule(from, to));
+        let all: Vec<String> = std::iter::once(FLUSH.to_owned()).chain(rules).collect();
+        self.nft(&[&all.join("; ")])
     }
 
     /// Everything reaches everybody again.
@@ -189,7 +201,7 @@ impl Network {
     /// # Errors
     /// The filter cannot be set.
     pub fn heal(&self) -> Result<()> {
-        self.nft(&["flush", "chain", "bridge", "cuts", "links"])
+        self.nft(&[FLUSH])
     }
 
     /// From now on a machine hears no more than so many bytes a second, headers of every layer included. False where that cannot be had.
@@ -208,6 +220,18 @@ impl Network {
             "burst", "256k", "limit", &limit,
         ])?;
         Ok(true)
+    }
+
+    /// From now on a machine hears as much as it is sent again.
+    ///
+    /// # Errors
+    /// The limit cannot be taken away.
+    pub fn fast(&self, machine: &str) -> Result<()> {
+        let Some(tc) = &self.programs.tc else {
+            return Ok(());
+        };
+        let (space, tc, port) = (self.switch(), tc.to_string_lossy(), format!("p-{machine}"));
+        self.ip(&["netns", "exec", &space, &tc, "qdisc", "del", "dev", &port, "root"])
     }
 
     fn ip(&self, arguments: &[&str]) -> Result<()> {
@@ -233,14 +257,21 @@ impl Drop for Network {
     }
 }
 
-/// Namespaces of tests whose process is gone.
+/// As [`take_leftovers_away`], by who needs no network.
+pub(super) fn sweep() {
+    if let (Ok(ip), Ok(nft)) = (find("ip", "iproute2"), find("nft", "nftables")) {
+        take_leftovers_away(&Programs { ip, nft, tc: None });
+    }
+}
+
+/// Namespaces of those whose process is gone.
 fn take_leftovers_away(programs: &Programs) {
     take_away(programs, |space| {
         let owner = space
             .strip_prefix(MARK)
             .and_then(|rest| rest.split_once('x'))
-            .and_then(|(id, _)| id.parse::<u32>().ok());
-        owner.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists())
+            .map(|(id, _)| id);
+        owner.is_some_and(|id| id.parse::<u32>().is_ok() && !is_alive(id))
     });
 }
 
@@ -254,12 +285,12 @@ fn take_away(programs: &Programs, is_chosen: impl Fn(&str) -> bool) {
             // Gone already is as good.
             let _ = Pid::from_raw(id).map(|pid| kill_process(pid, Signal::KILL));
         }
-        // A namespace's interfaces go some time after it; the test's own one goes now, so that its name is free.
+        // A namespace's interfaces go some time after it; the maker's own one goes now, so that its name is free.
         if let Some(prefix) = space.strip_suffix("-switch") {
             let _ = call(&programs.ip, &["link", "del", &own_interface(prefix)]);
         }
         if let Err(error) = call(&programs.ip, &["netns", "del", space]) {
-            say(&format!("{space} is still there: {error:#}"));
+            tracing::warn!(%space, %error, "a namespace is still there");
         }
     }
 }
@@ -282,8 +313,9 @@ mod tests {
 
     #[test]
     fn a_cut_goes_one_way_and_heals_and_nothing_is_left() {
-        let Some(network) = Network::make(&["a", "b"]).unwrap() else {
-            return;
+        let network = match Network::make(&["a", "b"]) {
+            Err(GroundError::Unavailable(why)) => return eprintln!("left out: {why}"),
+            made => made.unwrap(),
         };
         let prefix = network.prefix.clone();
         assert!(reaches(&network, "a", "b") && reaches(&network, "b", "a"));
@@ -291,6 +323,10 @@ mod tests {
         network.cut("a", "b").unwrap();
         assert!(!reaches(&network, "a", "b"));
         network.heal().unwrap();
+        assert!(reaches(&network, "a", "b"));
+        network.cut_these([("b", "a")]).unwrap();
+        assert!(!reaches(&network, "a", "b"));
+        network.cut_these([]).unwrap();
         assert!(reaches(&network, "a", "b"));
         let ip = network.programs.ip.clone();
         drop(network);

@@ -1,0 +1,296 @@
+//! `holdfast drill chaos`: storms of failures on a cluster of processes on machines of their own, and the judgement of all that its
+//! initiators saw.
+
+mod cluster;
+mod guard;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use clap::Args;
+use holdfast_drill::chaos::{self, Event, Fault, Ground, Limits, Load, Place, Plan, Report, StormReport};
+use holdfast_drill::checker::{Initial, Rules};
+use holdfast_drill::initiator::{Dial, Session};
+use holdfast_drill::workload::mixed::{self, Mixed, Stopped};
+use holdfast_types::{BlockSize, Lba};
+use rustix::process::Signal;
+
+use crate::cli::Out;
+use cluster::{Cluster, machine};
+pub(crate) use guard::guard;
+
+/// Blocks that the initiators meet on.
+const BLOCKS: u64 = 64;
+/// Initiators: half of them prefer a's path, half b's.
+const INITIATORS: u16 = 4;
+/// Pause of each initiator after a call: more calls are no harder to survive, and longer to judge.
+const PAUSE: Duration = Duration::from_millis(4);
+/// The same of those that reserve.
+const RESERVING_PAUSE: Duration = Duration::from_millis(60);
+const RESERVED_BLOCKS: u64 = 8;
+/// How long after it was sent a call without an answer may still take effect: the hold limit (3 s), the longest fault, behind which it
+/// may wait in a socket, TCP's longest pause between two attempts after one that long, and a slow machine.
+const LATE: Duration = Duration::from_secs(45);
+
+/// Arguments of `holdfast drill chaos`.
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArgs {
+    /// Decides the storms and the calls; the next runs take the next seeds. Default: a random one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Minutes of storms of each run; fractions are taken.
+    #[arg(long, default_value = "5", value_parser = minutes)]
+    minutes: Duration,
+    /// How many runs, each on a fresh cluster.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+    /// Empty directory for all state, for one run; kept. Default: a fresh one, removed after a run that found nothing.
+    #[arg(long, conflicts_with = "runs")]
+    dir: Option<PathBuf>,
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes = text
+        .parse::<f64>()
+        .ok()
+        .filter(|minutes| (0.1..=1440.0).contains(minutes));
+    minutes
+        .map(|minutes| Duration::from_secs_f64(minutes * 60.0))
+        .ok_or_else(|| "minutes are a number from 0.1 to 1440".to_owned())
+}
+
+/// `holdfast drill chaos`
+pub(crate) fn run(args: &ChaosArgs, out: Out) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    holdfast_drill::ground::sweep();
+    let _guard = guard::start()?;
+    let first = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    // Nodes end with the thread that starts them: this one.
+    let reports = runtime.block_on(async {
+        tokio::select! {
+            reports = all(args, first, out) => reports,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; everything was taken away")),
+        }
+    })?;
+    match reports.as_slice() {
+        [one] => out.answer(one, &one.to_string())?,
+        all => out.answer(&all, &total(all))?,
+    }
+    let found: Vec<u64> = reports
+        .iter()
+        .filter(|report| !report.held)
+        .map(|report| report.seed)
+        .collect();
+    ensure!(found.is_empty(), "something was found with seeds {found:?}");
+    Ok(())
+}
+
+async fn all(args: &ChaosArgs, first: u64, out: Out) -> anyhow::Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for number in 0..u64::from(args.runs) {
+        let report = one(args, first.wrapping_add(number), out).await?;
+        if args.runs > 1 {
+            out.narrate(&report.to_string());
+        }
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn total(reports: &[Report]) -> String {
+    let seconds: f64 = reports.iter().map(|report| report.seconds).sum();
+    let storms: usize = reports.iter().map(|report| report.storms.len()).sum();
+    let calls: u64 = reports.iter().map(|report| report.acknowledged).sum();
+    let found = reports.iter().filter(|report| !report.held).count();
+    format!(
+        "{} runs, {:.0} minutes, {storms} storms, {calls} calls answered: {found} runs found something",
+        reports.len(),
+        seconds / 60.0
+    )
+}
+
+async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<Report> {
+    out.narrate(&format!(
+        "Seed {seed}: starting nodes a, b and w on machines of their own …"
+    ));
+    let cluster = Cluster::start(args.dir.as_deref()).await?;
+    let load = start_load(&cluster, seed)?;
+    let plan = Plan {
+        seed,
+        lasts: args.minutes,
+        disks: cluster.has_disks(),
+        limits: Limits::default(),
+    };
+    let began = Instant::now();
+    let mut stage = Stage::new(cluster);
+    let tell = |event: &Event| out.narrate(&format!("{:8.3} s  {}", event.at_ms / 1e3, event.text));
+    let over = |storm: &StormReport| {
+        let end = match &storm.trouble {
+            Some(trouble) => trouble.clone(),
+            None => format!("whole after {:.1} s", storm.whole_ms / 1e3),
+        };
+        out.narrate(&format!(
+            "            healed: {end}; nothing answered for {:.1} s",
+            storm.stall_ms / 1e3
+        ));
+    };
+    let storms = chaos::run(&plan, &mut stage, &load, tell, over).await;
+    let lasted = began.elapsed();
+    let mut cluster = stage.cluster;
+    let (storms, mut troubles) = match storms {
+        Ok(storms) => (storms, Vec::new()),
+        Err(error) => (Vec::new(), vec![format!("{error:#}")]),
+    };
+    troubles.extend(cluster.ended());
+    let (blocks, reserving) = (load.blocks.stop().await, load.reserving.stop().await);
+    if let Err(error) = look(&cluster, &blocks).await {
+        troubles.push(format!("the last look: {error:#}"));
+    }
+    let judge = || vec![("blocks", blocks.judge()), ("reservations", reserving.judge())];
+    let judged = tokio::task::spawn_blocking(judge).await?;
+    let report = Report::new(seed, lasted, storms, judged, troubles);
+    if !report.held {
+        let dir = cluster.keep();
+        std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&report)?)?;
+        out.narrate(&format!("All of it is kept in {}", dir.display()));
+    }
+    Ok(report)
+}
+
+/// What keeps the cluster busy: initiators with two paths each on LUN 0, and paths that reserve LUN 1.
+struct Loads {
+    blocks: Mixed,
+    reserving: Mixed,
+}
+
+impl Load for Loads {
+    fn answered(&self) -> u64 {
+        self.blocks.acknowledged()
+    }
+
+    async fn served(&self, limit: Duration) -> Result<(), holdfast_drill::error::Error> {
+        self.blocks.served(limit).await?;
+        self.reserving.served(limit).await.map(drop)
+    }
+}
+
+fn start_load(cluster: &Cluster, seed: u64) -> anyhow::Result<Loads> {
+    let plan = mixed::Plan {
+        seed,
+        first: Lba(0),
+        blocks: BLOCKS,
+        pause: PAUSE,
+        rules: Rules {
+            initial: Initial::Zeros,
+            late: Some(LATE),
+        },
+        reserves: false,
+        may_be_full: true,
+    };
+    let paths = |number: u16| -> anyhow::Result<Vec<Dial>> {
+        let order = if number.is_multiple_of(2) {
+            [Place::A, Place::B]
+        } else {
+            [Place::B, Place::A]
+        };
+        let dial = |(place, at)| cluster.dial(place, 0, number * 2 + at);
+        order.into_iter().zip(0..).map(dial).collect()
+    };
+    let initiators = (0..INITIATORS).map(paths).collect::<anyhow::Result<_>>()?;
+    let blocks = mixed::start(plan, BlockSize::B512, initiators)?;
+    let reserving = mixed::Plan {
+        blocks: RESERVED_BLOCKS,
+        pause: RESERVING_PAUSE,
+        reserves: true,
+        ..plan
+    };
+    let path = |(place, number)| Ok(vec![cluster.dial(place, 1, number)?]);
+    let nexuses = [Place::A, Place::B, Place::A, Place::B].into_iter().zip(50..);
+    let nexuses = nexuses.map(path).collect::<anyhow::Result<_>>()?;
+    let reserving = mixed::start(reserving, BlockSize::B512, nexuses)?;
+    Ok(Loads { blocks, reserving })
+}
+
+/// Reads every block of each node's own copy: with the node as primary, through its own portal.
+async fn look(cluster: &Cluster, stopped: &Stopped) -> anyhow::Result<()> {
+    for (place, number) in [(Place::A, 100), (Place::B, 101)] {
+        cluster.move_to(place, Limits::default().whole).await?;
+        stopped
+            .look(&Session::connect(&cluster.dial(place, 0, number)?).await?)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The cluster, and what is being done to it.
+struct Stage {
+    cluster: Cluster,
+    /// Faults under way.
+    open: Vec<Fault>,
+}
+
+impl Stage {
+    const fn new(cluster: Cluster) -> Self {
+        Self {
+            cluster,
+            open: Vec::new(),
+        }
+    }
+
+    /// All links that some fault cuts, and no others.
+    fn set_cuts(&self) -> anyhow::Result<()> {
+        let cuts = self.open.iter().flat_map(|fault| fault.cuts());
+        let links: Vec<_> = cuts.map(|(from, to)| (machine(from), machine(to))).collect();
+        Ok(self.cluster.network().cut_these(links)?)
+    }
+}
+
+impl Ground for Stage {
+    type Error = anyhow::Error;
+
+    async fn begin(&mut self, fault: Fault) -> anyhow::Result<()> {
+        self.open.push(fault);
+        match fault {
+            Fault::Cut { .. } | Fault::Isolate { .. } => self.set_cuts(),
+            Fault::Slow { at, rate } => Ok(self.cluster.network().slow(at.name(), rate).map(drop)?),
+            Fault::Kill { at } => self.cluster.kill(at),
+            Fault::Freeze { at } => self.cluster.signal(at, Signal::STOP),
+            Fault::HangDisk { at } => self.cluster.hang_disk(at),
+            Fault::FillDisk { at } => self.cluster.fill_disk(at, true),
+            Fault::Switchover { to } => {
+                self.open.retain(|open| *open != fault);
+                // Through whoever is asked: the node that it goes to.
+                self.cluster.ask_to_move(to, to);
+                Ok(())
+            }
+        }
+    }
+
+    async fn end(&mut self, fault: Fault) -> anyhow::Result<()> {
+        if let Some(at) = self.open.iter().position(|open| *open == fault) {
+            self.open.remove(at);
+        }
+        match fault {
+            Fault::Cut { .. } | Fault::Isolate { .. } => self.set_cuts(),
+            Fault::Slow { at, .. } => Ok(self.cluster.network().fast(at.name())?),
+            Fault::Kill { at } => self.cluster.restart(at).await,
+            Fault::Freeze { at } => self.cluster.signal(at, Signal::CONT),
+            Fault::HangDisk { at } => {
+                self.cluster.thaw_disk(at);
+                Ok(())
+            }
+            Fault::FillDisk { at } => self.cluster.fill_disk(at, false),
+            Fault::Switchover { .. } => Ok(()),
+        }
+    }
+
+    async fn whole(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let ended = self.cluster.ended();
+        ensure!(ended.is_empty(), "{}", ended.join("; "));
+        self.cluster.until_whole(limit).await
+    }
+}
