@@ -61,7 +61,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A second of calm, two minutes to be whole (a resync, on a busy machine), and 30 s until all are served: what a path timer and a login take.
+    /// A second of calm, two minutes to be whole (a resync, on a busy machine), and 30 s until all are served: what a path timer and
+    /// a login take.
     fn default() -> Self {
         Self {
             calm: Duration::from_secs(1),
@@ -216,34 +217,35 @@ impl One {
 
     async fn settle<G: Ground>(mut self, limits: Limits, ground: &mut G, load: &impl Load) -> StormReport {
         let healed = Instant::now();
-        let mut trouble = None;
-        {
-            let whole = ground.whole(limits.whole);
-            tokio::pin!(whole);
-            loop {
-                tokio::select! {
-                    result = &mut whole => {
-                        trouble = trouble.or(result.err().map(|error| error.to_string()));
-                        break;
-                    }
-                    () = sleep(LOOK_EVERY) => self.stall.look(load),
-                }
-            }
-        }
+        let whole = self.watched(load, ground.whole(limits.whole)).await;
+        let mut trouble = whole.err().map(|error| error.to_string());
         let whole_after = healed.elapsed();
         if trouble.is_none() {
-            let served = load.served(limits.served).await;
+            let served = self.watched(load, load.served(limits.served)).await;
             trouble = served
                 .err()
                 .map(|error| format!("not every initiator is served again: {error}"));
         }
-        self.stall.look(load);
         StormReport {
             whole_ms: Event::ms(whole_after),
             served_ms: Event::ms(healed.elapsed()),
             stall_ms: Event::ms(self.stall.longest),
             events: self.events,
             trouble,
+        }
+    }
+
+    /// Goes on looking at the workload while something is waited for.
+    async fn watched<T>(&mut self, load: &impl Load, what: impl Future<Output = T>) -> T {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                done = &mut what => {
+                    self.stall.look(load);
+                    return done;
+                }
+                () = sleep(LOOK_EVERY) => self.stall.look(load),
+            }
         }
     }
 }

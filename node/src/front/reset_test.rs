@@ -64,6 +64,20 @@ async fn f2_reinstatement_that_cannot_be_confirmed_is_reset() {
     assert_eq!(new.ending().await, Ending::Reset);
 }
 
+/// F2: a session that was reset since the cluster could not be asked is over, so that its initiator can come back.
+#[tokio::test]
+async fn f2_a_session_whose_question_had_no_answer_can_be_replaced() {
+    let rig = Rig::start().await;
+    let mut old = rig.peer(1).await;
+    rig.cut_off(true);
+    old.send(ScsiRequest::none(0, cdb(0x16, 0, 0))).await;
+    assert_eq!(old.ending().await, Ending::Reset);
+    rig.cut_off(false);
+    let mut new = Peer::dial(rig.portal, 1).await;
+    new.logged_in().await;
+    eventually("the old one is gone", || rig.front.registry.len() == 1).await;
+}
+
 /// A connection that just ends has its commands aborted.
 #[tokio::test]
 async fn commands_of_a_lost_connection_are_aborted() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,7 @@ pub(super) struct Rig {
     pub(super) portal: SocketAddr,
     ahead: Arc<AtomicU64>,
     behind: Behind,
+    cut_off: Arc<AtomicBool>,
     publish: Arc<watch::Sender<Arc<FrontState>>>,
     _port: watch::Sender<Option<TpgId>>,
     portals: tokio::task::JoinHandle<()>,
@@ -148,6 +149,7 @@ struct Cluster {
     registry: Arc<Registry>,
     serial: AtomicU64,
     behind: Behind,
+    cut_off: Arc<AtomicBool>,
 }
 
 /// Whether node `b` is behind what `a` has applied, and who waits for it.
@@ -156,6 +158,9 @@ struct Behind(Arc<Mutex<(bool, Vec<OpId>)>>);
 
 impl Units for Cluster {
     fn ask(&self, job: UnitJob) {
+        if let Some(op) = job.op.filter(|_| self.cut_off.load(Ordering::SeqCst)) {
+            return self.registry.unit_done(op, UnitAnswer::Unknown);
+        }
         if job.want == UnitWant::KnownEverywhere {
             let (behind, waiting) = &mut *self.behind.0.lock().unwrap();
             if *behind {
@@ -217,13 +222,14 @@ impl Rig {
         let (publish, state) = watch::channel(Arc::new(FrontState::derive(&cluster, Some(&key()))));
         let (_port, port) = watch::channel(Some(tpg));
         let (cluster, publish) = (Arc::new(Mutex::new(cluster)), Arc::new(publish));
-        let behind = Behind::default();
+        let (behind, cut_off) = (Behind::default(), Arc::<AtomicBool>::default());
         let units = Arc::new(Cluster {
             state: Arc::clone(&cluster),
             publish: Arc::clone(&publish),
             registry: Arc::clone(&registry),
             serial: AtomicU64::new(1),
             behind: behind.clone(),
+            cut_off: Arc::clone(&cut_off),
         });
         let began = Instant::now();
         let ahead = Arc::new(AtomicU64::new(0));
@@ -250,6 +256,7 @@ impl Rig {
             portal,
             ahead,
             behind,
+            cut_off,
             publish,
             _port,
             portals,
@@ -270,6 +277,11 @@ impl Rig {
         apply(&mut cluster, command);
         self.publish
             .send_replace(Arc::new(FrontState::derive(&cluster, Some(&key()))));
+    }
+
+    /// Whether the cluster cannot be asked about units from now on.
+    pub(super) fn cut_off(&self, is: bool) {
+        self.cut_off.store(is, Ordering::SeqCst);
     }
 
     /// Whether node `b` is behind from now on.

@@ -161,10 +161,11 @@ impl Session {
     ) -> Result<(), MustReset> {
         // While a reset of this session's own still waits: what came after it is held, and is not to go with it.
         self.newest_state();
+        // Whatever the answer is, there is no other: a session whose task waited for one more would never end (F2).
+        let task = self.tasks.take_unit(op);
         if answer == UnitAnswer::Unknown {
             return Err(MustReset("the cluster could not be asked in time"));
         }
-        let task = self.tasks.take_unit(op);
         let answered = task.is_some();
         if let Some((task, waiting)) = task {
             let response = match (answer, waiting.then) {

@@ -1,6 +1,6 @@
 //! Several initiators on the same blocks: READ, WRITE, WRITE SAME, UNMAP and COMPARE AND WRITE, every attempt of which is taken down
-//! for the block checker; with persistent reservations among them, if that is wanted. Where [`super::start`] gives each unit one writer and judges at once, here writers meet, and the whole
-//! history is judged at the end.
+//! for the block checker; with persistent reservations among them, if that is wanted. Where [`super::start`] gives each unit one writer
+//! and judges at once, here writers meet, and the whole history is judged at the end.
 
 mod reserve;
 
