@@ -10,12 +10,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_drill::ground::Network;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::netns::Network;
 use crate::tools::{self, Finished};
 use crate::{say, tree};
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_tests::netns::Network;
+use holdfast_drill::ground::Network;
 use holdfast_tests::roots::Roots;
 use holdfast_tests::{cluster, tools, tree};
 use tokio::process::{Child, Command};
@@ -143,7 +143,7 @@ async fn removed(roots: &mut Roots) -> Result<()> {
 #[tokio::test]
 async fn the_package_is_installed_configured_upgraded_and_removed_and_never_takes_data_with_it() -> Result<()>
 {
-    let Some(network) = Network::make(&["a"])? else {
+    let Some(network) = tools::or_left_out(Network::make(&["a"]))? else {
         return Ok(());
     };
     let Some(mut roots) = Roots::make(network, &["a"]).await? else {
@@ -264,7 +264,7 @@ fn service<'a>(compose: &'a str, name: &str) -> Result<&'a str> {
 #[tokio::test]
 async fn the_containers_configuration_makes_a_cluster() -> Result<()> {
     let names = ["a", "b", "w"];
-    let Some(network) = Network::make(&names)? else {
+    let Some(network) = tools::or_left_out(Network::make(&names))? else {
         return Ok(());
     };
     let compose = deploy("compose.yaml")?;
