@@ -308,7 +308,23 @@ mod tests {
             report.to_string().contains("nothing was written for 1080 ms"),
             "{report}"
         );
+        let page = report.page("foot".to_owned());
+        assert_eq!(
+            (page.held, page.verdict[0].as_str(), &page.verdict[1]),
+            (false, "Broken", &report.reasons[0])
+        );
+        let rows = &page.tables[0].rows;
+        assert!(rows[0].good && !rows[1].good, "{rows:?}");
+        assert_eq!(rows[1].cells.len(), page.tables[0].heading.len());
+        assert_eq!(page.timelines.len(), 2);
         let report = DrillReport::new(&good, workload(&["unit 3 went back"]), &[], Budget::usual);
+        assert!(
+            report
+                .page(String::new())
+                .verdict
+                .iter()
+                .any(|line| line == "unit 3 went back")
+        );
         assert!(!report.held && report.to_string().contains("unit 3 went back"));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["scenarios"][0]["scenario"], "kill_primary");

@@ -225,7 +225,10 @@ impl fmt::Display for Report {
             line(f, cells.each_ref().map(String::as_str))?;
         }
         for row in self.errors().rows {
-            writeln!(f, "{}, times", row.cells.join(": "))?;
+            let [path, answer, count] = row.cells.as_slice() else {
+                continue;
+            };
+            writeln!(f, "{path}: {answer}, {count} times")?;
         }
         if let Some(load) = &self.workload {
             writeln!(f, "{}", wrote(load))?;
