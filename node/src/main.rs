@@ -13,6 +13,7 @@ mod metrics;
 mod runtime;
 mod socket;
 mod status;
+mod watchers;
 
 /// In a build for tests of what notices: breaks the rule that is named.
 #[cfg(feature = "faults")]

@@ -5,11 +5,13 @@
 //! them out on a [`Ground`], [`Report`] is what came of it.
 
 mod fault;
+mod page;
 mod report;
 mod run;
 mod storm;
 
 pub use fault::{Fault, Place, Way};
+pub use page::Seen;
 pub use report::{Event, Report, StormReport};
 pub use run::{Ground, Limits, Load, Plan, run};
 pub use storm::{Storm, Storms, Strike};

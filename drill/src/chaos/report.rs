@@ -13,7 +13,7 @@ use crate::workload::mixed;
 /// A strike that was carried out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// When it began, from the run's beginning on.
+    /// When it began, by the workload's clock.
     pub at_ms: f64,
     /// When it ended; the same for what has no end.
     pub until_ms: f64,
@@ -41,6 +41,10 @@ impl Event {
 /// A storm, and what came after it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StormReport {
+    /// When it began, by the workload's clock.
+    pub begin_ms: f64,
+    /// When everybody was served again, or that was given up.
+    pub end_ms: f64,
     /// Its strikes.
     pub events: Vec<Event>,
     /// Longest time in which no initiator had an answer. Nothing is promised while a storm lasts.
@@ -189,6 +193,8 @@ mod tests {
                 Fault::Kill { at: Place::B },
                 Duration::from_millis(1500),
             )],
+            begin_ms: 1000.0,
+            end_ms: 4000.0,
             stall_ms: 700.0,
             whole_ms: 1200.0,
             served_ms: 1300.0,

@@ -39,6 +39,9 @@ pub trait Ground {
 
 /// What keeps the cluster busy, and notices.
 pub trait Load {
+    /// Its clock, by which all times of a run are told.
+    fn now(&self) -> Duration;
+
     /// Calls answered until now.
     fn answered(&self) -> u64;
 
@@ -109,12 +112,11 @@ async fn carry_out<G: Ground>(
     mut tell: impl FnMut(&Event),
     mut storm_over: impl FnMut(&StormReport),
 ) -> Result<Vec<StormReport>, G::Error> {
-    let began = Instant::now();
     let mut reports = Vec::new();
     for storm in storms {
         sleep(limits.calm).await;
         let mut one = One {
-            began,
+            begin: load.now(),
             events: Vec::new(),
             stall: Stall::new(load),
         };
@@ -170,7 +172,7 @@ impl Stall {
 
 /// A storm under way.
 struct One {
-    began: Instant,
+    begin: Duration,
     events: Vec<Event>,
     stall: Stall,
 }
@@ -193,11 +195,11 @@ impl One {
             let fault = storm.strikes[number].fault;
             let done = if begins {
                 open.insert(number, self.events.len());
-                self.events.push(Event::new(fault, self.began.elapsed()));
+                self.events.push(Event::new(fault, load.now()));
                 ground.begin(fault).await
             } else {
                 if let Some(at) = open.remove(&number) {
-                    self.events[at].until_ms = Event::ms(self.began.elapsed());
+                    self.events[at].until_ms = Event::ms(load.now());
                 }
                 ground.end(fault).await
             };
@@ -227,6 +229,8 @@ impl One {
                 .map(|error| format!("not every initiator is served again: {error}"));
         }
         StormReport {
+            begin_ms: Event::ms(self.begin),
+            end_ms: Event::ms(load.now()),
             whole_ms: Event::ms(whole_after),
             served_ms: Event::ms(healed.elapsed()),
             stall_ms: Event::ms(self.stall.longest),
@@ -292,9 +296,13 @@ mod tests {
         }
     }
 
-    struct Busy(Cell<u64>);
+    struct Busy(Cell<u64>, Instant);
 
     impl Load for Busy {
+        fn now(&self) -> Duration {
+            self.1.elapsed()
+        }
+
         fn answered(&self) -> u64 {
             self.0.set(self.0.get() + 1);
             self.0.get()
@@ -317,7 +325,10 @@ mod tests {
             calm: Duration::from_millis(1),
             ..Limits::default()
         };
-        let (storms, load) = (Storms::new(7, true).take(10).map(fast), Busy(Cell::default()));
+        let (storms, load) = (
+            Storms::new(7, true).take(10).map(fast),
+            Busy(Cell::default(), Instant::now()),
+        );
         carry_out(storms, limits, toy, &load, tell, |_| {}).await.unwrap()
     }
 

@@ -8,7 +8,7 @@
 mod chart;
 mod report;
 mod stall;
-mod timeline;
+pub(crate) mod timeline;
 mod verdict;
 
 use std::collections::BTreeMap;

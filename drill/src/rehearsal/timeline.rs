@@ -30,10 +30,18 @@ pub(super) fn timeline(round: &Round, lanes: &[String]) -> Timeline {
         stall_from: STALL_FROM,
         ..Timeline::default()
     };
+    show(&mut timeline, &round.nodes, &round.looks);
+    timeline.ends(round.end);
+    timeline
+}
+
+/// Shows what nodes said from the timeline's beginning on: who is primary and leads, and what each of them is.
+pub(crate) fn show(timeline: &mut Timeline, nodes: &[String], looks: &[Look]) {
+    let begin = timeline.begin;
     // Rows stand in the order in which they come first: the cluster's before the nodes'.
-    cluster(&mut timeline, round);
-    for (number, node) in round.nodes.iter().enumerate() {
-        for look in round.looks.iter().filter(|look| look.node == number) {
+    cluster(timeline, nodes, looks);
+    for (number, node) in nodes.iter().enumerate() {
+        for look in looks.iter().filter(|look| look.node == number) {
             let (state, text) = match &look.view {
                 Some(view) => of_node(view),
                 None => (State::Down, "no answer"),
@@ -41,8 +49,6 @@ pub(super) fn timeline(round: &Round, lanes: &[String]) -> Timeline {
             timeline.turns(&format!("node {node}"), look.at.max(begin), state, text);
         }
     }
-    timeline.ends(round.end);
-    timeline
 }
 
 fn sample(sample: &crate::workload::Sample) -> Sample {
@@ -89,11 +95,11 @@ fn marks(round: &Round) -> Vec<Mark> {
 }
 
 /// Who is primary and who leads, as the newest of those says who have a quorum.
-fn cluster(timeline: &mut Timeline, round: &Round) {
-    let number = |name: &str| round.nodes.iter().position(|node| node == name);
+fn cluster(timeline: &mut Timeline, nodes: &[String], looks: &[Look]) {
+    let number = |name: &str| nodes.iter().position(|node| node == name);
     let begin = timeline.begin;
-    let mut latest: Vec<Option<&View>> = vec![None; round.nodes.len()];
-    let mut looks: Vec<&Look> = round.looks.iter().collect();
+    let mut latest: Vec<Option<&View>> = vec![None; nodes.len()];
+    let mut looks: Vec<&Look> = looks.iter().collect();
     looks.sort_by_key(|look| look.at);
     for look in looks {
         let at = look.at.max(begin);

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::admin::{AdminAddress, AdminClient};
 use crate::status::{NodeState, ReplicaState, StatusDocument};
+use crate::watchers::{Unit, Watchers};
 
 const TARGET: &str = "iqn.2026-11.io.holdfast:chaos";
 /// What LUN 0 is: blocks that everybody writes; what LUN 1 is: one that is also reserved.
@@ -227,6 +228,19 @@ impl Cluster {
             }
         }
         newest
+    }
+
+    /// Looks at all nodes from now on.
+    pub(super) fn watch(&self) -> Watchers {
+        let nodes = Place::NODES.map(|place| (place.name(), self.admin(place)));
+        let [extent, _] = EXTENTS;
+        Watchers::start(
+            nodes,
+            Unit {
+                extent,
+                target: TARGET,
+            },
+        )
     }
 
     /// Waits until every node is up and every replica in sync.

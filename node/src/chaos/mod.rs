@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Args;
-use holdfast_drill::chaos::{self, Event, Fault, Ground, Limits, Load, Place, Plan, Report, StormReport};
+use holdfast_drill::chaos::{
+    self, Event, Fault, Ground, Limits, Load, Place, Plan, Report, Seen, StormReport,
+};
 use holdfast_drill::checker::{Initial, Rules};
 use holdfast_drill::initiator::{Dial, Session};
+use holdfast_drill::rehearsal::Look;
 use holdfast_drill::workload::mixed::{self, Mixed, Stopped};
 use holdfast_types::{BlockSize, Lba};
 use rustix::process::Signal;
 
-use crate::cli::Out;
+use crate::cli::{Out, PageFile, foot};
+use crate::watchers::Watchers;
 use cluster::{Cluster, machine};
 pub(crate) use guard::guard;
 
@@ -48,6 +52,9 @@ pub(crate) struct ChaosArgs {
     /// Empty directory for all state, for one run; kept. Default: a fresh one, removed after a run that found nothing.
     #[arg(long, conflicts_with = "runs")]
     dir: Option<PathBuf>,
+    /// Of several runs, the report is of the first that found something, or else of the last.
+    #[command(flatten)]
+    report: PageFile,
 }
 
 fn minutes(text: &str) -> Result<Duration, String> {
@@ -66,6 +73,7 @@ pub(crate) fn run(args: &ChaosArgs, out: Out) -> anyhow::Result<()> {
         .worker_threads(1)
         .enable_all()
         .build()?;
+    args.report.check()?;
     holdfast_drill::ground::sweep();
     let _guard = guard::start()?;
     let first = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
@@ -92,7 +100,10 @@ pub(crate) fn run(args: &ChaosArgs, out: Out) -> anyhow::Result<()> {
 async fn all(args: &ChaosArgs, first: u64, out: Out) -> anyhow::Result<Vec<Report>> {
     let mut reports = Vec::new();
     for number in 0..u64::from(args.runs) {
-        let report = one(args, first.wrapping_add(number), out).await?;
+        let (report, seen) = one(args, first.wrapping_add(number), out).await?;
+        if reports.iter().all(|earlier: &Report| earlier.held) {
+            args.report.write(|foot| report.page(&seen, foot))?;
+        }
         if args.runs > 1 {
             out.narrate(&report.to_string());
         }
@@ -113,12 +124,13 @@ fn total(reports: &[Report]) -> String {
     )
 }
 
-async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<Report> {
+async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<(Report, Seen)> {
     out.narrate(&format!(
         "Seed {seed}: starting nodes a, b and w on machines of their own …"
     ));
     let cluster = Cluster::start(args.dir.as_deref()).await?;
     let load = start_load(&cluster, seed)?;
+    let watchers = cluster.watch();
     let plan = Plan {
         seed,
         lasts: args.minutes,
@@ -141,6 +153,8 @@ async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<Report> {
     let storms = chaos::run(&plan, &mut stage, &load, tell, over).await;
     let lasted = began.elapsed();
     let mut cluster = stage.cluster;
+    let seen = seen(&load, &watchers);
+    drop(watchers);
     let (storms, mut troubles) = match storms {
         Ok(storms) => (storms, Vec::new()),
         Err(error) => (Vec::new(), vec![format!("{error:#}")]),
@@ -156,9 +170,34 @@ async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<Report> {
     if !report.held {
         let dir = cluster.keep();
         std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&report)?)?;
+        std::fs::write(dir.join("report.html"), report.page(&seen, foot()).html())?;
         out.narrate(&format!("All of it is kept in {}", dir.display()));
     }
-    Ok(report)
+    Ok((report, seen))
+}
+
+/// What the workload and the watchers have noted, by the workload's clock.
+fn seen(load: &Loads, watchers: &Watchers) -> Seen {
+    let (now, clock) = (load.now(), Instant::now());
+    let looks = watchers.looks().into_iter().map(|look| Look {
+        node: look.node,
+        at: now.saturating_sub(clock.saturating_duration_since(look.at)),
+        view: look.view,
+    });
+    let lane = |number: u16| {
+        let path = if number.is_multiple_of(2) {
+            "a, then b"
+        } else {
+            "b, then a"
+        };
+        format!("initiator {}: through {path}", number + 1)
+    };
+    Seen {
+        lanes: (0..INITIATORS).map(lane).collect(),
+        samples: load.blocks.samples(),
+        nodes: Place::NODES.map(|place| place.name().to_owned()).to_vec(),
+        looks: looks.collect(),
+    }
 }
 
 /// What keeps the cluster busy: initiators with two paths each on LUN 0, and paths that reserve LUN 1.
@@ -168,6 +207,10 @@ struct Loads {
 }
 
 impl Load for Loads {
+    fn now(&self) -> Duration {
+        self.blocks.now()
+    }
+
     fn answered(&self) -> u64 {
         self.blocks.acknowledged()
     }

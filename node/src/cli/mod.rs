@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use cluster::init as init_cluster;
 pub(crate) use out::Out;
+pub(crate) use page_file::{PageFile, foot};
 
 use crate::admin::AdminAddress;
 

@@ -2,17 +2,15 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use holdfast_drill::rehearsal::{Failure, Look, Roles, Stage, View};
+use holdfast_drill::rehearsal::{Failure, Look, Roles, Stage};
 use holdfast_types::ByteSize;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::layout::{EXTENT, Layout, NODES, TARGET};
@@ -20,6 +18,7 @@ use super::requests;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::Role;
 use crate::status::{Health, StatusDocument};
+use crate::watchers::{Unit, Watchers};
 
 /// For the demo to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -29,22 +28,12 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// For one look at the cluster.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
-/// Between two looks at each node, while somebody watches.
-const WATCH_EVERY: Duration = Duration::from_millis(100);
-/// A node that has not answered such a look by then counts as silent. Longer than a busy machine lets a node wait for a processor.
-const SILENT_AFTER: Duration = Duration::from_millis(700);
-/// Looks kept at most, should nobody ask for them.
-const LOOKS_MAX: usize = 100_000;
-
-/// What the watchers have seen since somebody asked.
-type Looks = Arc<Mutex<Vec<Look<Instant>>>>;
 
 /// A running demo whose nodes may be hurt. It ends with the thread that started it, or when it is dropped.
 pub(crate) struct DemoStage {
     layout: Layout,
-    looks: Looks,
-    /// One for each node; none until somebody wants to know.
-    watchers: JoinSet<()>,
+    /// None until somebody wants to know.
+    watchers: Watchers,
     /// Killed when it is dropped; its nodes end with it.
     _demo: Child,
     _dir: TempDir,
@@ -86,21 +75,23 @@ impl DemoStage {
         }
         Ok(Self {
             layout,
-            looks: Looks::default(),
-            watchers: JoinSet::new(),
+            watchers: Watchers::default(),
             _demo: demo,
             _dir: dir,
         })
     }
 
-    /// Asks every node for its status from now on, some times a second, for [`Stage::looks`]. Each has a connection and a task of its
-    /// own, so that a silent one holds up nobody.
+    /// Asks every node for its status from now on, some times a second, for [`Stage::looks`].
     pub(crate) fn watch(&mut self) {
-        for index in 0..NODES.len() {
-            let address = AdminAddress::Tcp(self.layout.admin(index));
-            self.watchers
-                .spawn(watch(index, address, Arc::clone(&self.looks)));
-        }
+        let nodes = NODES.iter().enumerate();
+        let nodes = nodes.map(|(index, (name, _))| (*name, AdminAddress::Tcp(self.layout.admin(index))));
+        self.watchers = Watchers::start(
+            nodes,
+            Unit {
+                extent: EXTENT,
+                target: TARGET,
+            },
+        );
     }
 
     /// The unit's URL through a data node's portal.
@@ -173,54 +164,6 @@ impl DemoStage {
     }
 }
 
-/// Looks at a node for ever.
-async fn watch(node: usize, address: AdminAddress, looks: Looks) {
-    let mut every = tokio::time::interval(WATCH_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut client: Option<AdminClient> = None;
-    loop {
-        every.tick().await;
-        let asked = Instant::now();
-        let known = client.take();
-        let ask = async {
-            let mut client = match known {
-                Some(client) => client,
-                None => AdminClient::connect(&address).await?,
-            };
-            let status = client.status().await?;
-            anyhow::Ok((client, status))
-        };
-        let (at, view) = match timeout(SILENT_AFTER, ask).await {
-            Ok(Ok((known, status))) => {
-                client = Some(known);
-                (Instant::now(), Some(view(&status, NODES[node].0)))
-            }
-            // Its connection is of no use any more.
-            Ok(Err(_)) | Err(_) => (asked, None),
-        };
-        let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
-        if looks.len() < LOOKS_MAX {
-            looks.push(Look { node, at, view });
-        }
-    }
-}
-
-/// What a node says of the demo's unit.
-fn view(status: &StatusDocument, node: &str) -> View {
-    let extent = status.extents.iter().find(|extent| extent.name == EXTENT);
-    let target = status.targets.iter().find(|target| target.iqn.as_str() == TARGET);
-    let lun = target.and_then(|target| target.luns.iter().find(|lun| lun.lun == 0));
-    let group = lun.and_then(|lun| lun.groups.iter().find(|group| group.node == node));
-    View {
-        revision: status.revision,
-        quorum: status.quorum,
-        leader: status.leader.clone(),
-        primary: extent.and_then(|extent| extent.primary.clone()),
-        epoch: extent.map_or(0, |extent| extent.epoch),
-        group: group.map(|group| group.state.clone()),
-    }
-}
-
 fn names(command_line: &[u8], dir: &Path) -> bool {
     let dir = dir.as_os_str().as_encoded_bytes();
     command_line.windows(dir.len()).any(|part| part == dir)
@@ -286,6 +229,6 @@ impl Stage for DemoStage {
     }
 
     fn looks(&self) -> Vec<Look<Instant>> {
-        std::mem::take(&mut *self.looks.lock().unwrap_or_else(PoisonError::into_inner))
+        self.watchers.looks()
     }
 }

@@ -20,10 +20,13 @@ use crate::checker::{Call, CallId, Client, Contents, History, Outcome, Rules, Su
 use crate::disk::Disk;
 use crate::error::{Error, SenseCode};
 use crate::initiator::{Dial, Session};
+use crate::workload::Sample;
 use reserve::Belief;
 
 /// Faults kept word for word; more are counted.
 const FAULTS_KEPT: usize = 20;
+/// Samples kept at most, should nobody ask for them.
+const SAMPLES_MAX: usize = 1 << 20;
 /// Blocks of a call, at most.
 const CALL_BLOCKS_MAX: u64 = 4;
 /// Blocks of a READ of the last look.
@@ -63,6 +66,8 @@ struct Shared {
     /// Per initiator, when its newest answered call began; nanoseconds.
     newest: Vec<AtomicU64>,
     faults: Mutex<Vec<String>>,
+    /// Calls that were answered, since somebody asked.
+    samples: Mutex<Vec<Sample>>,
 }
 
 impl Shared {
@@ -134,6 +139,7 @@ pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<
         next_value: AtomicU64::new(0),
         newest: initiators.iter().map(|_| AtomicU64::new(0)).collect(),
         faults: Mutex::new(Vec::new()),
+        samples: Mutex::new(Vec::new()),
     });
     let tasks = initiators
         .into_iter()
@@ -161,6 +167,18 @@ impl Mixed {
     /// Calls answered until now.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Time since the start, which all times of this workload count from.
+    pub fn now(&self) -> Duration {
+        self.shared.began.elapsed()
+    }
+
+    /// Calls that were answered since the last time that somebody asked, each initiator being a lane. A call that was sent again counts
+    /// from its first time.
+    pub fn samples(&self) -> Vec<Sample> {
+        let mut samples = self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *samples)
     }
 
     /// Waits until every initiator has an answer to a call that it began after now; tells how long that took.
@@ -297,10 +315,14 @@ impl Initiator {
     async fn work(mut self) {
         while !self.is_over() {
             let command = self.draw();
+            let issued = self.shared.began.elapsed();
             let mut sent = None;
             while !self.is_over() {
                 match self.attempt(&command, &mut sent).await {
-                    Next::Done => break,
+                    Next::Done => {
+                        self.note(issued);
+                        break;
+                    }
                     Next::Again => {}
                     Next::Later => sleep(AGAIN).await,
                     Next::Elsewhere => {
@@ -322,6 +344,18 @@ impl Initiator {
             if !self.shared.plan.pause.is_zero() {
                 sleep(self.shared.plan.pause).await;
             }
+        }
+    }
+
+    fn note(&self, issued: Duration) {
+        let sample = Sample {
+            lane: self.number,
+            issued,
+            answered: self.shared.began.elapsed(),
+        };
+        let mut samples = self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.len() < SAMPLES_MAX {
+            samples.push(sample);
         }
     }
 
