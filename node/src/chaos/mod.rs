@@ -33,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// The same of those that reserve.
 const RESERVING_PAUSE: Duration = Duration::from_millis(60);
 const RESERVED_BLOCKS: u64 = 8;
+/// How often the last look is tried again.
+const LOOKS_MAX: u32 = 10;
 /// How long after it was sent a call without an answer may still take effect: the hold limit (3 s), the longest fault, behind which it
 /// may wait in a socket, TCP's longest pause between two attempts after one that long, and a slow machine.
 const LATE: Duration = Duration::from_secs(45);
@@ -262,9 +264,20 @@ fn start_load(cluster: &Cluster, seed: u64) -> anyhow::Result<Loads> {
 async fn look(cluster: &Cluster, stopped: &Stopped) -> anyhow::Result<()> {
     for (place, number) in [(Place::A, 100), (Place::B, 101)] {
         cluster.move_to(place, Limits::default().whole).await?;
-        stopped
-            .look(&Session::connect(&cluster.dial(place, 0, number)?).await?)
-            .await?;
+        let dial = cluster.dial(place, 0, number)?;
+        let mut tries = 0;
+        loop {
+            let looked = match Session::connect(&dial).await {
+                Ok(session) => stopped.look(&session).await,
+                Err(error) => Err(error),
+            };
+            // A switchover that somebody asked for in the last storm may just be carried out.
+            match looked {
+                Err(_) if tries < LOOKS_MAX => tries += 1,
+                other => break other?,
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
     Ok(())
 }
