@@ -284,6 +284,8 @@ impl Canvas<'_> {
         // The longest ones have their figures before others take the room.
         stalls.sort_by_key(|(from, to)| std::cmp::Reverse(to.saturating_sub(*from)));
         let mut taken: Vec<(f64, f64)> = Vec::new();
+        // Over all areas, the next one's too.
+        let mut told = String::new();
         for (from, to) in stalls {
             let ms = to.saturating_sub(from).as_secs_f64() * 1e3;
             let (x, end) = (self.x(from), self.x(to));
@@ -302,14 +304,15 @@ impl Canvas<'_> {
                 .all(|(left, right)| at + room <= *left || at >= *right)
             {
                 let base = upper + BASE;
-                let _ = write!(
-                    self.out,
+                let _ = writeln!(
+                    told,
                     "<text class=\"ink\" x=\"{at:.1}\" y=\"{base:.1}\">{text}</text>"
                 );
                 taken.push((at, at + room));
             }
             self.out.push_str("</g>\n");
         }
+        self.out.push_str(&told);
     }
 
     fn axes(&mut self, scale: &Latencies) {

@@ -184,6 +184,33 @@ fn hostile_names_stay_text() {
 }
 
 #[test]
+fn a_stall_is_told_over_the_areas_of_all_and_where_there_is_room() {
+    let mut one = timeline();
+    // Three pauses of 120 ms one after the other, behind the long one: too narrow on a long picture for three figures.
+    one.samples.retain(|sample| sample.answered <= ms(1600));
+    for number in 1..4 {
+        let answered = ms(1600 + number * 120);
+        one.samples.push(Sample {
+            lane: 0,
+            issued: answered - ms(120),
+            answered,
+            good: true,
+        });
+    }
+    one.ends(ms(12_000));
+    let text = picture::inline(&one);
+    let last_area = text.rfind("class=\"stall\"").unwrap();
+    for figure in [">610 ms<", ">10040 ms<"] {
+        assert!(
+            text.find(figure).is_some_and(|at| at > last_area),
+            "{figure} in {text}"
+        );
+    }
+    assert_eq!(text.matches("class=\"stall\"").count(), 5);
+    assert!(text.matches(">120 ms<").count() < 3, "figures over each other");
+}
+
+#[test]
 fn pictures_alone_are_one_file() {
     let mut page = page();
     page.timelines.push(timeline());
