@@ -80,7 +80,7 @@ async fn chaos_finds_nothing() -> Result<()> {
     Ok(())
 }
 
-/// What is left of a process's ground: namespaces, mounts, interfaces.
+/// What is left of a process's ground: namespaces, mounts, interfaces, directories.
 fn left(process: u32) -> Result<Vec<String>> {
     let ip = ground::find("ip", "iproute2")?;
     let spaces = ground::call(&ip, &["netns", "list"])?;
@@ -91,9 +91,11 @@ fn left(process: u32) -> Result<Vec<String>> {
         format!("hf{process}x"),
         format!("{}{process}-", ground::DIR_MARK),
     ];
+    let dirs = std::fs::read_dir(std::env::temp_dir())?.filter_map(Result::ok);
+    let dirs = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let lines = spaces.lines().chain(links.lines()).chain(mounts.lines());
-    let is_its = |line: &&str| marks.iter().any(|mark| line.contains(mark));
-    Ok(lines.filter(is_its).map(str::to_owned).collect())
+    let is_its = |line: &String| marks.iter().any(|mark| line.contains(mark));
+    Ok(lines.map(str::to_owned).chain(dirs).filter(is_its).collect())
 }
 
 async fn ends_without_a_trace(signal: Signal) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DIR_MARK, GroundError, call, find, is_alive, needs_root};
+use super::{DIR_MARK, GroundError, call, find, is_left_behind, needs_root};
 
 type Result<T> = std::result::Result<T, GroundError>;
 
@@ -133,8 +133,7 @@ pub(super) fn sweep() {
     for at in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
         let mut parts = at.split('/');
         let owner = parts.find_map(|part| part.strip_prefix(DIR_MARK));
-        let owner = owner.and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|id| id.parse::<u32>().is_ok() && !is_alive(id)) {
+        if owner.is_some_and(is_left_behind) {
             // Most are not frozen.
             let _ = call(&freeze, &["--unfreeze", at]);
             if let Err(error) = call(&umount, &["--lazy", at]) {

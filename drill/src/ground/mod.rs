@@ -44,11 +44,29 @@ fn needs_root(what: &str) -> Result<(), GroundError> {
 
 /// Directories whose names begin with this and the process id of their maker hold mounted images.
 pub const DIR_MARK: &str = "holdfast-ground-";
+/// A directory of that kind that holds this file is kept, for whoever wants to look into it.
+pub const KEPT: &str = "report.json";
 
-/// Takes away what makers left behind whose process is gone: their machines with all that runs there, their mounted images.
+/// Takes away what makers left behind whose process is gone: their machines with all that runs there, their mounted images, and their
+/// directories among the temporary ones, but for those that hold [`KEPT`].
 pub fn sweep() {
     network::sweep();
     image::sweep();
+    let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten();
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(DIR_MARK));
+        if owner.is_some_and(is_left_behind) && !entry.path().join(KEPT).exists() {
+            // What is still mounted there is not removed, and is tried again by the next one.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Whether the maker is gone of what is named by its process id, a dash and anything.
+fn is_left_behind(rest: &str) -> bool {
+    let id = rest.split('-').next().unwrap_or_default();
+    id.parse::<u32>().is_ok() && !is_alive(id)
 }
 
 /// Whether a process is there.

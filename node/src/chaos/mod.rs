@@ -13,6 +13,7 @@ use holdfast_drill::chaos::{
     self, Event, Fault, Ground, Limits, Load, Place, Plan, Report, Seen, StormReport,
 };
 use holdfast_drill::checker::{Initial, Rules};
+use holdfast_drill::ground::KEPT;
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::rehearsal::Look;
 use holdfast_drill::workload::mixed::{self, Mixed, Stopped};
@@ -171,7 +172,7 @@ async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<(Report, S
     let report = Report::new(seed, lasted, storms, judged, troubles);
     if !report.held {
         let dir = cluster.keep();
-        std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&report)?)?;
+        std::fs::write(dir.join(KEPT), serde_json::to_vec_pretty(&report)?)?;
         std::fs::write(dir.join("report.html"), report.page(&seen, foot()).html())?;
         out.narrate(&format!("All of it is kept in {}", dir.display()));
     }
