@@ -4,6 +4,7 @@
 //! so that an epoch is never taken for a log sequence number, nor a block address for a byte offset.
 
 mod block;
+mod calendar;
 mod fault;
 mod ids;
 mod limits;
@@ -18,6 +19,7 @@ mod time;
 mod unit;
 
 pub use block::{BlockRange, BlockSize, Lba, RangeError};
+pub use calendar::{utc, utc_to_the_millisecond};
 pub use ids::{
     CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, LeaseGeneration, LogPos, Lsn, NodeId,
     ParseIdError, RelativePortId, Revision, SessionInstance, SuspicionId, TpgId, UnitVersion,

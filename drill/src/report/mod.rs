@@ -8,13 +8,10 @@ mod html;
 mod picture;
 pub(crate) mod plot;
 mod style;
-mod when;
 
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-
-pub use when::utc;
 
 /// A whole report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use holdfast_types::utc_to_the_millisecond;
 use tokio::time::Instant;
 
 use super::Began;
@@ -11,7 +12,7 @@ use crate::error::{Error, SenseCode};
 use crate::histogram::Histogram;
 use crate::rehearsal::Errors;
 use crate::report::plot::slowest;
-use crate::report::{Sample, State, Timeline, utc};
+use crate::report::{Sample, State, Timeline};
 
 /// Requests kept. When there are more, only the slowest of each slot of time and lane are; slots get longer with the watch.
 const SAMPLES_MAX: usize = 60_000;
@@ -69,7 +70,7 @@ impl Lane {
             failed: self.failed,
             longest_stall: (answered > 0).then(|| Stall {
                 ms: ms(to.saturating_sub(from)),
-                from: utc(began + from),
+                from: utc_to_the_millisecond(began + from),
             }),
             latency: (answered > 0).then(|| Latency {
                 p50_ms: ms(self.histogram.quantile(0.5)),
@@ -236,7 +237,7 @@ impl Seen {
         Report {
             held: true,
             reasons: Vec::new(),
-            began: utc(wall),
+            began: utc_to_the_millisecond(wall),
             seconds: now.as_secs_f64(),
             target: inner.any.report(wall),
             paths: all(paths),

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Args;
-use holdfast_drill::report::{Page, utc};
+use holdfast_drill::report::Page;
+use holdfast_types::utc_to_the_millisecond;
 
 /// Where a report goes.
 #[derive(Debug, Args)]
@@ -40,7 +41,7 @@ pub(crate) fn foot() -> String {
     format!(
         "Made by holdfast {}, {}",
         env!("CARGO_PKG_VERSION"),
-        utc(SystemTime::now())
+        utc_to_the_millisecond(SystemTime::now())
     )
 }
 

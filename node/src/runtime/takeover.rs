@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use holdfast_raft::consensus::begin_incarnation;
-use holdfast_raft::model::{ClusterState, TakeoverOrder, utc};
-use holdfast_types::NodeId;
+use holdfast_raft::model::{ClusterState, TakeoverOrder};
+use holdfast_types::{NodeId, utc};
 use serde::{Deserialize, Serialize};
 
 use super::Identity;

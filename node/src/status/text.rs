@@ -3,8 +3,7 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use holdfast_raft::model::utc;
-use holdfast_types::{ByteSize, unix_seconds};
+use holdfast_types::{ByteSize, unix_seconds, utc};
 
 use super::document::ScrubStatus;
 use super::{ExtentStatus, Health, NodeState, ReplicaState, StatusDocument};

@@ -14,12 +14,12 @@ use tonic::{Response, Status};
 
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
-use holdfast_types::NodeId;
+use holdfast_types::{NodeId, utc};
 
 use super::kind::PeerAddress;
 use super::log::moving_average;
 use super::wire::put_envelope;
-use crate::model::{ClusterId, ClusterState, utc};
+use crate::model::{ClusterId, ClusterState};
 
 /// Largest message that is taken, in bytes; requests are cut well below.
 pub(crate) const MESSAGE_MAX: usize = 8 << 20;

@@ -43,7 +43,7 @@ pub use state::{
     VoterSet,
 };
 pub use takeover::{
-    AcceptedLoss, Fate, LeftBehind, LossAccepted, OutOfReach, Takeover, TakeoverOrder, follow_tail, utc,
+    AcceptedLoss, Fate, LeftBehind, LossAccepted, OutOfReach, Takeover, TakeoverOrder, follow_tail,
 };
 pub use view::{LuView, Share};
 

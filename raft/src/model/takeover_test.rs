@@ -259,16 +259,3 @@ fn t4_a_damaged_replica_cannot_be_accepted() {
     must(&rename.into(), &mut state);
     must(&Command::DeleteExtent { extent: extent_id(2) }, &mut state);
 }
-
-#[test]
-fn dates_are_those_of_the_civil_calendar() {
-    for (seconds, text) in [
-        (0, "1970-01-01 00:00:00 UTC"),
-        (951_782_400, "2000-02-29 00:00:00 UTC"),
-        (1_709_251_199, "2024-02-29 23:59:59 UTC"),
-        (1_795_921_445, "2026-11-29 03:04:05 UTC"),
-        (4_107_542_400, "2100-03-01 00:00:00 UTC"),
-    ] {
-        assert_eq!(utc(seconds), text);
-    }
-}
