@@ -423,16 +423,10 @@ impl Demo {
 
     /// The last lines of what the demo and its nodes said.
     pub fn logs(&self) -> String {
-        const LINES: usize = 15;
         let mut text = String::new();
         for path in ["narration.log", "a/node.log", "b/node.log", "w/node.log"] {
-            let log = std::fs::read(self.dir.join(path)).unwrap_or_default();
-            let log = String::from_utf8_lossy(&log);
-            let lines: Vec<&str> = log.lines().collect();
-            text += &format!("--- {path}\n");
-            for line in &lines[lines.len().saturating_sub(LINES)..] {
-                text += &format!("{line}\n");
-            }
+            let last = tools::last_lines(&self.dir.join(path), 15);
+            text += &format!("--- {path}\n{last}\n");
         }
         text
     }

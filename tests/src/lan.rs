@@ -279,10 +279,6 @@ fn index(machine: &str) -> Result<usize> {
 }
 
 fn last_lines(path: &Path) -> String {
-    const LINES: usize = 25;
-    let log = std::fs::read(path).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let lines: Vec<&str> = log.lines().collect();
-    let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    let last = tools::last_lines(path, 25);
     format!("--- {}\n{last}\n", path.display())
 }

@@ -174,12 +174,8 @@ impl Machines {
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for (name, _) in &self.running {
-            let log = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            text += &format!(
-                "--- {name}\n{}\n",
-                lines[lines.len().saturating_sub(12)..].join("\n")
-            );
+            let last = tools::last_lines(&self.path(&format!("{name}.log")), 12);
+            text += &format!("--- {name}\n{last}\n");
         }
         text
     }

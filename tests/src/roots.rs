@@ -334,12 +334,8 @@ impl Roots {
     /// What the nodes said.
     pub fn logs(&self) -> String {
         let log = |name: &String| {
-            let text = std::fs::read_to_string(self.log(name)).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            format!(
-                "--- {name}\n{}\n",
-                lines[lines.len().saturating_sub(20)..].join("\n")
-            )
+            let last = tools::last_lines(&self.log(name), 20);
+            format!("--- {name}\n{last}\n")
         };
         self.machines.keys().map(log).collect()
     }

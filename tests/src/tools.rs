@@ -78,6 +78,26 @@ pub fn or_left_out<T>(made: Result<T, GroundError>) -> Result<Option<T>> {
     }
 }
 
+/// The last lines of a file, at most so many; nothing of one that is not there.
+pub fn last_lines(path: &Path, count: usize) -> String {
+    let text = std::fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A page or a picture that `holdfast` has drawn.
+///
+/// # Errors
+/// It is not well-formed.
+pub fn drawn(text: &str) -> Result<roxmltree::Document<'_>> {
+    let options = roxmltree::ParsingOptions {
+        allow_dtd: true,
+        ..roxmltree::ParsingOptions::default()
+    };
+    Ok(roxmltree::Document::parse_with_options(text, options)?)
+}
+
 /// What a program left behind.
 #[derive(Debug)]
 pub struct Finished {

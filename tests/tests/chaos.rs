@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_drill::ground::{self, GroundError, Network};
+use holdfast_drill::ground::{self, Network};
 use holdfast_tests::{say, seed, tools};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -24,14 +24,7 @@ const GONE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Whether networks can be made here; if not, a line says so.
 fn has_ground() -> Result<bool> {
-    match Network::make(&["x"]) {
-        Ok(_) => Ok(true),
-        Err(GroundError::Unavailable(why)) => {
-            say(&format!("left out: {why}"));
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
+    Ok(tools::or_left_out(Network::make(&["x"]))?.is_some())
 }
 
 /// I1 to I5, I8, I11: nothing acknowledged is lost, nothing stale read, nothing forked, no reservation forgotten, and every storm heals by

@@ -94,11 +94,7 @@ fn timelines(report: &Value) -> Result<()> {
 
 /// The page: whole, with all scenarios, and for itself.
 fn report_page(text: &str) -> Result<()> {
-    let options = roxmltree::ParsingOptions {
-        allow_dtd: true,
-        ..roxmltree::ParsingOptions::default()
-    };
-    let document = roxmltree::Document::parse_with_options(text, options)?;
+    let document = tools::drawn(text)?;
     let of = |tag: &str| -> Vec<&str> {
         let nodes = document
             .descendants()

@@ -63,11 +63,7 @@ async fn a_killed_node_is_a_stall_of_its_path_and_a_shorter_one_of_the_target() 
     ensure!(report["together"][0]["failed"] == 0, "{}", report["together"]);
     ensure!(report["held"] == true && report["workload"].is_null());
     let drawn = std::fs::read_to_string(&page)?;
-    let options = roxmltree::ParsingOptions {
-        allow_dtd: true,
-        ..roxmltree::ParsingOptions::default()
-    };
-    let document = roxmltree::Document::parse_with_options(&drawn, options)?;
+    let document = tools::drawn(&drawn)?;
     let titles: Vec<&str> = document
         .descendants()
         .filter(|node| node.tag_name().name() == "title")

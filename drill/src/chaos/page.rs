@@ -33,11 +33,9 @@ impl Report {
     /// The page. `foot` is its small print.
     pub fn page(&self, seen: &Seen, foot: String) -> Page {
         let storms = self.storms.iter().enumerate();
-        let mut verdict: Vec<String> = self.to_string().lines().rev().map(str::to_owned).collect();
-        // The conclusion stands first, the rest in its order.
-        if let Some(rest) = verdict.get_mut(1..) {
-            rest.reverse();
-        }
+        let mut verdict: Vec<String> = self.to_string().lines().map(str::to_owned).collect();
+        // The conclusion, which comes last in the text, stands first.
+        verdict.rotate_right(1);
         Page {
             title: format!("Chaos, seed {}", self.seed),
             held: self.held,
@@ -79,12 +77,6 @@ impl Report {
 fn drawn(number: usize, storm: &StormReport, seen: &Seen) -> Timeline {
     let (begin, end) = (at(storm.begin_ms).saturating_sub(BEFORE), at(storm.end_ms));
     let within = |time: Duration| (begin..=end).contains(&time);
-    let sample = |sample: &workload::Sample| Sample {
-        lane: sample.lane,
-        issued: sample.issued,
-        answered: sample.answered,
-        good: true,
-    };
     let mark = |event: &super::Event| Mark {
         at: at(event.at_ms),
         until: (event.until_ms > event.at_ms).then(|| at(event.until_ms)),
@@ -100,7 +92,7 @@ fn drawn(number: usize, storm: &StormReport, seen: &Seen) -> Timeline {
             .samples
             .iter()
             .filter(|one| within(one.answered))
-            .map(sample)
+            .map(Sample::from)
             .collect(),
         marks: storm.events.iter().map(mark).collect(),
         stall_from: STALL_FROM,

@@ -139,6 +139,17 @@ pub struct Look<T = Duration> {
     pub view: Option<View>,
 }
 
+impl Look<Instant> {
+    /// The same by a workload's clock, which showed `now` at `clock`. What was before its start is at its start.
+    pub fn by_workload(self, now: Duration, clock: Instant) -> Look {
+        Look {
+            node: self.node,
+            at: now.saturating_sub(clock.saturating_duration_since(self.at)),
+            view: self.view,
+        }
+    }
+}
+
 /// A cluster that can be hurt and healed.
 pub trait Stage {
     /// Why it could not do something.
@@ -325,11 +336,8 @@ async fn one<S: Stage>(
     let samples = load.recorded();
     let until = |limit: Duration| samples.iter().filter(move |sample| sample.answered <= limit);
     let of_lane = |lane: usize| longest(until(observed).filter(move |s| s.lane == lane), at, observed);
-    let looks = stage.looks().into_iter().map(|look| Look {
-        node: look.node,
-        at: end.saturating_sub(clock.saturating_duration_since(look.at)),
-        view: look.view,
-    });
+    let looks = stage.looks().into_iter();
+    let looks = looks.map(|look| look.by_workload(end, clock));
     Ok(Round {
         failure,
         victim: roles.victim(failure).to_owned(),

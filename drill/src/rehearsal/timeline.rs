@@ -25,7 +25,7 @@ pub(super) fn timeline(round: &Round, lanes: &[String]) -> Timeline {
         begin,
         zero: round.at,
         lanes: lanes.to_vec(),
-        samples: round.samples.iter().map(sample).collect(),
+        samples: round.samples.iter().map(Sample::from).collect(),
         marks: marks(round),
         stall_from: STALL_FROM,
         ..Timeline::default()
@@ -48,15 +48,6 @@ pub(crate) fn show(timeline: &mut Timeline, nodes: &[String], looks: &[Look]) {
             };
             timeline.turns(&format!("node {node}"), look.at.max(begin), state, text);
         }
-    }
-}
-
-fn sample(sample: &crate::workload::Sample) -> Sample {
-    Sample {
-        lane: sample.lane,
-        issued: sample.issued,
-        answered: sample.answered,
-        good: true,
     }
 }
 

@@ -92,6 +92,18 @@ pub struct Sample {
     pub good: bool,
 }
 
+impl From<&crate::workload::Sample> for Sample {
+    /// A workload takes down only what was done.
+    fn from(sample: &crate::workload::Sample) -> Self {
+        Self {
+            lane: sample.lane,
+            issued: sample.issued,
+            answered: sample.answered,
+            good: true,
+        }
+    }
+}
+
 /// Something that was done: for a while, or at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mark {

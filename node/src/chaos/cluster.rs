@@ -9,14 +9,15 @@ use anyhow::{Context, bail, ensure};
 use holdfast_drill::chaos::Place;
 use holdfast_drill::ground::{DIR_MARK, Frozen, GroundError, Image, Network, Tools};
 use holdfast_drill::initiator::Dial;
-use holdfast_proto::admin::{CreateExtentRequest, CreateTargetRequest, MapLunRequest, SwitchoverRequest};
+use holdfast_proto::admin::{CreateTargetRequest, MapLunRequest, SwitchoverRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::{AdminAddress, AdminClient};
-use crate::status::{NodeState, ReplicaState, StatusDocument};
+use crate::demo;
+use crate::status::{ExtentStatus, StatusDocument};
 use crate::watchers::{Unit, Watchers};
 
 const TARGET: &str = "iqn.2026-11.io.holdfast:chaos";
@@ -167,35 +168,19 @@ impl Cluster {
     async fn set_up(&self) -> anyhow::Result<()> {
         let addresses = Place::NODES.map(|place| self.admin(place));
         for address in &addresses {
-            while AdminClient::connect(address).await.is_err() {
-                sleep(LOOK_EVERY).await;
-            }
+            demo::connect_when_up(address).await;
         }
         crate::cli::init_cluster("chaos", &addresses).await?;
         let mut client = AdminClient::connect(&addresses[0]).await?;
-        while !client
-            .status()
-            .await
-            .is_ok_and(|status| status.quorum && status.leader.is_some())
-        {
-            sleep(LOOK_EVERY).await;
-        }
+        demo::with_quorum(&mut client).await?;
         let iqn = TARGET.to_owned();
         client
             .create_target(CreateTargetRequest { iqn: iqn.clone() })
             .await?;
         for (lun, name) in (0..).zip(EXTENTS) {
-            let extent = CreateExtentRequest {
-                name: name.to_owned(),
-                size_bytes: EXTENT_BYTES,
-                block_size: 512,
-                replicas: vec!["a".to_owned(), "b".to_owned()],
-                preferred: "a".to_owned(),
-                confirmed_reads: false,
-                full: false,
-                write_cache: false,
-            };
-            client.create_extent(extent).await?;
+            client
+                .create_extent(demo::pair_extent(name, EXTENT_BYTES))
+                .await?;
             let (iqn, extent) = (iqn.clone(), name.to_owned());
             client.map_lun(MapLunRequest { iqn, lun, extent }).await?;
         }
@@ -413,13 +398,6 @@ fn disks(dir: &Path) -> anyhow::Result<BTreeMap<Place, Image>> {
 }
 
 fn is_whole(status: &StatusDocument) -> bool {
-    status.quorum
-        && status.leader.is_some()
-        && status.nodes.len() == Place::NODES.len()
-        && status.nodes.iter().all(|node| node.state == NodeState::Up)
-        && !status.extents.is_empty()
-        && status.extents.iter().all(|extent| {
-            let is_in_sync = |replica: &crate::status::ReplicaStatus| replica.state == ReplicaState::InSync;
-            extent.served && extent.replicas.len() == 2 && extent.replicas.iter().all(is_in_sync)
-        })
+    let has_both = |extent: &ExtentStatus| extent.replicas.len() == 2;
+    status.leader.is_some() && demo::all_serve(status) && status.extents.iter().all(has_both)
 }

@@ -15,7 +15,6 @@ use holdfast_drill::chaos::{
 use holdfast_drill::checker::{Initial, Rules};
 use holdfast_drill::ground::KEPT;
 use holdfast_drill::initiator::{Dial, Session};
-use holdfast_drill::rehearsal::Look;
 use holdfast_drill::workload::mixed::{self, Mixed, Stopped};
 use holdfast_types::{BlockSize, Lba};
 use rustix::process::Signal;
@@ -182,11 +181,8 @@ async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<(Report, S
 /// What the workload and the watchers have noted, by the workload's clock.
 fn seen(load: &Loads, watchers: &Watchers) -> Seen {
     let (now, clock) = (load.now(), Instant::now());
-    let looks = watchers.looks().into_iter().map(|look| Look {
-        node: look.node,
-        at: now.saturating_sub(clock.saturating_duration_since(look.at)),
-        view: look.view,
-    });
+    let looks = watchers.looks().into_iter();
+    let looks = looks.map(|look| look.by_workload(now, clock));
     let lane = |number: u16| {
         let path = if number.is_multiple_of(2) {
             "a, then b"

@@ -11,6 +11,7 @@ use anyhow::Context;
 
 use crate::cli::{DemoArgs, DemoCommand, Out};
 use layout::Layout;
+pub(crate) use setup::{all_serve, connect_when_up, pair_extent, with_quorum};
 pub(crate) use stage::DemoStage;
 use supervisor::Supervisor;
 

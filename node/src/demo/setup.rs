@@ -49,7 +49,8 @@ async fn set_up(layout: &Layout) -> anyhow::Result<StatusDocument> {
     }
 }
 
-async fn connect_when_up(address: &AdminAddress) -> AdminClient {
+/// A connection to a node, once it is up.
+pub(crate) async fn connect_when_up(address: &AdminAddress) -> AdminClient {
     loop {
         if let Ok(client) = AdminClient::connect(address).await {
             return client;
@@ -63,7 +64,8 @@ async fn initialized(client: &mut AdminClient) -> bool {
     client.status().await.is_ok_and(|status| !status.nodes.is_empty())
 }
 
-async fn with_quorum(client: &mut AdminClient) -> anyhow::Result<StatusDocument> {
+/// The status once the cluster has a quorum, a leader and its nodes.
+pub(crate) async fn with_quorum(client: &mut AdminClient) -> anyhow::Result<StatusDocument> {
     loop {
         let status = client.status().await?;
         if status.quorum && status.leader.is_some() && !status.nodes.is_empty() {
@@ -108,17 +110,7 @@ async fn make(step: Step, layout: &Layout, client: &mut AdminClient) -> anyhow::
     let iqn = TARGET.to_owned();
     match step {
         Step::Extent => {
-            let extent = CreateExtentRequest {
-                name: EXTENT.to_owned(),
-                size_bytes: layout.size.0,
-                block_size: 512,
-                replicas: vec!["a".to_owned(), "b".to_owned()],
-                preferred: "a".to_owned(),
-                confirmed_reads: false,
-                full: false,
-                write_cache: false,
-            };
-            let done = client.create_extent(extent).await;
+            let done = client.create_extent(pair_extent(EXTENT, layout.size.0)).await;
             done.context("cannot create the extent")?;
         }
         Step::Target => {
@@ -134,10 +126,27 @@ async fn make(step: Step, layout: &Layout, client: &mut AdminClient) -> anyhow::
     Ok(())
 }
 
-/// Every node serves, and every replica is in sync.
+/// An extent on both data nodes, of which a is preferred.
+pub(crate) fn pair_extent(name: &str, size_bytes: u64) -> CreateExtentRequest {
+    CreateExtentRequest {
+        name: name.to_owned(),
+        size_bytes,
+        block_size: 512,
+        replicas: vec!["a".to_owned(), "b".to_owned()],
+        preferred: "a".to_owned(),
+        confirmed_reads: false,
+        full: false,
+        write_cache: false,
+    }
+}
+
 fn ready(status: &StatusDocument) -> bool {
-    status.health == Health::Ok
-        && status.quorum
+    status.health == Health::Ok && all_serve(status)
+}
+
+/// Every node of a pair with its witness is up, and every replica is in sync.
+pub(crate) fn all_serve(status: &StatusDocument) -> bool {
+    status.quorum
         && status.nodes.len() == NODES.len()
         && status.nodes.iter().all(|node| node.state == NodeState::Up)
         && !status.extents.is_empty()
