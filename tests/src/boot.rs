@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use holdfast_drill::disk::Disk;
+use holdfast_drill::disk::{Disk, persistently};
 use holdfast_types::Lba;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -126,9 +126,9 @@ fn boot_sector() -> Vec<u8> {
 /// # Errors
 /// A write fails.
 pub async fn install(disk: &impl Disk) -> Result<()> {
-    disk.write(Lba(0), boot_sector().into()).await?;
-    let zeros = Bytes::from(vec![0; BLOCK]);
-    Ok(disk.write(STOP, zeros).await?)
+    let (sector, zeros) = (Bytes::from(boot_sector()), Bytes::from(vec![0; BLOCK]));
+    persistently(|| disk.write(Lba(0), sector.clone())).await?;
+    Ok(persistently(|| disk.write(STOP, zeros.clone())).await?)
 }
 
 /// Tells the machine that works on a disk to stop.
@@ -136,7 +136,8 @@ pub async fn install(disk: &impl Disk) -> Result<()> {
 /// # Errors
 /// The write fails.
 pub async fn stop(disk: &impl Disk) -> Result<()> {
-    Ok(disk.write(STOP, Bytes::from_static(&[1; BLOCK])).await?)
+    let one = Bytes::from_static(&[1; BLOCK]);
+    Ok(persistently(|| disk.write(STOP, one.clone())).await?)
 }
 
 /// Whether the disk holds what a machine has left that stopped: the newest number that belongs into each block. How many it has written.
@@ -144,7 +145,7 @@ pub async fn stop(disk: &impl Disk) -> Result<()> {
 /// # Errors
 /// A read fails, or something else is there.
 pub async fn verify(disk: &impl Disk) -> Result<u32> {
-    let data = disk.read(Lba(FIRST), BLOCKS).await?;
+    let data = persistently(|| disk.read(Lba(FIRST), BLOCKS)).await?;
     let mut numbers = Vec::new();
     for block in data.chunks(BLOCK) {
         let words: Vec<u32> = block

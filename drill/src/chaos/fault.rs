@@ -81,6 +81,13 @@ pub enum Fault {
         /// Which way.
         way: Way,
     },
+    /// A node's links to the other nodes are cut, or with `way` half of each; initiators go on reaching it.
+    Sever {
+        /// Whose.
+        at: Place,
+        /// Which way.
+        way: Way,
+    },
     /// A machine hears no more than so much.
     Slow {
         /// Which.
@@ -123,6 +130,8 @@ impl Fault {
             Self::Cut { .. } => "link cut one way",
             Self::Isolate { way: Way::Both, .. } => "machine cut off",
             Self::Isolate { .. } => "machine cut off one way",
+            Self::Sever { way: Way::Both, .. } => "node cut off from nodes",
+            Self::Sever { .. } => "node cut off from nodes one way",
             Self::Slow { .. } => "slow network",
             Self::Kill { .. } => "kill -9",
             Self::Freeze { .. } => "freeze",
@@ -146,6 +155,11 @@ impl Fault {
                 .filter(|other| *other != at)
                 .flat_map(|other| link(at, other, way))
                 .collect(),
+            Self::Sever { at, way } => Place::NODES
+                .into_iter()
+                .filter(|other| *other != at)
+                .flat_map(|other| link(at, other, way))
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -154,7 +168,7 @@ impl Fault {
     pub(super) fn subject(self) -> Subject {
         match self {
             Self::Cut { at, from, .. } => Subject::Link(at.min(from), at.max(from)),
-            Self::Isolate { at, .. } => Subject::Machine(at),
+            Self::Isolate { at, .. } | Self::Sever { at, .. } => Subject::Machine(at),
             Self::Slow { at, .. } => Subject::Speed(at),
             // A process whose disk hangs can be neither killed nor started.
             Self::Kill { at } | Self::Freeze { at } | Self::HangDisk { at } | Self::FillDisk { at } => {
@@ -193,6 +207,7 @@ impl fmt::Display for Fault {
                 way: Way::In,
             } => write!(f, "nothing passes from {from} to {at}"),
             Self::Isolate { at, way } => write!(f, "{at} cut off from all, {}", way.words()),
+            Self::Sever { at, way } => write!(f, "{at} cut off from the other nodes, {}", way.words()),
             Self::Slow { at, rate } => write!(f, "{at} hears {} KiB/s at most", rate / 1024),
             Self::Kill { at } => write!(f, "kill -9 of {at}"),
             Self::Freeze { at } => write!(f, "freeze of {at}"),

@@ -14,6 +14,8 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(8);
 /// What a fault lasts, at least and at most.
 const LASTS_MIN: Duration = Duration::from_millis(80);
 const LASTS_MAX: Duration = Duration::from_secs(12);
+/// What a node that initiators reach is cut off from the others, at least: less is over before anybody else could take over.
+const SEVERED_MIN: Duration = Duration::from_millis(900);
 /// A link that flaps is up and down so long each, at least and at most, and so often.
 const FLAP_MIN: Duration = Duration::from_millis(60);
 const FLAP_MAX: Duration = Duration::from_millis(900);
@@ -99,7 +101,7 @@ impl Storms {
 
     fn fault(&mut self) -> Fault {
         let disks = if self.disks { 12 } else { 0 };
-        match self.random.random_range(0..88 + disks) {
+        match self.random.random_range(0..100 + disks) {
             0..24 => {
                 let ((at, from), way) = (self.link(), self.way());
                 Fault::Cut { at, from, way }
@@ -115,7 +117,11 @@ impl Storms {
             44..60 => Fault::Kill { at: self.node() },
             60..76 => Fault::Freeze { at: self.node() },
             76..88 => Fault::Switchover { to: self.data_node() },
-            88..97 => Fault::HangDisk { at: self.data_node() },
+            88..100 => {
+                let (at, way) = (self.data_node(), self.way());
+                Fault::Sever { at, way }
+            }
+            100..109 => Fault::HangDisk { at: self.data_node() },
             _ => Fault::FillDisk { at: self.data_node() },
         }
     }
@@ -127,6 +133,7 @@ impl Storms {
         if !is_flap {
             let lasts = match fault {
                 Fault::Switchover { .. } => Duration::ZERO,
+                Fault::Sever { .. } => self.between(SEVERED_MIN, LASTS_MAX),
                 _ => self.between(LASTS_MIN, LASTS_MAX),
             };
             return vec![Strike { at, lasts, fault }];
@@ -187,7 +194,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(kinds.len(), 10, "{kinds:?}");
+        assert_eq!(kinds.len(), 12, "{kinds:?}");
         assert!(many_at_a_time > 2000, "{many_at_a_time}");
         let without_disks = Storms::new(1, false).take(500).flat_map(|storm| storm.strikes);
         assert!(
@@ -202,5 +209,12 @@ mod tests {
         let cuts = |way| Fault::Isolate { at: Place::B, way }.cuts();
         assert_eq!((cuts(Way::Both).len(), cuts(Way::Out).len()), (6, 3));
         assert!(cuts(Way::In).iter().all(|(_, to)| *to == Place::B));
+        let cuts = |way| Fault::Sever { at: Place::B, way }.cuts();
+        assert_eq!((cuts(Way::Both).len(), cuts(Way::Out).len()), (4, 2));
+        assert!(
+            cuts(Way::Both)
+                .iter()
+                .all(|(from, to)| *from != Place::Host && *to != Place::Host)
+        );
     }
 }

@@ -16,10 +16,10 @@ use holdfast_types::{BlockSize, IscsiName, Isid, Lba, Lun};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::cdb::{self, Capacity, PortGroup};
-use crate::disk::Disk;
+use crate::disk::{Disk, persistently};
 use crate::error::{Error, SenseCode};
 use crate::multipath::{Connect, Path};
 use crate::url::IscsiUrl;
@@ -27,8 +27,6 @@ use driver::Request;
 
 /// Requests that may wait for the driver's task.
 const REQUESTS_MAX: usize = 1024;
-/// Unit attentions that a new session may be told before its first answer.
-const ATTENTIONS_MAX: usize = 16;
 /// How often a login is sent elsewhere before that is given up.
 const REDIRECTS_MAX: usize = 4;
 /// Parameter data that a session asks for at most.
@@ -225,22 +223,9 @@ impl Session {
 
     /// READ CAPACITY(16), behind whatever unit attentions a new session is told.
     async fn learn_capacity(&self) -> Result<Capacity, Error> {
-        let mut attentions = 0;
-        loop {
-            match self.command(cdb::read_capacity_16(32), Some(32)).await {
-                Ok(data) => {
-                    let bad = || Error::Protocol("READ CAPACITY(16) makes no sense".to_owned());
-                    return Capacity::parse(&data).ok_or_else(bad);
-                }
-                Err(Error::CheckCondition(sense))
-                    if sense.is_unit_attention() && attentions < ATTENTIONS_MAX =>
-                {
-                    attentions += 1;
-                }
-                Err(Error::CheckCondition(SenseCode::TRANSITION)) => sleep(Duration::from_millis(30)).await,
-                Err(error) => return Err(error),
-            }
-        }
+        let data = persistently(|| self.command(cdb::read_capacity_16(32), Some(32))).await?;
+        let bad = || Error::Protocol("READ CAPACITY(16) makes no sense".to_owned());
+        Capacity::parse(&data).ok_or_else(bad)
     }
 
     /// `HOST:PORT` of the portal that it has logged in at.
@@ -381,15 +366,9 @@ impl Session {
         self.told(cdb::inquiry(page, length)).await
     }
 
-    /// Sends a command for parameter data again behind unit attentions.
+    /// A command for parameter data.
     async fn told(&self, cdb: cdb::Cdb) -> Result<Bytes, Error> {
-        for _ in 0..ATTENTIONS_MAX {
-            match self.command(cdb, Some(PARAMETER_BYTES)).await {
-                Err(Error::CheckCondition(sense)) if sense.is_unit_attention() => {}
-                other => return other,
-            }
-        }
-        Err(Error::Protocol("unit attentions do not end".to_owned()))
+        persistently(|| self.command(cdb, Some(PARAMETER_BYTES))).await
     }
 
     const fn scsi_length(&self, blocks: u32) -> Option<u32> {

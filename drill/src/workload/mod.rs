@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 pub use ledger::{Fault, Ledger, ReadStart};
 pub use stamp::{Found, Stamp, UNIT_BYTES_MIN};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, persistently};
 use crate::error::Error;
 
 /// Faults kept word for word; more are counted.
@@ -454,8 +454,8 @@ impl Verifier {
             let starts: Vec<ReadStart> = (first..first + count)
                 .map(|unit| self.shared.ledger.before_read(unit))
                 .collect();
-            let data = disk
-                .read(lba(&plan, disk, first), blocks(&plan, disk, count))
+            let (from, length) = (lba(&plan, disk, first), blocks(&plan, disk, count));
+            let data = persistently(|| disk.read(from, length))
                 .await
                 .map_err(|error| format!("reading unit {first} through {path}: {error}"))?;
             if data.len() != count * plan.unit_bytes {

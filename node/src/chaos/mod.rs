@@ -308,7 +308,7 @@ impl Ground for Stage {
     async fn begin(&mut self, fault: Fault) -> anyhow::Result<()> {
         self.open.push(fault);
         match fault {
-            Fault::Cut { .. } | Fault::Isolate { .. } => self.set_cuts(),
+            Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Sever { .. } => self.set_cuts(),
             Fault::Slow { at, rate } => Ok(self.cluster.network().slow(at.name(), rate).map(drop)?),
             Fault::Kill { at } => self.cluster.kill(at),
             Fault::Freeze { at } => self.cluster.signal(at, Signal::STOP),
@@ -328,7 +328,7 @@ impl Ground for Stage {
             self.open.remove(at);
         }
         match fault {
-            Fault::Cut { .. } | Fault::Isolate { .. } => self.set_cuts(),
+            Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Sever { .. } => self.set_cuts(),
             Fault::Slow { at, .. } => Ok(self.cluster.network().fast(at.name())?),
             Fault::Kill { at } => self.cluster.restart(at).await,
             Fault::Freeze { at } => self.cluster.signal(at, Signal::CONT),
