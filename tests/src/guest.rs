@@ -25,6 +25,8 @@ const AGENT_PORT: u16 = 7777;
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// One and a half minutes on an idle machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(1200);
+/// For multipathd to find all paths and to put them in order.
+const MAPS_LIMIT: Duration = Duration::from_secs(60);
 
 /// The machine at work. Dropping it ends QEMU.
 #[derive(Debug)]
@@ -139,6 +141,35 @@ impl Guest {
     pub fn spawn(&self, command: &str, limit: Duration) -> JoinHandle<Result<String>> {
         let (agent, command) = (self.agent, command.to_owned());
         tokio::spawn(async move { carry_out(agent, &command, limit).await })
+    }
+
+    /// Waits until there are so many maps of two paths each, the primary's in use: multipathd puts groups in order with the checks that it
+    /// makes every few seconds, and on a busy machine a map may have been made of the other path.
+    ///
+    /// # Errors
+    /// They are not like that within a minute; the text says what is missing.
+    pub async fn has_maps(&self, count: usize) -> Result<()> {
+        // A group becomes the active one with the first command that goes there.
+        let look = "for map in /dev/mapper/mpath?; do dd if=$map of=/dev/null bs=4096 count=1 iflag=direct status=none || exit 1; done; \
+                    multipath -ll";
+        let start = Instant::now();
+        loop {
+            let shown = self.run(look, MAPS_LIMIT).await?;
+            let wrong = [
+                ("HOLDFAST,VDISK", count),
+                ("hwhandler='1 alua'", count),
+                ("active ready running", 2 * count),
+                ("prio=50 status=active", count),
+                ("prio=10 status=enabled", count),
+            ]
+            .into_iter()
+            .find(|(what, count)| shown.matches(what).count() != *count);
+            let Some((what, count)) = wrong else {
+                return Ok(());
+            };
+            ensure!(start.elapsed() < MAPS_LIMIT, "not {count} times {what}:\n{shown}");
+            sleep(Duration::from_millis(500)).await;
+        }
     }
 }
 
