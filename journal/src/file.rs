@@ -26,9 +26,17 @@ pub struct FileDevice {
     /// The lock is held by this very device: `flock` alone would grant it twice.
     claimed: AtomicBool,
     open: RwLock<HashMap<FileName, Arc<File>>>,
+    /// Called before each durable write.
+    gate: fn(usize),
 }
 
 impl FileDevice {
+    /// Calls `gate` before each durable write, with its bytes; it may take its time, as a disk may.
+    #[must_use]
+    pub fn with_gate(self, gate: fn(usize)) -> Self {
+        Self { gate, ..self }
+    }
+
     /// The log in the directory `path`, which is created if needed. The log is locked when a journal is opened on it.
     ///
     /// # Errors
@@ -56,6 +64,7 @@ impl FileDevice {
             lock,
             claimed: AtomicBool::new(false),
             open: RwLock::default(),
+            gate: |_| {},
         })
     }
 
@@ -229,6 +238,7 @@ impl LogDevice for FileDevice {
     }
 
     fn write_durable(&self, name: FileName, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        (self.gate)(parts.iter().map(|part| part.len()).sum());
         write_all_durable(&*self.file(name)?, offset, parts)
     }
 

@@ -16,6 +16,7 @@ const ALL: &[&str] = &[
     "replication",
     "raft",
     "planes",
+    "injection",
     "drill",
 ];
 
@@ -30,13 +31,14 @@ const ALLOWED: &[Row] = &[
     (
         "holdfast-replication",
         "replication",
-        &["types", "journal", "proto"],
+        &["types", "journal", "proto", "injection"],
     ),
     (
         "holdfast-raft",
         "raft",
-        &["types", "journal", "proto", "scsi", "alua"],
+        &["types", "journal", "proto", "scsi", "alua", "injection"],
     ),
+    ("holdfast-injection", "injection", &["types"]),
     ("holdfast-planes", "planes", &["types", "raft", "replication"]),
     ("holdfast-drill", "drill", &["types", "iscsi", "scsi"]),
     ("holdfast", "node", ALL),

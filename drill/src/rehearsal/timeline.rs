@@ -89,18 +89,21 @@ fn marks(round: &Round) -> Vec<Mark> {
 fn cluster(timeline: &mut Timeline, nodes: &[String], looks: &[Look]) {
     let number = |name: &str| nodes.iter().position(|node| node == name);
     let begin = timeline.begin;
-    let mut latest: Vec<Option<&View>> = vec![None; nodes.len()];
+    // `None`: nobody has asked it yet.
+    let mut latest: Vec<Option<Option<&View>>> = vec![None; nodes.len()];
     let mut looks: Vec<&Look> = looks.iter().collect();
     looks.sort_by_key(|look| look.at);
     for look in looks {
         let at = look.at.max(begin);
         if let Some(place) = latest.get_mut(look.node) {
-            *place = look.view.as_ref();
+            *place = Some(look.view.as_ref());
         }
-        let known = latest.iter().flatten().filter(|view| view.quorum);
+        let known = latest.iter().flatten().flatten().filter(|view| view.quorum);
         let Some(view) = known.max_by_key(|view| view.revision) else {
-            timeline.turns("primary", at, State::Down, "no quorum");
-            timeline.turns("Raft leader", at, State::Down, "no quorum");
+            if latest.iter().all(Option::is_some) {
+                timeline.turns("primary", at, State::Down, "no quorum");
+                timeline.turns("Raft leader", at, State::Down, "no quorum");
+            }
             continue;
         };
         match &view.primary {
@@ -164,6 +167,8 @@ mod tests {
         };
         let (optimized, helping) = (Some("active/optimized"), Some("active/non-optimized"));
         round.looks = vec![
+            // One that gives no answer yet says nothing of a cluster of which the others were not asked.
+            look(1, 790, None),
             look(0, 800, Some(view(7, "a", 1, Some("w"), optimized))),
             look(1, 810, Some(view(7, "a", 1, Some("w"), helping))),
             look(2, 820, Some(view(7, "a", 1, Some("w"), None))),
@@ -195,6 +200,7 @@ mod tests {
                 ("primary", "b, epoch 2", 1600, end),
                 ("node a", "active/optimized", 800, 1050),
                 ("node a", "no answer", 1050, end),
+                ("node b", "no answer", 790, 810),
                 ("node b", "active/non-optimized", 810, 1600),
                 ("node b", "active/optimized", 1600, end),
                 ("node w", "votes", 820, end),

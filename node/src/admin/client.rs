@@ -7,9 +7,9 @@ use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
     ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done,
-    IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
-    TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
+    HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
+    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
+    SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
 use tonic::transport::{Channel, Endpoint};
@@ -241,6 +241,16 @@ impl AdminClient {
             .await
             .map_err(refused)?
             .into_inner())
+    }
+
+    /// Has the node that was dialled suffer a fault.
+    pub(crate) async fn inject(&mut self, request: InjectRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.inject(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Heals the node that was dialled.
+    pub(crate) async fn heal(&mut self, request: HealRequest) -> anyhow::Result<Done> {
+        Ok(self.rpc.heal(request).await.map_err(refused)?.into_inner())
     }
 
     /// Lets the node that was dialled join a cluster.

@@ -4,6 +4,7 @@ pub(crate) mod access;
 mod address;
 mod change;
 mod client;
+pub(crate) mod injection;
 pub(crate) mod server;
 mod takeover;
 

@@ -8,9 +8,9 @@ use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
     ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
-    IdentifyRequest, Identity, InitializeRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
-    TakeoverRequest, TokenReply, TokenRequest,
+    HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
+    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
+    SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -21,6 +21,7 @@ use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId};
 use tonic::{Request, Response, Status};
 
 use super::access::{self, AccessRequest};
+use super::injection;
 use crate::runtime::{Node, Running};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -372,6 +373,33 @@ impl Admin for Service {
             .accept_data_loss(extent, confirmed, &by)
             .await
             .map_err(failed)?;
+        Ok(Response::new(Done {
+            message,
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn inject(&self, request: Request<InjectRequest>) -> Answer<Done> {
+        let InjectRequest {
+            site,
+            fault,
+            millis,
+            by,
+        } = request.into_inner();
+        let running = self.running().await?;
+        let lasts = std::time::Duration::from_millis(millis.into());
+        let me = running.me();
+        let message = injection::put((&site, &fault, lasts), &by, me, &running.state())?;
+        Ok(Response::new(Done {
+            message: format!("{site}: {message}"),
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn heal(&self, request: Request<HealRequest>) -> Answer<Done> {
+        let HealRequest { site, by } = request.into_inner();
+        let running = self.running().await?;
+        let message = injection::heal(&site, &by, running.me(), &running.state())?;
         Ok(Response::new(Done {
             message,
             warnings: Vec::new(),

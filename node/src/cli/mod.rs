@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod drill;
 mod failover;
+mod fault;
 mod isns;
 mod objects;
 mod out;
@@ -86,6 +87,9 @@ enum Command {
     Advise,
     /// Rehearse failures under checked load, and say whether they held their budget.
     Drill(drill::DrillArgs),
+    /// Have one node suffer a fault for a while: links and disks that are cut, slow or lossy.
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
     /// List, show and clear reservations.
     #[command(subcommand)]
     Reservation(reservation::ReservationCommand),
@@ -157,6 +161,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Advise => advise::run(&cli.admin, out),
         Command::Drill(args) => drill::run(&args, out),
+        Command::Fault(command) => fault::run(command, &cli.admin, out),
         Command::Reservation(command) => reservation::run(command, &cli.admin, out),
         Command::Bench(args) => bench::run(args, out),
     };
@@ -167,6 +172,14 @@ pub(crate) fn main() -> std::process::ExitCode {
             std::process::ExitCode::from(1)
         }
     }
+}
+
+/// Who types this, for logs.
+fn who() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()))
 }
 
 /// Runs a future of a short command on a runtime of its own.

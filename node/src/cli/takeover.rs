@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 
 use super::objects::print_done;
-use super::{Out, block_on};
+use super::{Out, block_on, who};
 use crate::admin::{AdminAddress, AdminClient, TakeoverPlan};
 use crate::status::{StatusDocument, summary};
 
@@ -115,12 +115,4 @@ pub(super) fn accept_data_loss(
         );
     }
     print_done(&done, out)
-}
-
-/// Who types this, for the record that is kept.
-fn who() -> String {
-    let name = ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-    name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()))
 }

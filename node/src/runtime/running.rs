@@ -187,6 +187,11 @@ impl Running {
             .any(moves)
     }
 
+    /// Its own id.
+    pub(crate) const fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// The committed state as applied here.
     pub(crate) fn state(&self) -> Arc<ClusterState> {
         self.control.state()
@@ -445,6 +450,8 @@ impl Running {
                 refusals.map(|(peer, why)| format!("{} refuses {}: {why}", name(peer), seen.my_name)),
             );
         }
+        seen.alarms
+            .extend(crate::admin::injection::alarms(&seen.my_name, &state));
         if let Some(data) = &self.data {
             data.describe(&mut seen);
         }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
+use holdfast_injection::{HERE, Lost, Way};
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
 use holdfast_types::{NodeId, utc};
@@ -23,6 +24,9 @@ use crate::model::{ClusterId, ClusterState};
 
 /// Largest message that is taken, in bytes; requests are cut well below.
 pub(crate) const MESSAGE_MAX: usize = 8 << 20;
+
+/// Bytes of a message, as a slow link that a drill makes counts them: most are small.
+pub(crate) const MESSAGE: usize = 256;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -176,7 +180,14 @@ impl Peers {
         call: impl FnOnce(RaftClient<Channel>) -> F,
     ) -> Result<T, CallError> {
         let client = self.client(peer, purpose, fallback)?;
-        match tokio::time::timeout(limit, call(client)).await {
+        let call = async {
+            let lost = |lost: Lost| Status::unavailable(lost.to_string());
+            HERE.pass(peer, Way::Out, MESSAGE).await.map_err(lost)?;
+            let answer = call(client).await;
+            HERE.pass(peer, Way::In, MESSAGE).await.map_err(lost)?;
+            answer
+        };
+        match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => {
                 if let Some(link) = self.lock().links.get_mut(&(peer, purpose)) {
                     link.silent = None;

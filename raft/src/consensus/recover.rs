@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_injection::Disk;
 use holdfast_journal::{Config as JournalConfig, FileDevice, Journal, OpenError, OpenOptions, Position};
 
 use tokio::sync::watch;
@@ -175,7 +176,9 @@ fn open_journal(dir: &Path) -> Result<(Opened, Replay), StartError> {
             error,
         )
     };
-    let device = FileDevice::open(dir).map_err(io)?;
+    let device = FileDevice::open(dir)
+        .map_err(io)?
+        .with_gate(|bytes| holdfast_injection::HERE.reach(Disk::Raft, bytes));
     let mut replay = Replay::default();
     let (flush, flushed) = watch::channel(Duration::ZERO);
     let opened = Journal::open(

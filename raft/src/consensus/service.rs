@@ -11,12 +11,13 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use holdfast_injection::{HERE, Way};
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_server::{Raft, RaftServer};
 use holdfast_types::NodeId;
 
 use super::kind::{Snapshot, Vote};
-use super::peers::MESSAGE_MAX;
+use super::peers::{MESSAGE, MESSAGE_MAX};
 use super::propose::{Answer, Core};
 use super::snapshot::{SNAPSHOT_MAX, decode};
 use super::wire::{
@@ -102,6 +103,17 @@ impl RaftService {
         Ok(sender)
     }
 
+    /// Waits while a drill holds back what `peer` sends.
+    async fn let_in(&self, peer: NodeId) -> Result<(), Status> {
+        HERE.pass(peer, Way::In, MESSAGE).await.map_err(stopped)
+    }
+
+    /// An answer, once no drill holds it back.
+    async fn let_out<T>(&self, peer: NodeId, answer: T) -> Result<Response<T>, Status> {
+        HERE.pass(peer, Way::Out, MESSAGE).await.map_err(stopped)?;
+        Ok(Response::new(answer))
+    }
+
     /// How long a relayed question may take.
     fn deadline(&self, timeout_ms: u32) -> Instant {
         Instant::now() + Duration::from_millis(timeout_ms.into()).min(self.core.timers.propose)
@@ -156,13 +168,15 @@ impl Raft for RaftService {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let request = request.into_inner();
         let taken = take_vote_request(&request).map_err(refuse)?;
-        self.owner(request.envelope.as_ref(), &taken.vote)?;
+        let sender = self.owner(request.envelope.as_ref(), &taken.vote)?;
+        self.let_in(sender).await?;
         let response = if request.pre_vote {
             self.core.raft.pre_vote(taken).await
         } else {
             self.core.raft.vote(taken).await
         };
-        Ok(Response::new(put_vote_response(&response.map_err(stopped)?)))
+        self.let_out(sender, put_vote_response(&response.map_err(stopped)?))
+            .await
     }
 
     async fn append(
@@ -172,11 +186,12 @@ impl Raft for RaftService {
         let request = request.into_inner();
         let taken = take_append(&request).map_err(refuse)?;
         let leader = self.owner(request.envelope.as_ref(), &taken.vote)?;
+        self.let_in(leader).await?;
         let response = self.core.raft.append_entries(taken).await.map_err(stopped)?;
         if response.is_success() {
             self.core.heard(leader);
         }
-        Ok(Response::new(put_append_response(&response)))
+        self.let_out(leader, put_append_response(&response)).await
     }
 
     async fn snapshot(
@@ -188,7 +203,8 @@ impl Raft for RaftService {
             return Err(Status::invalid_argument("a snapshot without a head"));
         };
         let vote = take_vote(head.vote.as_ref()).map_err(refuse)?;
-        self.owner(head.envelope.as_ref(), &vote)?;
+        let sender = self.owner(head.envelope.as_ref(), &vote)?;
+        self.let_in(sender).await?;
         if !vote.committed {
             return Err(Status::invalid_argument(
                 "a snapshot from a node that does not lead",
@@ -205,9 +221,8 @@ impl Raft for RaftService {
             snapshot,
         };
         let installed = self.core.raft.install_full_snapshot(vote, snapshot).await;
-        Ok(Response::new(proto::SnapshotResponse {
-            vote: Some(put_vote(&installed.map_err(stopped)?.vote)),
-        }))
+        let vote = Some(put_vote(&installed.map_err(stopped)?.vote));
+        self.let_out(sender, proto::SnapshotResponse { vote }).await
     }
 
     async fn transfer_leader(
@@ -216,13 +231,14 @@ impl Raft for RaftService {
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let request = request.into_inner();
         let taken = take_transfer(&request).map_err(refuse)?;
-        self.owner(request.envelope.as_ref(), taken.from_leader())?;
+        let sender = self.owner(request.envelope.as_ref(), taken.from_leader())?;
+        self.let_in(sender).await?;
         let response = self.core.raft.handle_transfer_leader(taken).await;
         let refused = match response.map_err(stopped)? {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         };
-        Ok(Response::new(proto::TransferResponse { refused }))
+        self.let_out(sender, proto::TransferResponse { refused }).await
     }
 
     async fn propose(
@@ -231,7 +247,8 @@ impl Raft for RaftService {
     ) -> Result<Response<proto::ProposeResponse>, Status> {
         use proto::propose_response::Result;
         let request = request.into_inner();
-        self.sender(request.envelope.as_ref())?;
+        let sender = self.sender(request.envelope.as_ref())?;
+        self.let_in(sender).await?;
         let command = serde_json::from_slice(&request.command)
             .map_err(|error| Status::invalid_argument(format!("a command that cannot be read: {error}")))?;
         let deadline = self.deadline(request.timeout_ms);
@@ -247,10 +264,9 @@ impl Raft for RaftService {
             Answer::Unknown(why) => Result::Unknown(proto::Unknown { why }),
             Answer::Stopped(why) => return Err(Status::unavailable(why)),
         };
-        Ok(Response::new(proto::ProposeResponse {
-            result: Some(result),
-            index,
-        }))
+        let result = Some(result);
+        self.let_out(sender, proto::ProposeResponse { result, index })
+            .await
     }
 
     async fn read_index(
@@ -259,7 +275,8 @@ impl Raft for RaftService {
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
         use proto::read_index_response::Result;
         let request = request.into_inner();
-        self.sender(request.envelope.as_ref())?;
+        let sender = self.sender(request.envelope.as_ref())?;
+        self.let_in(sender).await?;
         let deadline = self.deadline(request.timeout_ms);
         let result = match self.core.read_index_here(deadline).await {
             Answer::Done(index) => Result::Index(index),
@@ -267,7 +284,8 @@ impl Raft for RaftService {
             Answer::Unknown(_) => Result::NotLeader(not_leader(None)),
             Answer::Stopped(why) => return Err(Status::unavailable(why)),
         };
-        Ok(Response::new(proto::ReadIndexResponse { result: Some(result) }))
+        let result = Some(result);
+        self.let_out(sender, proto::ReadIndexResponse { result }).await
     }
 
     async fn join(

@@ -90,6 +90,7 @@ impl AppliedStore for SledStore {
                 batch.remove(key.as_bytes());
             }
         }
+        holdfast_injection::HERE.reach(holdfast_injection::Disk::Raft, 0);
         self.db.apply_batch(batch).map_err(broken)?;
         self.db.flush().map_err(broken)?;
         self.file.sync_data().map_err(broken)?;

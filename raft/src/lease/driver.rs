@@ -1,12 +1,13 @@
 //! The heartbeat thread: a UDP socket and a clock around the keeper (L1). It never touches a disk.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use holdfast_injection::{HERE, Held, Passage, Site, Way};
 use holdfast_types::{Incarnation, LeaseGeneration, Mono, NodeId};
 
 use super::cell::LeaseCell;
@@ -112,16 +113,30 @@ impl Lease {
 
     fn run(&self, socket: &UdpSocket, stop: &AtomicBool) {
         let mut buffer = [0; DATAGRAM_MAX + 1];
+        let mut delayed = Delayed::default();
         while !stop.load(Ordering::Relaxed) {
-            Self::send(socket, self.tick());
+            delayed.send(socket, self.tick());
+            for parcel in delayed.due() {
+                match parcel {
+                    Parcel::Out(to, bytes) => put(socket, to, &bytes),
+                    Parcel::In(datagram) => delayed.send(socket, self.receive(&datagram)),
+                }
+            }
             let now = (self.clock)();
-            let wait = self.lock().next_wake().since(now).clamp(WAIT_MIN, WAIT_MAX);
+            let longest = if delayed.parcels.is_empty() {
+                WAIT_MAX
+            } else {
+                WAIT_MIN
+            };
+            let wait = self.lock().next_wake().since(now).clamp(WAIT_MIN, longest);
             // A socket that refuses a timeout keeps the one it was given at the start.
             let _ = socket.set_read_timeout(Some(wait));
             match socket.recv(&mut buffer) {
                 Ok(len) => {
-                    if let Ok(datagram) = Datagram::decode(&buffer[..len]) {
-                        Self::send(socket, self.receive(&datagram));
+                    if let Ok(datagram) = Datagram::decode(&buffer[..len])
+                        && let Some(datagram) = delayed.hears(datagram)
+                    {
+                        delayed.send(socket, self.receive(&datagram));
                     }
                 }
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
@@ -161,15 +176,6 @@ impl Lease {
             .publish(keeper.lease_until(now), generation, keeper.last_run());
     }
 
-    fn send(socket: &UdpSocket, actions: Vec<Action>) {
-        for action in actions {
-            if let Action::Send { to, datagram } = action {
-                // A lost heartbeat and one that could not be sent are the same to everybody.
-                let _ = socket.send_to(&datagram.encode(), to);
-            }
-        }
-    }
-
     fn resets(&self, actions: &[Action]) {
         for action in actions {
             if let Action::ResetConnections { generation, cause } = action {
@@ -181,6 +187,64 @@ impl Lease {
     fn lock(&self) -> MutexGuard<'_, Keeper> {
         // A panic elsewhere leaves the keeper as it was between two calls, or halfway through one that only made it more careful.
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn put(socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) {
+    // A lost heartbeat and one that could not be sent are the same to everybody.
+    let _ = socket.send_to(bytes, to);
+}
+
+/// A datagram that a drill delays.
+enum Parcel {
+    Out(SocketAddr, Vec<u8>),
+    In(Datagram),
+}
+
+/// What drills delay. What they cut is lost, as datagrams are.
+#[derive(Default)]
+struct Delayed {
+    parcels: Vec<(Held, Parcel)>,
+}
+
+impl Delayed {
+    /// Sends what no drill is in the way of.
+    fn send(&mut self, socket: &UdpSocket, actions: Vec<Action>) {
+        for action in actions {
+            let Action::Send { to, datagram } = action else {
+                continue;
+            };
+            let (_, receiver) = datagram.parties();
+            let bytes = datagram.encode();
+            match HERE.admit(Site::Link(receiver, Way::Out), bytes.len(), Instant::now()) {
+                Passage::Free => put(socket, to, &bytes),
+                Passage::Held(held) if !held.is_cut => self.parcels.push((held, Parcel::Out(to, bytes))),
+                Passage::Held(_) | Passage::Lost => {}
+            }
+        }
+    }
+
+    /// What came, unless a drill is in the way.
+    fn hears(&mut self, datagram: Datagram) -> Option<Datagram> {
+        let (sender, _) = datagram.parties();
+        match HERE.admit(Site::Link(sender, Way::In), DATAGRAM_MAX, Instant::now()) {
+            Passage::Free => return Some(datagram),
+            Passage::Held(held) if !held.is_cut => self.parcels.push((held, Parcel::In(datagram))),
+            Passage::Held(_) | Passage::Lost => {}
+        }
+        None
+    }
+
+    /// What was delayed for long enough.
+    fn due(&mut self) -> Vec<Parcel> {
+        if self.parcels.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let due = self
+            .parcels
+            .extract_if(.., |(held, _)| HERE.still(held, now).is_none());
+        due.map(|(_, parcel)| parcel).collect()
     }
 }
 

@@ -151,6 +151,14 @@ impl Reader<'_> {
 }
 
 impl Datagram {
+    /// Who sent it, and whom it is for.
+    pub const fn parties(&self) -> (NodeId, NodeId) {
+        match self {
+            Self::Heartbeat(heartbeat) => (heartbeat.from, heartbeat.to),
+            Self::Ack(ack) => (ack.from, ack.to),
+        }
+    }
+
     /// Who sent it, as it says.
     pub const fn from(&self) -> NodeId {
         match self {

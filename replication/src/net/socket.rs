@@ -2,7 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
+use holdfast_injection::{HERE, Held, Lost, Passage, Site, Way};
+use holdfast_types::NodeId;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -14,6 +18,10 @@ pub(crate) struct Socket {
     half: OwnedWriteHalf,
     /// The same connection, for its end.
     fd: OwnedFd,
+    /// Who is at the other end, once that is known.
+    peer: OnceLock<NodeId>,
+    /// What a drill holds back.
+    held: Mutex<Option<Held>>,
 }
 
 impl Socket {
@@ -22,12 +30,55 @@ impl Socket {
         stream.set_nodelay(true)?;
         let fd = stream.as_fd().try_clone_to_owned()?;
         let (read, half) = stream.into_split();
-        Ok((read, Self { half, fd }))
+        let (peer, held) = (OnceLock::new(), Mutex::new(None));
+        Ok((read, Self { half, fd, peer, held }))
+    }
+
+    /// Says who is at the other end, once.
+    pub(crate) fn is_of(&self, peer: NodeId) {
+        let _ = self.peer.set(peer);
+    }
+
+    /// Waits while a drill holds back what the peer sends.
+    pub(crate) async fn hears(&self, bytes: usize) -> Result<(), Lost> {
+        match self.peer.get() {
+            Some(peer) => HERE.pass(*peer, Way::In, bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a drill lets so many bytes out now.
+    fn lets_out(&self, bytes: usize) -> io::Result<()> {
+        let Some(peer) = self.peer.get() else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let passage = match held.take() {
+            Some(waiting) if HERE.still(&waiting, now).is_some() => Passage::Held(waiting),
+            Some(_) => Passage::Free,
+            None => HERE.admit(Site::Link(*peer, Way::Out), bytes, now),
+        };
+        match passage {
+            Passage::Free => Ok(()),
+            Passage::Lost => Err(io::Error::new(io::ErrorKind::ConnectionReset, Lost)),
+            Passage::Held(waiting) => {
+                *held = Some(waiting);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        }
     }
 
     /// Waits until it takes bytes.
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.half.writable().await
+        self.half.writable().await?;
+        loop {
+            let held = *self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(wait) = held.and_then(|held| HERE.still(&held, Instant::now())) else {
+                return Ok(());
+            };
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Sends all of it, before there is a link.
@@ -46,6 +97,7 @@ impl Socket {
 
 impl Carrier for std::sync::Arc<Socket> {
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.lets_out(bytes.len())?;
         self.half.try_write(bytes)
     }
 

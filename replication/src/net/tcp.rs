@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use holdfast_injection::{HERE, Way};
 use holdfast_proto::replication as pb;
 use holdfast_types::{ExtentId, NodeId};
 use tokio::io::AsyncReadExt as _;
@@ -198,6 +199,11 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
             Err(Refusal::Stranger(hello.from.node))
         }
     });
+    if let Ok(hello) = &hello
+        && !both_ways(hello.from.node, wait).await
+    {
+        return;
+    }
     let link = hello.and_then(|hello| {
         links
             .up(&hello, Box::new(Arc::clone(&socket)))
@@ -206,6 +212,7 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
     drop(place);
     match link {
         Ok((hello, link)) => {
+            socket.is_of(hello.from.node);
             tracing::info!(peer = %hello.from.node, link = hello.link.0, "link up");
             let answer = links.hello(hello.from.node, hello.link);
             link.open(&frame::of(pb::frame::Kind::Hello(answer.encode())));
@@ -223,6 +230,15 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
             let _ = tokio::time::timeout(wait, socket.send_all(&bytes)).await;
         }
     }
+}
+
+/// Whether a connection can be made, which takes messages both ways; soon, unless a drill is in the way.
+async fn both_ways(peer: NodeId, wait: Duration) -> bool {
+    let pass = async {
+        HERE.pass(peer, Way::Out, 0).await?;
+        HERE.pass(peer, Way::In, 0).await
+    };
+    matches!(tokio::time::timeout(wait, pass).await, Ok(Ok(())))
 }
 
 /// The first frame of a connection.
@@ -284,6 +300,9 @@ struct Dialled {
 
 async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, String> {
     let wait = shared.config.connect_timeout;
+    if !both_ways(peer.node, wait).await {
+        return Err("connecting took too long".to_owned());
+    }
     let connecting = tokio::time::timeout(wait, TcpStream::connect(&peer.address)).await;
     let (mut half, socket) = connecting
         .map_err(|_| "connecting took too long".to_owned())?
@@ -303,6 +322,7 @@ async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, Strin
     if let Some(pb::frame::Kind::Rejected(rejected)) = first.kind {
         return Err(rejected.reason);
     }
+    socket.is_of(peer.node);
     let socket = Arc::new(socket);
     let link = Hello::decode(Some(first), shared.links.cluster(), shared.links.me().node)
         .and_then(|answer| {
@@ -332,11 +352,11 @@ async fn read_and_end(
     let mut keeper = JoinSet::new();
     keeper.spawn(keep(
         Arc::clone(&link),
-        socket,
+        Arc::clone(&socket),
         Arc::clone(&heard),
         shared.config.clone(),
     ));
-    let why = read(&shared, half, buffer, &link, &heard).await;
+    let why = read(&shared, half, buffer, &link, &socket, &heard).await;
     let (peer, number) = (link.peer().node, link.id().0);
     tracing::info!(%peer, link = number, why, "link down");
     shared.links.down(&link);
@@ -348,6 +368,7 @@ async fn read(
     mut half: OwnedReadHalf,
     mut buffer: BytesMut,
     link: &Arc<Link>,
+    socket: &Socket,
     heard: &AtomicU64,
 ) -> String {
     let (mut batches, mut reads) = (0, 0);
@@ -367,9 +388,15 @@ async fn read(
         }
         match half.read_buf(&mut buffer).await {
             Ok(0) => return "the peer ended it".to_owned(),
-            Ok(_) => heard.fetch_add(1, Ordering::Relaxed),
+            Ok(bytes) => {
+                if let Err(lost) = socket.hears(bytes).await {
+                    link.end();
+                    return lost.to_string();
+                }
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
             Err(error) => return error.to_string(),
-        };
+        }
         reads += 1;
         if reads % READS_MAX == 0 {
             tokio::task::yield_now().await;

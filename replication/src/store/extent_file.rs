@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use holdfast_injection::{Disk, HERE};
 use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Lsn, RESYNC_RANGE_BYTES, Revision};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -323,6 +324,7 @@ impl ExtentFile {
 
     fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
+        HERE.reach(Disk::Extents, buffer.len());
         self.file
             .read_exact_at(buffer, offset)
             .map_err(|error| StoreError::io("read", &self.path, error))
@@ -404,6 +406,7 @@ impl ExtentFile {
 
     fn put(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
+        HERE.reach(Disk::Extents, data.len());
         self.unflushed.wrote(data.len());
         self.file.write_all_at(data, offset).map_err(|error| {
             // Where there is no space nothing was lost: the journal has it, and all of it is written again.
@@ -428,6 +431,7 @@ impl ExtentFile {
     pub fn sync(&self) -> Result<(), StoreError> {
         let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_alive()?;
+        HERE.reach(Disk::Extents, 0);
         self.unflushed.begins();
         self.file.sync_data().map_err(|error| self.fail("flush", error))?;
         let Some(sums) = &self.sums else { return Ok(()) };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use holdfast_injection::Disk;
 use holdfast_journal::{
     AppendError, Config, FileDevice, Journal, OpenError, OpenOptions, Position, Recovery, Sink, Verdict,
 };
@@ -413,10 +414,12 @@ fn open_journal<T: Send + 'static>(
     mut sink: Box<dyn Sink<T>>,
     replay: &mut Replay,
 ) -> Result<(Journal<T>, Recovery), OpenError> {
-    let device = FileDevice::open(path).map_err(|error| OpenError::Io {
-        name: config.name.clone(),
-        error,
-    })?;
+    let device = FileDevice::open(path)
+        .map_err(|error| OpenError::Io {
+            name: config.name.clone(),
+            error,
+        })?
+        .with_gate(|bytes| holdfast_injection::HERE.reach(Disk::Journal, bytes));
     Journal::open(
         device,
         config.clone(),
