@@ -342,9 +342,10 @@ impl Timeline {
 
     /// Whether a client was admitted without doubt, all the time.
     pub(super) fn surely_admitted(&self, client: Client, writes: bool, from: u64, to: u64) -> bool {
-        self.between(from, to).all(|(_, _, span)| {
-            span.is_none_or(|span| span.tables.iter().all(|table| table.admits(client, writes)))
-        })
+        !self.is_undecided
+            && self.between(from, to).all(|(_, _, span)| {
+                span.is_none_or(|span| span.tables.iter().all(|table| table.admits(client, writes)))
+            })
     }
 
     /// The spans of a time; `None` where nothing was reserved yet.
@@ -373,6 +374,10 @@ impl Sweep<'_> {
         };
         let mut table = config.trail.last()?.clone();
         if !table.answers(record.client, reserve, &record.end) {
+            return None;
+        }
+        // Whoever had no answer and changed nothing may as well have done nothing: that halves the states for each of them.
+        if !matches!(&record.end, End::Answered(_)) && config.trail.last() == Some(&table) {
             return None;
         }
         let mut next = config.clone();

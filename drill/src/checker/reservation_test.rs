@@ -371,3 +371,22 @@ fn i9_histories_of_a_primary_that_applies_late_are_legal() {
         );
     }
 }
+
+/// More orders than anybody can look at: nothing is known, and a refusal is as good as what was carried out.
+#[test]
+fn where_reservations_are_undecided_nobody_is_blamed() {
+    let mut script = Script::reserved();
+    for number in 10..26 {
+        let register = Reserve::Register {
+            key: 0,
+            new: number,
+            ignores: false,
+        };
+        script.begin(Client(number), Call::Reserve(register));
+    }
+    script.reserve(FENCER, Script::preempt(), Outcome::Done);
+    script.call(VICTIM, put(1), Outcome::Conflict);
+    script.call(VICTIM, put(2), Outcome::Done);
+    let summary = script.history.check().unwrap();
+    assert!(summary.undecided >= 1, "{summary:?}");
+}
