@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub(crate) struct Socket {
     peer: OnceLock<NodeId>,
     /// What a drill holds back.
     held: Mutex<Option<Held>>,
+    /// Cut off: nobody waits for anything here any more.
+    is_over: AtomicBool,
 }
 
 impl Socket {
@@ -30,8 +33,16 @@ impl Socket {
         stream.set_nodelay(true)?;
         let fd = stream.as_fd().try_clone_to_owned()?;
         let (read, half) = stream.into_split();
-        let (peer, held) = (OnceLock::new(), Mutex::new(None));
-        Ok((read, Self { half, fd, peer, held }))
+        Ok((
+            read,
+            Self {
+                half,
+                fd,
+                peer: OnceLock::new(),
+                held: Mutex::new(None),
+                is_over: AtomicBool::new(false),
+            },
+        ))
     }
 
     /// Says who is at the other end, once.
@@ -39,11 +50,23 @@ impl Socket {
         let _ = self.peer.set(peer);
     }
 
-    /// Waits while a drill holds back what the peer sends.
+    /// Waits while a drill holds back what the peer sends, but not for what a connection said that is cut off meanwhile.
     pub(crate) async fn hears(&self, bytes: usize) -> Result<(), Lost> {
-        match self.peer.get() {
-            Some(peer) => HERE.pass(*peer, Way::In, bytes).await,
-            None => Ok(()),
+        let Some(peer) = self.peer.get() else {
+            return Ok(());
+        };
+        match HERE.admit(Site::Link(*peer, Way::In), bytes, Instant::now()) {
+            Passage::Free => Ok(()),
+            Passage::Lost => Err(Lost),
+            Passage::Held(held) => {
+                while let Some(wait) = HERE.still(&held, Instant::now()) {
+                    if self.is_over.load(Ordering::Acquire) {
+                        return Err(Lost);
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -103,6 +126,7 @@ impl Carrier for std::sync::Arc<Socket> {
 
     /// Sends a reset and drops what the system still has to send; whoever reads or writes the socket gets an error at once.
     fn abort(&self) {
+        self.is_over.store(true, Ordering::Release);
         // Connecting to "nobody" is how Linux lets a connection be cut without closing its descriptor. It fails only where there
         // is nothing left to cut.
         let _ = rustix::net::connect_unspec(self.fd.as_fd());

@@ -199,10 +199,11 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
             Err(Refusal::Stranger(hello.from.node))
         }
     });
-    if let Ok(hello) = &hello
-        && !both_ways(hello.from.node, wait).await
-    {
-        return;
+    if let Ok(hello) = &hello {
+        if !both_ways(hello.from.node, wait).await {
+            return;
+        }
+        socket.is_of(hello.from.node);
     }
     let link = hello.and_then(|hello| {
         links
@@ -212,7 +213,6 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
     drop(place);
     match link {
         Ok((hello, link)) => {
-            socket.is_of(hello.from.node);
             tracing::info!(peer = %hello.from.node, link = hello.link.0, "link up");
             let answer = links.hello(hello.from.node, hello.link);
             link.open(&frame::of(pb::frame::Kind::Hello(answer.encode())));
