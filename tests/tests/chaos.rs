@@ -18,7 +18,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// A run lasts so long at most, in minutes; then comes the next seed.
 const RUN_MINUTES: f64 = 2.5;
 /// For the cluster to be up.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(240);
 /// What a killed drill leaves behind is gone by then.
 const GONE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -91,13 +91,18 @@ fn left(process: u32) -> Result<Vec<String>> {
     Ok(lines.map(str::to_owned).chain(dirs).filter(is_its).collect())
 }
 
-async fn ends_without_a_trace(signal: Signal) -> Result<()> {
+/// What an ended chaos printed after it was told to end, and its exit status; `None` where there is no ground for it.
+type Ended = Option<(String, Option<i32>)>;
+
+/// Starts chaos with these arguments, sends it a signal once it has printed a line with `until`, and looks what is left.
+async fn ends_without_a_trace(arguments: &[&str], until: &str, signal: Signal) -> Result<Ended> {
     if !has_ground()? {
-        return Ok(());
+        return Ok(None);
     }
     let _turn = ONE_AT_A_TIME.lock().await;
     let mut chaos = Command::new(tools::holdfast()?)
-        .args(["drill", "chaos", "--seed", "1", "--minutes", "10"])
+        .args(["drill", "chaos", "--seed", "1"])
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -105,41 +110,64 @@ async fn ends_without_a_trace(signal: Signal) -> Result<()> {
         .spawn()?;
     let process = chaos.id().context("it runs")?;
     let mut lines = BufReader::new(chaos.stdout.take().context("piped")?).lines();
-    // The first strike: the cluster is up, and something is broken.
-    let struck = async {
+    let told = async {
         while let Some(line) = lines.next_line().await? {
-            if line.contains(" s  ") {
+            if line.contains(until) {
                 return Ok(());
             }
         }
         anyhow::bail!("it ended")
     };
-    timeout(START_LIMIT, struck).await??;
-    ensure!(
-        left(process)?.len() >= 4,
-        "its ground is not seen: {:?}",
-        left(process)?
-    );
+    timeout(START_LIMIT, told).await??;
     let pid = Pid::from_raw(i32::try_from(process)?).context("a process id")?;
+    let there = left(process)?;
     kill_process(pid, signal)?;
-    timeout(GONE_LIMIT, chaos.wait()).await??;
+    let status = timeout(GONE_LIMIT, chaos.wait()).await??;
+    let mut rest = String::new();
+    while let Some(line) = lines.next_line().await? {
+        rest += &format!("{line}\n");
+    }
+    // Once the first strike is told, the cluster is up; between two runs there may be little.
+    ensure!(
+        there.len() >= 4 || until != FIRST_STRIKE,
+        "its ground is not seen: {there:?}"
+    );
     let start = Instant::now();
     loop {
         let left = left(process)?;
         if left.is_empty() {
-            return Ok(());
+            return Ok(Some((rest, status.code())));
         }
         ensure!(start.elapsed() < GONE_LIMIT, "still there: {left:#?}");
         sleep(Duration::from_millis(200)).await;
     }
 }
 
+/// How the line of a strike is known.
+const FIRST_STRIKE: &str = " s  ";
+
 #[tokio::test]
 async fn chaos_that_is_interrupted_leaves_nothing_behind() -> Result<()> {
-    ends_without_a_trace(Signal::INT).await
+    let ended = ends_without_a_trace(&["--minutes", "10"], FIRST_STRIKE, Signal::INT).await?;
+    ensure!(ended.is_none_or(|(_, code)| code == Some(1)));
+    Ok(())
 }
 
 #[tokio::test]
 async fn chaos_that_is_killed_leaves_nothing_behind() -> Result<()> {
-    ends_without_a_trace(Signal::KILL).await
+    let ended = ends_without_a_trace(&["--minutes", "10"], FIRST_STRIKE, Signal::KILL).await?;
+    ensure!(ended.is_none_or(|(_, code)| code.is_none()));
+    Ok(())
+}
+
+/// The run that was over is told all the same.
+#[tokio::test]
+async fn chaos_that_is_ended_in_its_second_run_tells_of_the_first() -> Result<()> {
+    let arguments = ["--minutes", "0.1", "--runs", "9"];
+    let ended = ends_without_a_trace(&arguments, "Seed 2: starting", Signal::TERM).await?;
+    let Some((rest, code)) = ended else {
+        return Ok(());
+    };
+    ensure!(code == Some(1) && rest.contains("1 runs, "), "{code:?}: {rest}");
+    Ok(())
 }

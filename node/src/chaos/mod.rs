@@ -18,6 +18,7 @@ use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::workload::mixed::{self, Mixed, Stopped};
 use holdfast_types::{BlockSize, Lba};
 use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Out, PageFile, foot};
 use crate::watchers::Watchers;
@@ -69,6 +70,8 @@ fn minutes(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "minutes are a number from 0.1 to 1440".to_owned())
 }
 
+const INTERRUPTED: &str = "interrupted; everything was taken away";
+
 /// `holdfast drill chaos`
 pub(crate) fn run(args: &ChaosArgs, out: Out) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,16 +83,22 @@ pub(crate) fn run(args: &ChaosArgs, out: Out) -> anyhow::Result<()> {
     let _guard = guard::start()?;
     let first = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     // Nodes end with the thread that starts them: this one.
-    let reports = runtime.block_on(async {
+    let mut reports = Vec::new();
+    let ended = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            reports = all(args, first, out) => reports,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; everything was taken away")),
+            done = all(args, first, out, &mut reports) => done,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!(INTERRUPTED)),
+            _ = terminate.recv() => Err(anyhow::anyhow!(INTERRUPTED)),
         }
-    })?;
+    });
+    // Runs that were over count, whatever came of the one that was not.
     match reports.as_slice() {
-        [one] => out.answer(one, &one.to_string())?,
+        [] => {}
+        [one] if args.runs == 1 => out.answer(one, &one.to_string())?,
         all => out.answer(&all, &total(all))?,
     }
+    ended?;
     let found: Vec<u64> = reports
         .iter()
         .filter(|report| !report.held)
@@ -99,8 +108,7 @@ pub(crate) fn run(args: &ChaosArgs, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn all(args: &ChaosArgs, first: u64, out: Out) -> anyhow::Result<Vec<Report>> {
-    let mut reports = Vec::new();
+async fn all(args: &ChaosArgs, first: u64, out: Out, reports: &mut Vec<Report>) -> anyhow::Result<()> {
     for number in 0..u64::from(args.runs) {
         let (report, seen) = one(args, first.wrapping_add(number), out).await?;
         if reports.iter().all(|earlier: &Report| earlier.held) {
@@ -111,7 +119,7 @@ async fn all(args: &ChaosArgs, first: u64, out: Out) -> anyhow::Result<Vec<Repor
         }
         reports.push(report);
     }
-    Ok(reports)
+    Ok(())
 }
 
 fn total(reports: &[Report]) -> String {
