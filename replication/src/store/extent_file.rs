@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -323,7 +324,6 @@ impl ExtentFile {
     }
 
     fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), StoreError> {
-        use std::os::unix::fs::FileExt;
         HERE.reach(Disk::Extents, buffer.len());
         self.file
             .read_exact_at(buffer, offset)
@@ -405,7 +405,6 @@ impl ExtentFile {
     }
 
     fn put(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
-        use std::os::unix::fs::FileExt;
         HERE.reach(Disk::Extents, data.len());
         self.unflushed.wrote(data.len());
         self.file.write_all_at(data, offset).map_err(|error| {
