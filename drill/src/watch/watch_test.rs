@@ -102,8 +102,10 @@ async fn a_path_that_is_cut_stalls_and_the_unit_over_both_goes_on() {
     watching.read_all();
     sleep(Duration::from_millis(200)).await;
     a.cut.store(true, Ordering::Relaxed);
+    // Time for everybody to meet it; told first, a lane that is just between two commands would not.
+    sleep(Duration::from_millis(50)).await;
     a.end.notify_waiters();
-    sleep(Duration::from_millis(500)).await;
+    sleep(Duration::from_millis(450)).await;
     assert!(
         watching.glance().contains("a: no connection"),
         "{}",
