@@ -39,7 +39,7 @@ fn nothing_lasts_longer_than_a_minute_and_what_is_put_again_begins_anew() {
     injections.put(LINK, Harm::Cut, 1000 * SECOND, now);
     let first = held(&injections, 1, now);
     assert_eq!(injections.list(now), [(LINK, Harm::Cut, LASTS_MAX)]);
-    injections.put(LINK, Harm::Cut, 2 * SECOND, now + SECOND);
+    injections.put(LINK, Harm::Slow(4096), 2 * SECOND, now + SECOND);
     assert_eq!(injections.still(&first, now + SECOND), None);
     assert_eq!(injections.list(now + 3 * SECOND), []);
     assert_eq!(injections.admit(LINK, 1, now + 3 * SECOND), Passage::Free);
@@ -118,4 +118,20 @@ fn a_thread_goes_on_when_its_disk_is_healed() {
         injections.heal(Some(Site::Disk(Disk::Extents)));
         waiting.join().unwrap();
     });
+}
+
+#[test]
+fn a_renewed_cut_goes_on_holding_what_it_held() {
+    let (injections, now) = (Injections::new(), Instant::now());
+    injections.put(LINK, Harm::Cut, 2 * SECOND, now);
+    let waiting = held(&injections, 1, now);
+    injections.put(LINK, Harm::Cut, 2 * SECOND, now + SECOND);
+    assert!(injections.still(&waiting, now + 2 * SECOND).is_some());
+    // A shorter one does not cut it short; healing does.
+    injections.put(LINK, Harm::Cut, SECOND / 2, now + SECOND);
+    assert!(injections.still(&waiting, now + 2 * SECOND).is_some());
+    assert_eq!(injections.still(&waiting, now + 3 * SECOND), None);
+    injections.put(LINK, Harm::Cut, 2 * SECOND, now + SECOND);
+    injections.heal(Some(LINK));
+    assert_eq!(injections.still(&waiting, now + SECOND), None);
 }

@@ -201,19 +201,29 @@ impl Injections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hurts a site for a while, [`LASTS_MAX`] at most; what it suffered before is over.
-    pub fn put(&self, site: Site, harm: Harm, lasts: Duration, now: Instant) {
+    /// Hurts a site for a while, [`LASTS_MAX`] at most; what else it suffered before is over. False: it suffers that already, and goes on.
+    pub fn put(&self, site: Site, harm: Harm, lasts: Duration, now: Instant) -> bool {
         let mut table = self.table();
+        let until = now + lasts.min(LASTS_MAX);
+        if let Some(same) = table.injections.get_mut(&site)
+            && same.harm == harm
+            && same.until > now
+        {
+            // Renewed: what it holds back it goes on holding back.
+            same.until = same.until.max(until);
+            return false;
+        }
         table.last += 1;
         let injection = Injection {
             harm,
-            until: now + lasts.min(LASTS_MAX),
+            until,
             number: table.last,
             busy_until: now,
             owed: 0,
         };
         table.injections.insert(site, injection);
         self.any.store(true, Ordering::Release);
+        true
     }
 
     /// Heals a site, or with `None` all. What was there.
@@ -284,12 +294,11 @@ impl Injections {
     /// How long to wait before the next look; `None`: it passes now.
     pub fn still(&self, held: &Held, now: Instant) -> Option<Duration> {
         let table = self.table();
-        let is_there = table
-            .injections
-            .get(&held.site)
-            .is_some_and(|there| there.number == held.number);
-        let left = held.until.saturating_duration_since(now);
-        (is_there && !left.is_zero()).then(|| left.min(LOOK_EVERY))
+        let there = table.injections.get(&held.site);
+        let there = there.filter(|there| there.number == held.number)?;
+        let until = if held.is_cut { there.until } else { held.until };
+        let left = until.min(there.until).saturating_duration_since(now);
+        (!left.is_zero()).then(|| left.min(LOOK_EVERY))
     }
 
     /// Waits until a message of so many bytes passes the link with a peer.

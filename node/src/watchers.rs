@@ -36,7 +36,7 @@ pub(crate) struct Watchers {
 
 impl Watchers {
     /// Asks these nodes for their status from now on. Must be called within a runtime.
-    pub(crate) fn start(nodes: impl IntoIterator<Item = (&'static str, AdminAddress)>, unit: Unit) -> Self {
+    pub(crate) fn start(nodes: impl IntoIterator<Item = (String, AdminAddress)>, unit: Unit) -> Self {
         let mut watchers = Self::default();
         for (number, (name, address)) in nodes.into_iter().enumerate() {
             let looks = Arc::clone(&watchers.looks);
@@ -52,7 +52,7 @@ impl Watchers {
 }
 
 /// Looks at a node for ever.
-async fn watch((node, name): (usize, &'static str), address: AdminAddress, unit: Unit, looks: Looks) {
+async fn watch((node, name): (usize, String), address: AdminAddress, unit: Unit, looks: Looks) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut client: Option<AdminClient> = None;
@@ -71,7 +71,7 @@ async fn watch((node, name): (usize, &'static str), address: AdminAddress, unit:
         let (at, view) = match timeout(SILENT_AFTER, ask).await {
             Ok(Ok((known, status))) => {
                 client = Some(known);
-                (Instant::now(), Some(view(&status, name, unit)))
+                (Instant::now(), Some(view(&status, &name, unit)))
             }
             // Its connection is of no use any more.
             Ok(Err(_)) | Err(_) => (asked, None),

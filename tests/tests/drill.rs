@@ -21,7 +21,7 @@ async fn a_drill_plays_every_scenario_and_says_whether_it_held() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let page = dir.path().join("drill.html");
     let file = page.to_str().context("a path in UTF-8")?;
-    let drilled = drill(&["--demo", "all", "--budget", "10s", "--report", file]).await?;
+    let drilled = drill(&["--demo", "all", "--budget", "15s", "--report", file]).await?;
     let text = drilled.success()?;
     let report: Value = serde_json::from_str(&text)?;
     let scenarios = report["scenarios"].as_array().into_iter().flatten();
@@ -33,8 +33,12 @@ async fn a_drill_plays_every_scenario_and_says_whether_it_held() -> Result<()> {
         "switchover",
         "kill_witness",
         "kill_replica",
+        "cut_replication",
         "kill_primary",
         "freeze_primary",
+        "sever_primary",
+        "hang_replica",
+        "hang_primary",
     ];
     assert_eq!(names, all);
     for one in scenarios {
@@ -65,7 +69,7 @@ fn row<'a>(timeline: &'a Value, row: &str) -> Vec<&'a str> {
 /// The timelines as data: requests, and what the nodes said.
 fn timelines(report: &Value) -> Result<()> {
     let timelines = report["timelines"].as_array().context("timelines")?;
-    assert_eq!(timelines.len(), 5);
+    assert_eq!(timelines.len(), 9);
     for one in timelines {
         let samples = one["samples"].as_array().context("samples")?;
         assert!(samples.len() > 100, "{} samples", samples.len());
@@ -73,7 +77,7 @@ fn timelines(report: &Value) -> Result<()> {
             assert!(!row(one, wanted).is_empty(), "{wanted} in {}", one["title"]);
         }
     }
-    let killed = &timelines[3];
+    let killed = &timelines[4];
     assert_eq!(killed["title"], "kill -9 of the primary");
     let epochs = row(killed, "primary");
     assert!(

@@ -40,21 +40,41 @@ pub enum Failure {
     KillReplica,
     /// `kill -9` of the witness.
     KillWitness,
+    /// The link between the two replicas carries nothing any more.
+    CutReplication,
+    /// The primary's links with all other nodes carry nothing any more; initiators go on reaching it.
+    SeverPrimary,
+    /// The primary's disk hangs: no write and no flush comes to an end.
+    HangPrimary,
+    /// The same with the other replica's.
+    HangReplica,
 }
 
 impl Failure {
     /// All of them, mildest first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Switchover,
         Self::KillWitness,
         Self::KillReplica,
+        Self::CutReplication,
         Self::KillPrimary,
         Self::FreezePrimary,
+        Self::SeverPrimary,
+        Self::HangReplica,
+        Self::HangPrimary,
     ];
 
     /// Whether it lasts until it is taken back.
     pub const fn lasts(self) -> bool {
         !matches!(self, Self::Switchover)
+    }
+
+    /// How long a round must look on at least to see what comes of it: a disk counts as stuck after 5 s.
+    const fn shows_within(self) -> Duration {
+        match self {
+            Self::HangPrimary | Self::HangReplica => Duration::from_secs(8),
+            _ => Duration::ZERO,
+        }
     }
 
     /// What taking it back is, in words.
@@ -63,6 +83,8 @@ impl Failure {
             Self::Switchover => "nothing to take back",
             Self::FreezePrimary => "goes on (SIGCONT)",
             Self::KillPrimary | Self::KillReplica | Self::KillWitness => "started again",
+            Self::CutReplication | Self::SeverPrimary => "links carry again",
+            Self::HangPrimary | Self::HangReplica => "the disk goes on",
         }
     }
 
@@ -74,6 +96,10 @@ impl Failure {
             Self::FreezePrimary => "freeze of the primary",
             Self::KillReplica => "kill -9 of a replica",
             Self::KillWitness => "kill -9 of the witness",
+            Self::CutReplication => "link between the replicas cut",
+            Self::SeverPrimary => "primary cut off from the nodes",
+            Self::HangPrimary => "disk of the primary hangs",
+            Self::HangReplica => "disk of a replica hangs",
         }
     }
 }
@@ -101,8 +127,13 @@ impl Roles {
     /// Who is hurt.
     pub fn victim(&self, failure: Failure) -> &str {
         match failure {
-            Failure::Switchover | Failure::KillPrimary | Failure::FreezePrimary => &self.primary,
-            Failure::KillReplica => &self.replica,
+            Failure::Switchover
+            | Failure::KillPrimary
+            | Failure::FreezePrimary
+            | Failure::CutReplication
+            | Failure::SeverPrimary
+            | Failure::HangPrimary => &self.primary,
+            Failure::KillReplica | Failure::HangReplica => &self.replica,
             Failure::KillWitness => &self.witness,
         }
     }
@@ -321,6 +352,7 @@ async fn one<S: Stage>(
     let at = load.now();
     let injected = stage.inject(failure, &roles).await;
     if injected.is_ok() {
+        let observe = observe.max(failure.shows_within());
         tokio::time::sleep(observe.saturating_sub(load.now().saturating_sub(at))).await;
     }
     // Healed also when it could not be done as a whole.

@@ -9,6 +9,9 @@ use tonic::Status;
 
 use super::server::{invalid, node_named};
 
+/// Between two looks whether a fault is over.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// The sites that a name stands for: `link:PEER`, `link:PEER:in`, `link:PEER:out`, `disk:NAME`.
 fn sites(text: &str, me: NodeId, state: &ClusterState) -> Result<Vec<Site>, Status> {
     let mut words = text.split(':');
@@ -79,28 +82,26 @@ pub(super) fn put(
             "a disk loses nothing: a fault of a disk is cut, delay or slow",
         ));
     }
-    tracing::warn!(
-        by,
-        "a drill hurts this node: {site} {harm} for {} ms",
-        lasts.as_millis()
-    );
     let now = Instant::now();
-    for at in &found {
-        HERE.put(*at, parsed, lasts, now);
+    let put = |at: &&Site| HERE.put(**at, parsed, lasts, now);
+    if found.iter().filter(put).count() > 0 {
+        let millis = lasts.as_millis();
+        tracing::warn!(by, "a drill hurts this node: {site} {harm} for {millis} ms");
+        tokio::spawn(tell_end(site.to_owned(), found));
     }
-    let site = site.to_owned();
-    tokio::spawn(async move {
-        // What was put there again meanwhile says so itself.
-        tokio::time::sleep(lasts + Duration::from_millis(1)).await;
-        let list = HERE.list(Instant::now());
-        if !found.iter().any(|at| list.iter().any(|(other, ..)| other == at)) {
-            tracing::warn!("{site} is whole again: its fault is over or was healed");
-        }
-    });
     Ok(format!(
         "{harm} for {} ms; it heals by itself.",
         lasts.as_millis()
     ))
+}
+
+/// Says in the log when all of that is over.
+async fn tell_end(name: String, sites: Vec<Site>) {
+    let suffers = |at: &Site| HERE.list(Instant::now()).iter().any(|(other, ..)| other == at);
+    while sites.iter().any(suffers) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    tracing::warn!("{name} is whole again: its fault is over or was healed");
 }
 
 /// Heals a site, or all of them where the name is empty.

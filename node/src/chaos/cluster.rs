@@ -217,7 +217,7 @@ impl Cluster {
 
     /// Looks at all nodes from now on.
     pub(super) fn watch(&self) -> Watchers {
-        let nodes = Place::NODES.map(|place| (place.name(), self.admin(place)));
+        let nodes = Place::NODES.map(|place| (place.name().to_owned(), self.admin(place)));
         let [extent, _] = EXTENTS;
         Watchers::start(
             nodes,

@@ -5,14 +5,16 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use holdfast_drill::rehearsal::{Budget, DrillReport, Failure, Plan};
 
-use super::failover::{Ground, Kind, LANES, Look, rehearse};
+use super::failover::{Ground, Kind, LANES, Look, rehearse, rehearse_live};
 use super::page_file::PageFile;
 use super::{Out, watch};
+use crate::admin::AdminAddress;
 use crate::chaos::{self, ChaosArgs};
+use crate::live;
 
 /// Arguments of `holdfast drill`.
 #[derive(Debug, Args)]
@@ -20,12 +22,18 @@ use crate::chaos::{self, ChaosArgs};
 pub(super) struct DrillArgs {
     #[command(subcommand)]
     command: Option<DrillCommand>,
-    /// What to rehearse: switchover, kill-witness, kill-replica, kill-primary, freeze-primary, or all of them.
+    /// What to rehearse: switchover, kill-witness, kill-replica, kill-primary, freeze-primary, cut-replication, sever-primary, hang-primary,
+    /// hang-replica, or all of them.
     #[arg(default_value = "all", value_name = "SCENARIO")]
     scenarios: Vec<Choice>,
-    /// On a demo pair that is started for the drill and removed after it. The only place for drills so far.
+    /// On a demo pair that is started for the drill and removed after it.
     #[arg(long)]
     demo: bool,
+    /// On the cluster of the data node at --admin: failures that this node suffers within itself, and takes back by itself (switchover,
+    /// cut-replication, sever-primary, hang-primary), seen from a scratch extent that is removed afterwards. What else the node serves
+    /// fails over, too.
+    #[arg(long, conflicts_with = "demo")]
+    cluster: bool,
     /// Longest standstill of all writes that is allowed in every scenario, such as 1500ms or 2s; default: 1 s where nobody who serves is
     /// lost, else 3 s.
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -67,8 +75,9 @@ impl FromStr for Choice {
             return Ok(Self::All);
         }
         let unknown = |_| {
-            "the scenarios are switchover, kill-witness, kill-replica, kill-primary, freeze-primary and all"
-                .to_owned()
+            let kinds = Kind::value_variants().iter().filter_map(Kind::to_possible_value);
+            let names: Vec<String> = kinds.map(|kind| kind.get_name().to_owned()).collect();
+            format!("the scenarios are {} and all", names.join(", "))
         };
         Kind::from_str(text, false)
             .map(|kind| Self::One(kind.into()))
@@ -93,7 +102,7 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 }
 
 /// `holdfast drill`
-pub(super) fn run(args: &DrillArgs, out: Out) -> anyhow::Result<()> {
+pub(super) fn run(args: &DrillArgs, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     match &args.command {
         Some(DrillCommand::Watch(args)) => return watch::run(args, out),
         Some(DrillCommand::Chaos(args)) => return chaos::run(args, out),
@@ -101,16 +110,25 @@ pub(super) fn run(args: &DrillArgs, out: Out) -> anyhow::Result<()> {
         None => {}
     }
     ensure!(
-        args.demo,
-        "drills against a running cluster are not there yet: give --demo, which starts a pair of its own"
+        args.demo || args.cluster,
+        "say where: --demo starts a pair of its own, --cluster hurts the data node at --admin"
     );
+    let all: &[Failure] = if args.cluster {
+        &live::FAILURES
+    } else {
+        &Failure::ALL
+    };
     let plan = Plan {
-        failures: failures(&args.scenarios),
+        failures: failures(&args.scenarios, all)?,
         rounds: args.rounds,
         observe: Duration::from_secs(3),
     };
     args.report.check()?;
-    let (rounds, workload) = rehearse(&plan, &args.ground, Look::On, out)?;
+    let (rounds, workload) = if args.cluster {
+        rehearse_live(&plan, &args.ground, admin, out)?
+    } else {
+        rehearse(&plan, &args.ground, Look::On, out)?
+    };
     let budget = |failure| {
         let usual = Budget::usual(failure);
         let stall = args.budget.unwrap_or(usual.stall);
@@ -127,13 +145,21 @@ pub(super) fn run(args: &DrillArgs, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn failures(choices: &[Choice]) -> Vec<Failure> {
+/// What was chosen out of `all`, each once.
+fn failures(choices: &[Choice], all: &[Failure]) -> anyhow::Result<Vec<Failure>> {
     let mut failures = Vec::new();
     for choice in choices {
         match choice {
-            Choice::All => failures.extend(Failure::ALL),
+            Choice::All => failures.extend(all),
             Choice::One(failure) => failures.push(*failure),
         }
+    }
+    if let Some(other) = failures.iter().find(|failure| !all.contains(failure)) {
+        let names: Vec<&str> = all.iter().map(|failure| failure.words()).collect();
+        bail!(
+            "{other}: a running cluster can be rehearsed with {}",
+            names.join(", ")
+        );
     }
     let mut seen = Vec::new();
     failures.retain(|failure| {
@@ -142,7 +168,7 @@ fn failures(choices: &[Choice]) -> Vec<Failure> {
             true
         }
     });
-    failures
+    Ok(failures)
 }
 
 #[cfg(test)]
@@ -155,7 +181,8 @@ mod tests {
             .iter()
             .map(|text| text.parse().unwrap())
             .collect();
-        let played = failures(&all);
+        assert!(failures(&all, &live::FAILURES).is_err());
+        let played = failures(&all, &Failure::ALL).unwrap();
         assert_eq!(
             (played[0], played.len()),
             (Failure::KillPrimary, Failure::ALL.len())

@@ -8,13 +8,16 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::multipath::{MultiPath, Patience};
-use holdfast_drill::rehearsal::{self, Failure, Plan, Report, Round, Step};
+use holdfast_drill::rehearsal::{self, Failure, Plan, Report, Round, Stage, Step};
 use holdfast_drill::workload;
 use holdfast_types::ByteSize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Out;
 use super::progress::Progress;
+use crate::admin::AdminAddress;
 use crate::demo::DemoStage;
+use crate::live::LiveStage;
 
 /// Arguments of `holdfast bench failover`.
 #[derive(Debug, Args)]
@@ -65,6 +68,14 @@ pub(super) enum Kind {
     KillPrimary,
     /// The primary is stopped (SIGSTOP).
     FreezePrimary,
+    /// The link between the two replicas is cut.
+    CutReplication,
+    /// The primary is cut off from the other nodes; initiators reach it.
+    SeverPrimary,
+    /// The primary's disk hangs.
+    HangPrimary,
+    /// The other replica's disk hangs.
+    HangReplica,
 }
 
 impl From<Kind> for Failure {
@@ -75,6 +86,10 @@ impl From<Kind> for Failure {
             Kind::KillReplica => Self::KillReplica,
             Kind::KillPrimary => Self::KillPrimary,
             Kind::FreezePrimary => Self::FreezePrimary,
+            Kind::CutReplication => Self::CutReplication,
+            Kind::SeverPrimary => Self::SeverPrimary,
+            Kind::HangPrimary => Self::HangPrimary,
+            Kind::HangReplica => Self::HangReplica,
         }
     }
 }
@@ -147,7 +162,59 @@ async fn play(
     if look == Look::On {
         stage.watch();
     }
-    let disks = [disk(&stage, [0, 1]).await?, disk(&stage, [1, 0]).await?];
+    let urls = [stage.url(0), stage.url(1)];
+    under_load(plan, ground, &stage, &urls, &progress).await
+}
+
+/// Plays the plan on the cluster of the node at `admin`, on a scratch extent that is removed afterwards, also when it is interrupted.
+pub(super) fn rehearse_live(
+    plan: &Plan,
+    ground: &Ground,
+    admin: &AdminAddress,
+    out: Out,
+) -> anyhow::Result<(Vec<Round>, workload::Report)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(play_live(plan, ground, admin, out))
+}
+
+async fn play_live(
+    plan: &Plan,
+    ground: &Ground,
+    admin: &AdminAddress,
+    out: Out,
+) -> anyhow::Result<(Vec<Round>, workload::Report)> {
+    let progress = Progress::new(out);
+    progress.set(Some(0.0), "making a scratch extent".to_owned());
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stage = LiveStage::start(admin, ground.size).await?;
+    progress.narrate(&stage.announcement());
+    stage.watch();
+    let played = tokio::select! {
+        played = under_load(plan, ground, &stage, stage.urls(), &progress) => played,
+        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; everything was healed")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("interrupted; everything was healed")),
+    };
+    progress.set(Some(1.0), "healing, and removing the scratch extent".to_owned());
+    match (played, stage.end().await) {
+        (played, Ok(())) => played,
+        (Ok(_), Err(left)) => Err(left),
+        (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
+    }
+}
+
+/// Plays the plan while writers, half of them through each path first, check every block.
+async fn under_load(
+    plan: &Plan,
+    ground: &Ground,
+    stage: &impl Stage<Error = anyhow::Error>,
+    urls: &[String],
+    progress: &Progress,
+) -> anyhow::Result<(Vec<Round>, workload::Report)> {
+    let disks = [disk(urls, [0, 1]).await?, disk(urls, [1, 0]).await?];
     let load = workload::Plan {
         writers: usize::from(ground.writers),
         readers: 2,
@@ -163,8 +230,8 @@ async fn play(
         all
     };
     let mut done = 0;
-    let rounds = rehearsal::run(plan, &stage, &load, met, |step| {
-        tell(plan, &mut done, step, &progress);
+    let rounds = rehearsal::run(plan, stage, &load, met, |step| {
+        tell(plan, &mut done, step, progress);
     })
     .await?;
     progress.set(Some(1.0), "looking at every block".to_owned());
@@ -210,12 +277,13 @@ fn tell(plan: &Plan, done: &mut u32, step: Step<'_>, progress: &Progress) {
 }
 
 /// The unit over both paths, in that order of preference.
-async fn disk(stage: &DemoStage, order: [usize; 2]) -> anyhow::Result<Arc<MultiPath<Session>>> {
+async fn disk(urls: &[String], order: [usize; 2]) -> anyhow::Result<Arc<MultiPath<Session>>> {
     let mut dials = Vec::new();
     for (place, index) in order.into_iter().enumerate() {
         let number = u16::try_from(order[0] * 2 + place).context("a small number")?;
         let initiator = "iqn.2026-11.io.holdfast:bench".parse()?;
-        dials.push(Dial::new(stage.url(index).parse()?, initiator, number));
+        let url = urls.get(index).context("a URL for each path")?;
+        dials.push(Dial::new(url.parse()?, initiator, number));
     }
     Ok(Arc::new(MultiPath::connect(dials, Patience::default()).await?))
 }

@@ -160,7 +160,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Isns(command) => isns::run(command, &cli.admin, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Advise => advise::run(&cli.admin, out),
-        Command::Drill(args) => drill::run(&args, out),
+        Command::Drill(args) => drill::run(&args, &cli.admin, out),
         Command::Fault(command) => fault::run(command, &cli.admin, out),
         Command::Reservation(command) => reservation::run(command, &cli.admin, out),
         Command::Bench(args) => bench::run(args, out),

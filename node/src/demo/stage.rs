@@ -17,6 +17,7 @@ use super::layout::{EXTENT, Layout, NODES, TARGET};
 use super::requests;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::Role;
+use crate::injected::Injected;
 use crate::status::{Health, StatusDocument};
 use crate::watchers::{Unit, Watchers};
 
@@ -34,6 +35,7 @@ pub(crate) struct DemoStage {
     layout: Layout,
     /// None until somebody wants to know.
     watchers: Watchers,
+    injected: Injected,
     /// Killed when it is dropped; its nodes end with it.
     _demo: Child,
     _dir: TempDir,
@@ -76,6 +78,7 @@ impl DemoStage {
         Ok(Self {
             layout,
             watchers: Watchers::default(),
+            injected: Injected::default(),
             _demo: demo,
             _dir: dir,
         })
@@ -84,7 +87,8 @@ impl DemoStage {
     /// Asks every node for its status from now on, some times a second, for [`Stage::looks`].
     pub(crate) fn watch(&mut self) {
         let nodes = NODES.iter().enumerate();
-        let nodes = nodes.map(|(index, (name, _))| (*name, AdminAddress::Tcp(self.layout.admin(index))));
+        let nodes =
+            nodes.map(|(index, (name, _))| ((*name).to_owned(), AdminAddress::Tcp(self.layout.admin(index))));
         self.watchers = Watchers::start(
             nodes,
             Unit {
@@ -140,6 +144,12 @@ impl DemoStage {
             .pid(name)?
             .with_context(|| format!("node {name} has no process"))?;
         kill_process(pid, signal).with_context(|| format!("node {name} could not be sent a signal"))
+    }
+
+    fn address(&self, name: &str) -> anyhow::Result<AdminAddress> {
+        let index = NODES.iter().position(|(node, _)| *node == name);
+        let index = index.with_context(|| format!("no node {name}"))?;
+        Ok(AdminAddress::Tcp(self.layout.admin(index)))
     }
 
     async fn restart(&self, name: &str) -> anyhow::Result<()> {
@@ -211,6 +221,11 @@ impl Stage for DemoStage {
             Failure::KillPrimary | Failure::KillReplica | Failure::KillWitness => {
                 self.signal(roles.victim(failure), Signal::KILL)
             }
+            Failure::CutReplication | Failure::SeverPrimary | Failure::HangPrimary | Failure::HangReplica => {
+                let address = self.address(roles.victim(failure))?;
+                let peers = [roles.replica.clone(), roles.witness.clone()];
+                self.injected.put(&address, failure, &roles.replica, &peers).await
+            }
         }
     }
 
@@ -220,6 +235,10 @@ impl Stage for DemoStage {
             Failure::FreezePrimary => self.signal(&roles.primary, Signal::CONT),
             Failure::KillPrimary | Failure::KillReplica | Failure::KillWitness => {
                 self.restart(roles.victim(failure)).await
+            }
+            Failure::CutReplication | Failure::SeverPrimary | Failure::HangPrimary | Failure::HangReplica => {
+                let address = self.address(roles.victim(failure))?;
+                self.injected.heal(&address).await
             }
         }
     }
