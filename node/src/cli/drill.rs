@@ -22,8 +22,8 @@ use crate::live;
 pub(super) struct DrillArgs {
     #[command(subcommand)]
     command: Option<DrillCommand>,
-    /// What to rehearse: switchover, kill-witness, kill-replica, kill-primary, freeze-primary, cut-replication, sever-primary, hang-primary,
-    /// hang-replica, or all of them.
+    /// What to rehearse: switchover, kill-witness, kill-replica, kill-primary, freeze-primary, cut-replication, sever-primary,
+    /// hang-primary, hang-replica, or all of them.
     #[arg(default_value = "all", value_name = "SCENARIO")]
     scenarios: Vec<Choice>,
     /// On a demo pair that is started for the drill and removed after it.
