@@ -121,7 +121,7 @@ fn report_page(text: &str) -> Result<()> {
             "{scenario}"
         );
     }
-    assert_eq!(of("svg").len(), 5);
+    assert_eq!(of("svg").len(), 9);
     assert!(of("p").contains(&"Held"));
     for outside in ["<script", "src=", "href=", "url("] {
         assert!(!text.contains(outside), "{outside}");
