@@ -26,7 +26,7 @@ async fn a_rehearsal_reports_every_kind_of_failure_and_draws_it() -> Result<()> 
         "--svg",
         picture.to_str().context("a path in UTF-8")?,
     ];
-    let text = tools::run(&tools::holdfast()?, &arguments, Duration::from_secs(180))
+    let text = tools::run(&tools::holdfast()?, &arguments, Duration::from_secs(400))
         .await?
         .success()?;
     let report: serde_json::Value = serde_json::from_str(&text)?;
