@@ -306,11 +306,28 @@ impl Injections {
     /// # Errors
     /// It never does.
     pub async fn pass(&self, peer: NodeId, way: Way, bytes: usize) -> Result<(), Lost> {
+        self.pass_unless(peer, way, bytes, || false).await
+    }
+
+    /// The same for a message that is lost once `is_over` says that nobody waits for it any more.
+    ///
+    /// # Errors
+    /// It never passes.
+    pub async fn pass_unless(
+        &self,
+        peer: NodeId,
+        way: Way,
+        bytes: usize,
+        is_over: impl Fn() -> bool,
+    ) -> Result<(), Lost> {
         match self.admit(Site::Link(peer, way), bytes, Instant::now()) {
             Passage::Free => Ok(()),
             Passage::Lost => Err(Lost),
             Passage::Held(held) => {
                 while let Some(wait) = self.still(&held, Instant::now()) {
+                    if is_over() {
+                        return Err(Lost);
+                    }
                     tokio::time::sleep(wait).await;
                 }
                 Ok(())

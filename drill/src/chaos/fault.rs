@@ -148,18 +148,14 @@ impl Fault {
             Way::Out => vec![(at, other)],
             Way::In => vec![(other, at)],
         };
+        let links = |at: Place, others: &[Place], way: Way| -> Vec<_> {
+            let others = others.iter().filter(|other| **other != at);
+            others.flat_map(|other| link(at, *other, way)).collect()
+        };
         match self {
             Self::Cut { at, from, way } => link(at, from, way),
-            Self::Isolate { at, way } => [Place::A, Place::B, Place::W, Place::Host]
-                .into_iter()
-                .filter(|other| *other != at)
-                .flat_map(|other| link(at, other, way))
-                .collect(),
-            Self::Sever { at, way } => Place::NODES
-                .into_iter()
-                .filter(|other| *other != at)
-                .flat_map(|other| link(at, other, way))
-                .collect(),
+            Self::Isolate { at, way } => links(at, &[Place::A, Place::B, Place::W, Place::Host], way),
+            Self::Sever { at, way } => links(at, &Place::NODES, way),
             _ => Vec::new(),
         }
     }

@@ -35,7 +35,7 @@ pub(super) struct DrillArgs {
     #[arg(long, conflicts_with = "demo")]
     cluster: bool,
     /// Longest standstill of all writes that is allowed in every scenario, such as 1500ms or 2s; default: 1 s where nobody who serves is
-    /// lost, else 3 s.
+    /// lost, 7 s where a disk hangs, else 3 s.
     #[arg(long, value_name = "TIME", value_parser = time)]
     budget: Option<Duration>,
     /// How often each scenario is played.

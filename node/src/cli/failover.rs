@@ -141,12 +141,16 @@ pub(super) fn rehearse(
     look: Look,
     out: Out,
 ) -> anyhow::Result<(Vec<Round>, workload::Report)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // The demo ends with the thread that starts it: this one.
+    runtime()?.block_on(play(plan, ground, look, out))
+}
+
+/// One thread beside this one: the load is the cluster's to carry.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
-        .build()?;
-    // The demo ends with the thread that starts it: this one.
-    runtime.block_on(play(plan, ground, look, out))
+        .build()
 }
 
 async fn play(
@@ -173,11 +177,7 @@ pub(super) fn rehearse_live(
     admin: &AdminAddress,
     out: Out,
 ) -> anyhow::Result<(Vec<Round>, workload::Report)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    runtime.block_on(play_live(plan, ground, admin, out))
+    runtime()?.block_on(play_live(plan, ground, admin, out))
 }
 
 async fn play_live(

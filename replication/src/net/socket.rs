@@ -55,19 +55,8 @@ impl Socket {
         let Some(peer) = self.peer.get() else {
             return Ok(());
         };
-        match HERE.admit(Site::Link(*peer, Way::In), bytes, Instant::now()) {
-            Passage::Free => Ok(()),
-            Passage::Lost => Err(Lost),
-            Passage::Held(held) => {
-                while let Some(wait) = HERE.still(&held, Instant::now()) {
-                    if self.is_over.load(Ordering::Acquire) {
-                        return Err(Lost);
-                    }
-                    tokio::time::sleep(wait).await;
-                }
-                Ok(())
-            }
-        }
+        let is_over = || self.is_over.load(Ordering::Acquire);
+        HERE.pass_unless(*peer, Way::In, bytes, is_over).await
     }
 
     /// Whether a drill lets so many bytes out now.
