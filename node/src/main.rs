@@ -6,6 +6,7 @@ mod admin;
 mod chaos;
 mod cli;
 mod config;
+mod configuration;
 mod demo;
 mod front;
 mod injected;

@@ -71,6 +71,7 @@ const CORES: &[&str] = &[
     "raft/src/model",
     "raft/src/lease",
     "raft/src/governor",
+    "node/src/configuration",
 ];
 
 const NOT_IN_CORES: &[&str] = &[

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{Drain, IsnsServer, Leave, ResizeExtent, SetExtent, SetReplicas, SetSetting};
-use holdfast_raft::model::{AdminCommand, ClusterState, Command, ExtentChange, SettingKey};
+use holdfast_raft::model::{AdminCommand, ClusterState, Command, ExtentChange, SecondaryAccess, SettingKey};
 use holdfast_types::{ByteSize, NodeId};
 use serde::Serialize;
 use tonic::Status;
@@ -12,10 +12,10 @@ use tonic::Status;
 use super::server::{extent_named, failed, invalid, node_named};
 
 /// What to propose, and what to say once it is done.
-pub(super) type Proposal = (Command, String);
+pub(crate) type Proposal = (Command, String);
 
 /// The command for a change, every name looked up and every value checked.
-pub(super) fn command(state: &ClusterState, change: Change) -> Result<Proposal, Status> {
+pub(crate) fn command(state: &ClusterState, change: Change) -> Result<Proposal, Status> {
     match change {
         Change::Setting(setting) => set(&setting),
         Change::Drain(drain) => draining(state, &drain),
@@ -72,23 +72,53 @@ fn resized(state: &ClusterState, resize: &ResizeExtent) -> Result<Proposal, Stat
 
 fn set_extent(state: &ClusterState, set: SetExtent) -> Result<Proposal, Status> {
     let extent = extent_named(state, &set.name)?;
-    let (change, message) = match (set.new_name.as_str(), set.preferred.as_str()) {
-        ("", "") => return Err(invalid("nothing to change: give --preferred or --name")),
-        ("", "none") => (
+    let values = (
+        set.new_name.as_str(),
+        set.preferred.as_str(),
+        set.secondary.as_str(),
+    );
+    let (change, message) = match values {
+        ("", "", "") => {
+            return Err(invalid(
+                "nothing to change: give --preferred, --secondary or --name",
+            ));
+        }
+        ("", "none", "") => (
             ExtentChange::Preferred(None),
             format!("Extent {} prefers no node.", set.name),
         ),
-        ("", node) => (
+        ("", node, "") => (
             ExtentChange::Preferred(Some(node_named(state, node)?)),
             format!("Extent {} prefers {node}.", set.name),
         ),
-        (name, "") => (
+        (name, "", "") => (
             ExtentChange::Name(name.to_owned()),
             format!("Extent {} is called {name} now.", set.name),
         ),
-        _ => return Err(invalid("one change at a time: --preferred or --name")),
+        ("", "", access) => (
+            ExtentChange::Secondary(secondary(access)?),
+            format!(
+                "Nodes other than its primary show extent {} as {access}.",
+                set.name
+            ),
+        ),
+        _ => {
+            return Err(invalid(
+                "one change at a time: --preferred, --secondary or --name",
+            ));
+        }
     };
     Ok((AdminCommand::SetExtent { extent, change }.into(), message))
+}
+
+fn secondary(text: &str) -> Result<SecondaryAccess, Status> {
+    match text {
+        "non-optimized" => Ok(SecondaryAccess::NonOptimized),
+        "standby" => Ok(SecondaryAccess::Standby),
+        other => Err(invalid(format!(
+            "secondary '{other}': it is non-optimized or standby"
+        ))),
+    }
 }
 
 fn replicas(state: &ClusterState, set: &SetReplicas) -> Result<Proposal, Status> {
@@ -125,7 +155,7 @@ fn leaves(state: &ClusterState, leave: &Leave) -> Result<Proposal, Status> {
 
 /// A setting, as `cluster show` prints it.
 #[derive(Debug, Serialize)]
-pub(super) struct Setting {
+pub(crate) struct Setting {
     key: &'static str,
     value: String,
     default: String,
@@ -135,7 +165,7 @@ pub(super) struct Setting {
 }
 
 /// All settings, in their order.
-pub(super) fn settings(state: &ClusterState) -> Vec<Setting> {
+pub(crate) fn settings(state: &ClusterState) -> Vec<Setting> {
     let one = |key: SettingKey| {
         let spec = key.spec();
         Setting {

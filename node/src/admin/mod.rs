@@ -2,7 +2,7 @@
 
 pub(crate) mod access;
 mod address;
-mod change;
+pub(crate) mod change;
 mod client;
 pub(crate) mod injection;
 pub(crate) mod server;

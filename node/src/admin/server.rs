@@ -139,7 +139,7 @@ fn member(identity: &Identity) -> Result<NewNode, Status> {
     })
 }
 
-fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> Result<NewExtent, Status> {
+pub(crate) fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> Result<NewExtent, Status> {
     let block_size = BlockSize::try_from(request.block_size)
         .map_err(|error| invalid(format!("extent '{}': {error}", request.name)))?;
     let replicas: Vec<NodeId> = if request.replicas.is_empty() {

@@ -246,7 +246,7 @@ fn group_changes(args: GroupChangeArgs) -> anyhow::Result<Vec<AccessRequest>> {
 }
 
 /// The first line of a file or of standard input.
-fn read_secret(file: Option<&PathBuf>) -> anyhow::Result<SecretText> {
+pub(super) fn read_secret(file: Option<&PathBuf>) -> anyhow::Result<SecretText> {
     // One more than any secret has, and its line end: what is longer is refused by the node.
     let limit = u64::try_from(SECRET_BYTES_MAX + 3).unwrap_or(u64::MAX);
     let mut line = Zeroizing::new(String::new());

@@ -4,6 +4,7 @@ mod access;
 mod advise;
 mod bench;
 mod cluster;
+mod configuration;
 mod drill;
 mod failover;
 mod fault;
@@ -81,6 +82,10 @@ enum Command {
     /// Say which iSNS servers are told of targets and portals.
     #[command(subcommand)]
     Isns(isns::IsnsCommand),
+    /// Write everything that is configured in the cluster as one TOML document: settings, extents, targets, LUNs, groups. No secrets.
+    Export(configuration::ExportArgs),
+    /// Make the cluster what such a document says: shows the difference, asks, carries it out. Done twice, it changes nothing.
+    Apply(configuration::ApplyArgs),
     /// Move an extent, or all of them, to another node: planned, without a pause for clients.
     Switchover(objects::SwitchoverArgs),
     /// Say what to set on the hosts that use the cluster: multipath, timers, claim rules.
@@ -158,6 +163,8 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Session(command) => access::session(command, &cli.admin, out),
         Command::Portal(command) => access::portal(&command, &cli.admin, out),
         Command::Isns(command) => isns::run(command, &cli.admin, out),
+        Command::Export(args) => configuration::export(&args, &cli.admin, out),
+        Command::Apply(args) => configuration::apply(&args, &cli.admin, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Advise => advise::run(&cli.admin, out),
         Command::Drill(args) => drill::run(&args, &cli.admin, out),

@@ -84,8 +84,11 @@ pub(super) enum ExtentCommand {
         /// The replica that is primary when all is well, or 'none'.
         #[arg(long, value_name = "NODE")]
         preferred: Option<String>,
+        /// How nodes other than the primary show it: they forward its commands, or stand by and carry no data.
+        #[arg(long, value_name = "non-optimized|standby", conflicts_with = "preferred")]
+        secondary: Option<String>,
         /// Another name.
-        #[arg(long = "name", value_name = "NAME", conflicts_with = "preferred")]
+        #[arg(long = "name", value_name = "NAME", conflicts_with_all = ["preferred", "secondary"])]
         new_name: Option<String>,
     },
     /// Make an extent larger, while it is in use.
@@ -295,13 +298,14 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
         ExtentCommand::Set {
             name,
             preferred,
+            secondary,
             new_name,
         } => {
-            let (preferred, new_name) = (preferred.unwrap_or_default(), new_name.unwrap_or_default());
             let set = SetExtent {
                 name,
-                new_name,
-                preferred,
+                new_name: new_name.unwrap_or_default(),
+                preferred: preferred.unwrap_or_default(),
+                secondary: secondary.unwrap_or_default(),
             };
             change(Change::SetExtent(set), admin, out)
         }

@@ -246,6 +246,9 @@ fn extent_status(
         size_bytes: extent.size_bytes,
         block_size: extent.block_size.bytes(),
         write_cache: extent.cache.since.is_some(),
+        confirmed_reads: Some(extent.confirmed_reads),
+        thin: Some(extent.thin),
+        secondary: Some(extent.secondary.into()),
         epoch: extent.epoch.value(),
         preferred: extent.preferred.map(name),
         primary: extent.primary.map(name),
@@ -325,6 +328,7 @@ fn replica_status(
         applied_lsn,
         resync,
         scrub,
+        retiring: extent.retiring.contains(&node),
     }
 }
 

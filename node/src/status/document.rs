@@ -1,6 +1,8 @@
 //! Status as JSON. Scripts rely on these fields; more may come, none goes.
 
-use holdfast_raft::model::{AcceptedLoss, ClusterId, Takeover};
+use std::fmt;
+
+use holdfast_raft::model::{AcceptedLoss, ClusterId, SecondaryAccess, Takeover};
 use holdfast_types::{ExtentId, IscsiName};
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +123,15 @@ pub(crate) struct ExtentStatus {
     /// Writes are acknowledged before they are stable (WCE=1).
     #[serde(default)]
     pub(crate) write_cache: bool,
+    /// Reads wait until the epoch is confirmed. This and the next two are not told by every release.
+    #[serde(default)]
+    pub(crate) confirmed_reads: Option<bool>,
+    /// Space is allocated as it is written.
+    #[serde(default)]
+    pub(crate) thin: Option<bool>,
+    /// How nodes other than the primary show it.
+    #[serde(default)]
+    pub(crate) secondary: Option<Secondary>,
     pub(crate) epoch: u64,
     /// Where it is when all is well.
     #[serde(default)]
@@ -163,6 +174,34 @@ pub(crate) struct ScrubResult {
     pub(crate) diverged_blocks: u64,
 }
 
+/// What a group is towards an extent that works but is not the primary's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Secondary {
+    /// Its node forwards commands to the primary.
+    NonOptimized,
+    /// It answers questions and carries no data.
+    Standby,
+}
+
+impl fmt::Display for Secondary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NonOptimized => "non-optimized",
+            Self::Standby => "standby",
+        })
+    }
+}
+
+impl From<SecondaryAccess> for Secondary {
+    fn from(access: SecondaryAccess) -> Self {
+        match access {
+            SecondaryAccess::NonOptimized => Self::NonOptimized,
+            SecondaryAccess::Standby => Self::Standby,
+        }
+    }
+}
+
 /// A replica of an extent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReplicaStatus {
@@ -174,6 +213,9 @@ pub(crate) struct ReplicaStatus {
     /// It is in sync and being compared with the primary; known of the primary's node.
     #[serde(default)]
     pub(crate) scrub: Option<ResyncStatus>,
+    /// It goes once the others are in sync.
+    #[serde(default)]
+    pub(crate) retiring: bool,
 }
 
 /// Where a replica stands.

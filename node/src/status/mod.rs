@@ -6,11 +6,11 @@ mod document;
 mod reservations;
 mod text;
 
-pub(crate) use access::{ChapStatus, chap_text, groups_text};
+pub(crate) use access::{ChapStatus, GroupAccess, chap_text, groups_text};
 pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{
-    ExtentStatus, Health, IsnsStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, SessionStatus,
-    StatusDocument,
+    ExtentStatus, Health, IsnsStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, Secondary,
+    SessionStatus, StatusDocument, TargetStatus,
 };
 #[cfg(test)]
 pub(crate) use reservations::RegistrationStatus;

@@ -41,6 +41,7 @@ pub(crate) fn sample() -> StatusDocument {
         applied_lsn: 9,
         resync: None,
         scrub: None,
+        retiring: false,
     };
     StatusDocument {
         cluster: "demo".into(),
@@ -64,6 +65,9 @@ pub(crate) fn sample() -> StatusDocument {
             size_bytes: 1 << 30,
             block_size: 512,
             write_cache: false,
+            confirmed_reads: Some(false),
+            thin: Some(true),
+            secondary: Some(Secondary::NonOptimized),
             epoch: 3,
             preferred: Some("a".into()),
             primary: Some("a".into()),
