@@ -57,4 +57,6 @@ holdfast_types::fault_switches! {
     ExtentBeforeJournal,
     /// P1: reservations are judged by the node that forwards a command, not by the primary.
     JudgedAtForwarder,
+    /// P1: a conflict is told without a lease.
+    ConflictWithoutLease,
 }

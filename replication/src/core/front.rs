@@ -221,7 +221,7 @@ impl ExtentCore {
             return self.finish(key, OpOutcome::Aborted, out);
         }
         op.again = false;
-        if !self.judged(key, out) {
+        if !self.judged(ctx, key, out) {
             return;
         }
         let Some(op) = self.ops.get(&key) else { return };
@@ -384,7 +384,7 @@ impl ExtentCore {
         }
         let (name, compares) = (op.name, matches!(op.request, BlockOp::CompareAndWrite { .. }));
         // P1: the table may have changed since the command took its range.
-        if !self.judged(key, out) {
+        if !self.judged(ctx, key, out) {
             self.table.remove(lock);
             return;
         }
@@ -444,7 +444,7 @@ impl ExtentCore {
             self.done_reading(lock);
             return self.hold(key);
         }
-        if !self.judged(key, out) {
+        if !self.judged(ctx, key, out) {
             self.done_reading(lock);
             return;
         }
@@ -492,7 +492,7 @@ impl ExtentCore {
         // W3 and P1, as for every read.
         if !self.leased(ctx) {
             self.hold(key);
-        } else if self.judged(key, out) {
+        } else if self.judged(ctx, key, out) {
             self.finish(key, OpOutcome::Map(runs), out);
         }
     }

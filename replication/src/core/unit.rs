@@ -3,7 +3,7 @@
 use holdfast_types::{OpOutcome, UnitVerdict, UnitVersion};
 
 use super::ExtentCore;
-use super::api::{Command, ForwardAnswer};
+use super::api::{Command, Ctx, ForwardAnswer};
 use super::front::OpKey;
 use crate::fault::{self, Fault};
 
@@ -11,14 +11,21 @@ impl ExtentCore {
     /// Judges an open command by the unit's state as this primary has applied it; one that may not take effect is answered. Asked when a
     /// command takes its range, and again at the moment it takes effect, so that whatever has no lsn when a newer state is applied is
     /// judged by that one. What has an lsn completes (P2). Whether the command goes on.
-    pub(crate) fn judged(&mut self, key: OpKey, out: &mut Vec<Command>) -> bool {
+    ///
+    /// A conflict is told under the lease alone: a primary that was replaced and has not heard of it knows of no change since, and a host
+    /// takes the word as final, on every path. Held back, the command is judged by whoever serves next, or its connection is reset.
+    pub(crate) fn judged(&mut self, ctx: &Ctx, key: OpKey, out: &mut Vec<Command>) -> bool {
         if fault::on(Fault::JudgedAtForwarder) && matches!(key, OpKey::Remote { .. }) {
             return true;
         }
         match self.verdict(key) {
             UnitVerdict::Admit => true,
             UnitVerdict::Conflict => {
-                self.finish(key, OpOutcome::ReservationConflict, out);
+                if self.leased(ctx) || fault::on(Fault::ConflictWithoutLease) {
+                    self.finish(key, OpOutcome::ReservationConflict, out);
+                } else {
+                    self.hold(key);
+                }
                 false
             }
             UnitVerdict::Ended => {

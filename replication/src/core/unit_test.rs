@@ -176,6 +176,39 @@ fn p1_an_orwrite_and_a_map_are_judged_when_their_blocks_were_looked_at() {
     assert_eq!(rig.on(Event::Mapped { io: asked, runs }), [complete(2, CONFLICT)]);
 }
 
+/// A primary that was replaced and has not heard of it, nor of the reservation's end since.
+fn deposed() -> (Rig, Option<Mono>, Vec<Command>) {
+    let mut rig = Rig::serving();
+    rig.set_rule(reserved(1));
+    let lease = rig.ctx.lease_until.take();
+    let out = rig.submit_by(1, by(OTHER, 1), write(4, 1));
+    (rig, lease, out)
+}
+
+#[test]
+fn p1_a_conflict_is_told_under_the_lease_alone() {
+    let (mut rig, lease, out) = deposed();
+    assert_eq!(out, [], "nobody knows whether there is a conflict");
+    rig.ctx.lease_until = lease;
+    assert_eq!(rig.on(Event::Tick), [complete(1, CONFLICT)]);
+    let (mut rig, _, _) = deposed();
+    let free = UnitRule {
+        version: UnitVersion(2),
+        ..UnitRule::default()
+    };
+    let out = rig.set_rule(free);
+    assert!(
+        matches!(out[..], [Command::Append { .. }, _]),
+        "the reservation is over: {out:?}"
+    );
+}
+
+#[test]
+fn p1_a_conflict_told_without_the_lease_is_noticed() {
+    let (_, _, out) = fault::with(Some(Fault::ConflictWithoutLease), deposed);
+    assert_eq!(out, [complete(1, CONFLICT)]);
+}
+
 #[test]
 fn p2_a_fence_waits_for_the_state_and_for_what_has_an_lsn() {
     let mut rig = Rig::serving();

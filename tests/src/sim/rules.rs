@@ -141,6 +141,7 @@ const FRONT: &[Rule] = &[
     data("front: names forgotten (a command may be carried out twice)", D::ForgetNames, Seeds),
     data("front: reservation acknowledged before the primary applied it", D::FenceBeforeApplied, Seeds),
     data("front: reservation judged at the forwarder", D::JudgedAtForwarder, Seeds),
+    data("front: a conflict told without the lease", D::ConflictWithoutLease, Seeds),
     data("front: forward after a generation change", D::ForwardOfOldGeneration,
         Trace(STEPS, "f1_a_forward_after_a_generation_change_is_noticed")),
     data("front: forwards of a node whose leaving is proposed", D::ForwardOfLeaving,
