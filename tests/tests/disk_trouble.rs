@@ -88,6 +88,7 @@ fn load(demo: &Demo, seed: u64) -> Result<Mixed> {
         first: Lba(0),
         // 32 MiB: more than a file has room for without growing.
         blocks: 65_000,
+        groups: 1,
         pause: Duration::from_millis(2),
         rules: Rules {
             initial: Initial::Zeros,

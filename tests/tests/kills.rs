@@ -30,6 +30,7 @@ fn load(demo: &Demo, seed: u64) -> Result<Mixed> {
         seed,
         first: Lba(2048),
         blocks: BLOCKS,
+        groups: 1,
         pause: Duration::from_millis(2),
         rules: Rules {
             initial: Initial::Unknown,

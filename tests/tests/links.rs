@@ -33,6 +33,7 @@ fn load(lan: &Lan, seed: u64) -> Result<Mixed> {
         seed,
         first: Lba(0),
         blocks: 64,
+        groups: 1,
         pause: Duration::from_millis(3),
         rules: Rules {
             initial: Initial::Zeros,

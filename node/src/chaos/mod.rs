@@ -25,8 +25,9 @@ use crate::watchers::Watchers;
 use cluster::{Cluster, machine};
 pub(crate) use guard::guard;
 
-/// Blocks that the initiators meet on.
+/// Blocks that the initiators meet on, and in how many groups: most of their calls go to the first.
 const BLOCKS: u64 = 64;
+const GROUPS: u64 = 8;
 /// Initiators: half of them prefer a's path, half b's.
 const INITIATORS: u16 = 4;
 /// Pause of each initiator after a call: more calls are no harder to survive, and longer to judge.
@@ -233,6 +234,7 @@ fn start_load(cluster: &Cluster, seed: u64) -> anyhow::Result<Loads> {
         seed,
         first: Lba(0),
         blocks: BLOCKS,
+        groups: GROUPS,
         pause: PAUSE,
         rules: Rules {
             initial: Initial::Zeros,
@@ -254,6 +256,7 @@ fn start_load(cluster: &Cluster, seed: u64) -> anyhow::Result<Loads> {
     let blocks = mixed::start(plan, BlockSize::B512, initiators)?;
     let reserving = mixed::Plan {
         blocks: RESERVED_BLOCKS,
+        groups: 1,
         pause: RESERVING_PAUSE,
         reserves: true,
         ..plan

@@ -31,6 +31,10 @@ const SAMPLES_MAX: usize = 1 << 20;
 const CALL_BLOCKS_MAX: u64 = 4;
 /// Blocks of a READ of the last look.
 const LOOK_BLOCKS: u32 = 512;
+/// Between the beginnings of two groups, in bytes.
+const APART: u64 = 1 << 20;
+/// Of a hundred calls so many go to the first group.
+const FIRST_PERCENT: u32 = 70;
 /// Before a command is sent again that met a transition, BUSY or no path.
 const AGAIN: Duration = Duration::from_millis(30);
 
@@ -43,6 +47,9 @@ pub struct Plan {
     pub first: Lba,
     /// How many blocks; few, so that the initiators meet.
     pub blocks: u64,
+    /// Groups of so many blocks, 1 MiB apart. Seven of ten calls go to the first; what was put into the others stays long enough for a
+    /// replica that lacks it to be found out. At least 1.
+    pub groups: u64,
     /// Pause of each initiator after a call.
     pub pause: Duration,
     /// How the history is judged.
@@ -52,6 +59,24 @@ pub struct Plan {
     pub reserves: bool,
     /// Whether a disk may be full: a write that finds no space is no fault then.
     pub may_be_full: bool,
+}
+
+impl Plan {
+    /// Where the groups begin.
+    fn groups(&self, size: BlockSize) -> impl Iterator<Item = Lba> + use<> {
+        let (first, apart) = (self.first.0, APART / u64::from(size.bytes()));
+        (0..self.groups).map(move |group| Lba(first + group * apart))
+    }
+
+    /// Number of a block among all of the plan's, if it is one of them.
+    fn number(&self, lba: Lba, size: BlockSize) -> Option<usize> {
+        let (at, apart) = (lba.0.checked_sub(self.first.0)?, APART / u64::from(size.bytes()));
+        let (group, block) = (at / apart, at % apart);
+        let is_one = group < self.groups && block < self.blocks;
+        usize::try_from(group * self.blocks + block)
+            .ok()
+            .filter(|_| is_one)
+    }
 }
 
 #[derive(Debug)]
@@ -123,10 +148,15 @@ pub struct Report {
 /// Starts one initiator for each list of paths; the first path is preferred.
 ///
 /// # Errors
-/// No initiator, or no blocks.
+/// No initiator, no blocks, or groups that overlap.
 pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<Mixed, Error> {
-    if initiators.is_empty() || initiators.iter().any(Vec::is_empty) || plan.blocks == 0 {
-        let text = "a mixed workload needs initiators with paths, and blocks";
+    let blocks = 1..=APART / u64::from(size.bytes());
+    if initiators.is_empty()
+        || initiators.iter().any(Vec::is_empty)
+        || !blocks.contains(&plan.blocks)
+        || plan.groups == 0
+    {
+        let text = "a mixed workload needs initiators with paths, and groups of blocks that are 1 MiB apart";
         return Err(Error::Usage(text.to_owned()));
     }
     let shared = Arc::new(Shared {
@@ -155,7 +185,7 @@ pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<
                 session: None,
                 belief: Belief::default(),
                 looks_until: Mono::ZERO,
-                known: vec![Bytes::new(); usize::try_from(plan.blocks).unwrap_or(0)],
+                known: vec![Bytes::new(); usize::try_from(plan.blocks * plan.groups).unwrap_or(0)],
             };
             tokio::spawn(initiator.work())
         })
@@ -231,18 +261,24 @@ impl Stopped {
     /// Whatever the read came to.
     pub async fn look(&self, disk: &impl Disk) -> Result<(), Error> {
         let plan = self.shared.plan;
-        for first in (0..plan.blocks).step_by(LOOK_BLOCKS as usize) {
-            let count = LOOK_BLOCKS.min(u32::try_from(plan.blocks - first).unwrap_or(u32::MAX));
-            let from = self.shared.now();
-            let lba = Lba(plan.first.0 + first);
-            let data = disk.read(lba, count).await?;
-            let contents = self.shared.contents(&data);
-            let range = BlockRange::new(lba, u64::from(count));
-            let range = range.map_err(|error| Error::Usage(error.to_string()))?;
-            let mut history = self.shared.history();
-            let id = history.invoke(Client(u64::MAX), Call::Read { range }, from);
-            history.answered(id, Outcome::Data(contents), self.shared.now());
+        for group in plan.groups(self.shared.size) {
+            for first in (0..plan.blocks).step_by(LOOK_BLOCKS as usize) {
+                let count = LOOK_BLOCKS.min(u32::try_from(plan.blocks - first).unwrap_or(u32::MAX));
+                self.look_at(disk, Lba(group.0 + first), count).await?;
+            }
         }
+        Ok(())
+    }
+
+    async fn look_at(&self, disk: &impl Disk, lba: Lba, count: u32) -> Result<(), Error> {
+        let from = self.shared.now();
+        let data = disk.read(lba, count).await?;
+        let contents = self.shared.contents(&data);
+        let range = BlockRange::new(lba, u64::from(count));
+        let range = range.map_err(|error| Error::Usage(error.to_string()))?;
+        let mut history = self.shared.history();
+        let id = history.invoke(Client(u64::MAX), Call::Read { range }, from);
+        history.answered(id, Outcome::Data(contents), self.shared.now());
         Ok(())
     }
 
@@ -481,9 +517,11 @@ impl Initiator {
         let (Call::Read { range }, Ok(data)) = (&command.call, answer) else {
             return;
         };
-        let first = usize::try_from(range.lba().0 - self.shared.plan.first.0).unwrap_or(0);
-        let size = self.shared.size.bytes() as usize;
-        for (at, block) in data.chunks(size).enumerate() {
+        let size = self.shared.size;
+        let Some(first) = self.shared.plan.number(range.lba(), size) else {
+            return;
+        };
+        for (at, block) in data.chunks(size.bytes() as usize).enumerate() {
             if let Some(known) = self.known.get_mut(first + at) {
                 *known = Bytes::copy_from_slice(block);
             }
@@ -496,21 +534,28 @@ impl Initiator {
             let looks = self.shared.now() < self.looks_until;
             return self.belief.draw(&mut self.random, self.number, looks);
         }
+        let group = match self.random.random_range(0..100) {
+            FIRST_PERCENT.. if plan.groups > 1 => self.random.random_range(1..plan.groups),
+            _ => 0,
+        };
         let at = self.random.random_range(0..plan.blocks);
         let blocks = self
             .random
             .random_range(1..=CALL_BLOCKS_MAX.min(plan.blocks - at));
-        let known = self.known[usize::try_from(at).unwrap_or(0)].clone();
+        let lba = Lba(plan.first.0 + group * (APART / u64::from(self.shared.size.bytes())) + at);
+        let known = plan
+            .number(lba, self.shared.size)
+            .and_then(|number| self.known.get(number));
+        let known = known.cloned().unwrap_or_default();
         let kind = match self.random.random_range(0..100) {
-            0..40 => return self.command(0, at, blocks, known),
+            0..40 => return self.command(0, lba, blocks, known),
             kind => kind,
         };
-        self.command(kind, at, blocks, known)
+        self.command(kind, lba, blocks, known)
     }
 
-    fn command(&self, kind: u32, at: u64, blocks: u64, known: Bytes) -> Command {
+    fn command(&self, kind: u32, lba: Lba, blocks: u64, known: Bytes) -> Command {
         let shared = &self.shared;
-        let lba = Lba(shared.plan.first.0 + at);
         // Small numbers: both ranges are within the plan's blocks, which a READ takes at once.
         let range = |blocks| BlockRange::new(lba, blocks).unwrap_or_else(|_| unreachable!("a small range"));
         let count = u32::try_from(blocks).unwrap_or(1);
@@ -580,6 +625,39 @@ impl Initiator {
             cdb: cdb::compare_and_write(lba, 1),
             wants: Wants::Nothing,
             data: [expect, new].concat().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_groups_have_numbers_of_their_own() {
+        let rules = Rules {
+            initial: crate::checker::Initial::Zeros,
+            late: None,
+        };
+        let plan = Plan {
+            seed: 1,
+            first: Lba(5),
+            blocks: 3,
+            groups: 2,
+            pause: Duration::ZERO,
+            rules,
+            reserves: false,
+            may_be_full: false,
+        };
+        let size = BlockSize::B512;
+        let begins: Vec<Lba> = plan.groups(size).collect();
+        assert_eq!(begins, [Lba(5), Lba(5 + 2048)]);
+        let of = |first: Lba| (0..3).map(move |at| Lba(first.0 + at));
+        let numbers = begins.into_iter().flat_map(of);
+        let numbers: Vec<Option<usize>> = numbers.map(|lba| plan.number(lba, size)).collect();
+        assert_eq!(numbers, (0..6).map(Some).collect::<Vec<_>>());
+        for other in [4, 8, 5 + 2047, 5 + 2051, 5 + 2 * 2048] {
+            assert_eq!(plan.number(Lba(other), size), None, "block {other}");
         }
     }
 }
