@@ -78,7 +78,12 @@ async fn watch((node, name): (usize, String), address: AdminAddress, unit: Unit,
         };
         let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
         if looks.len() < LOOKS_MAX {
-            looks.push(Look { node, at, view });
+            looks.push(Look {
+                node,
+                asked,
+                at,
+                view,
+            });
         }
     }
 }
@@ -98,6 +103,7 @@ fn view(status: &StatusDocument, node: &str, unit: Unit) -> View {
         leader: status.leader.clone(),
         primary: extent.and_then(|extent| extent.primary.clone()),
         epoch: extent.map_or(0, |extent| extent.epoch),
+        serves: extent.is_some_and(|extent| extent.served && extent.primary.as_deref() == Some(node)),
         group: group.map(|group| group.state.clone()),
     }
 }

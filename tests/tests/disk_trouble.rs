@@ -89,6 +89,7 @@ fn load(demo: &Demo, seed: u64) -> Result<Mixed> {
         // 32 MiB: more than a file has room for without growing.
         blocks: 65_000,
         groups: 1,
+        readers: 0,
         pause: Duration::from_millis(2),
         rules: Rules {
             initial: Initial::Zeros,

@@ -31,6 +31,7 @@ fn load(demo: &Demo, seed: u64) -> Result<Mixed> {
         first: Lba(2048),
         blocks: BLOCKS,
         groups: 1,
+        readers: 0,
         pause: Duration::from_millis(2),
         rules: Rules {
             initial: Initial::Unknown,

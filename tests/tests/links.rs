@@ -34,6 +34,7 @@ fn load(lan: &Lan, seed: u64) -> Result<Mixed> {
         first: Lba(0),
         blocks: 64,
         groups: 1,
+        readers: 0,
         pause: Duration::from_millis(3),
         rules: Rules {
             initial: Initial::Zeros,

@@ -25,6 +25,42 @@ pub struct Seen {
     pub looks: Vec<Look>,
 }
 
+impl Seen {
+    /// Whether a node ever said that it served under a lease in an epoch that another one had told to be over before it was asked (I4).
+    pub fn outdated(&self) -> Option<String> {
+        let mut told: Vec<(Duration, u64, usize)> = self
+            .looks
+            .iter()
+            .filter_map(|look| Some((look.at, look.view.as_ref()?.epoch, look.node)))
+            .collect();
+        told.sort_unstable();
+        // The newest epoch that anybody had told by then.
+        let newest = told.iter().scan((Duration::ZERO, 0, 0), |newest, one| {
+            if one.1 > newest.1 {
+                *newest = *one;
+            }
+            Some(*newest)
+        });
+        let newest: Vec<(Duration, u64, usize)> = newest.collect();
+        let name = |node: usize| self.nodes.get(node).map_or("?", String::as_str);
+        self.looks.iter().find_map(|look| {
+            let view = look.view.as_ref().filter(|view| view.serves)?;
+            let before = told.partition_point(|(at, ..)| *at <= look.asked);
+            let (at, epoch, by) = *newest.get(before.checked_sub(1)?)?;
+            (epoch > view.epoch).then(|| {
+                format!(
+                    "{} said at {:.3} s that it serves in epoch {}, and {} had told of epoch {epoch} at {:.3} s (I4)",
+                    name(look.node),
+                    look.asked.as_secs_f64(),
+                    view.epoch,
+                    name(by),
+                    at.as_secs_f64()
+                )
+            })
+        })
+    }
+}
+
 fn at(ms: f64) -> Duration {
     Duration::from_secs_f64(ms.max(0.0) / 1e3)
 }
@@ -113,6 +149,7 @@ fn drawn(number: usize, storm: &StormReport, seen: &Seen) -> Timeline {
 mod tests {
     use super::super::{Event, Fault, Place};
     use super::*;
+    use crate::rehearsal::View;
 
     #[test]
     fn every_storm_is_drawn_with_what_happened_in_it() {
@@ -152,6 +189,7 @@ mod tests {
             nodes: vec!["a".to_owned()],
             looks: vec![Look {
                 node: 0,
+                asked: Duration::from_secs(22),
                 at: Duration::from_secs(22),
                 view: None,
             }],
@@ -175,5 +213,43 @@ mod tests {
             [0, 1]
         );
         assert!(page.html().contains("kill -9 of b"));
+    }
+
+    #[test]
+    fn whoever_serves_in_an_epoch_that_is_over_is_found() {
+        let look = |node: usize, asked: u64, at: u64, epoch: u64, serves: bool| Look {
+            node,
+            asked: Duration::from_millis(asked),
+            at: Duration::from_millis(at),
+            view: Some(View {
+                revision: 1,
+                quorum: true,
+                leader: None,
+                primary: None,
+                epoch,
+                serves,
+                group: None,
+            }),
+        };
+        let seen = |looks: &[Look]| Seen {
+            lanes: Vec::new(),
+            samples: Vec::new(),
+            nodes: vec!["a".to_owned(), "b".to_owned()],
+            looks: looks.to_vec(),
+        };
+        let mut looks = [
+            look(0, 10, 11, 1, true),
+            look(0, 110, 131, 1, true),
+            look(1, 115, 120, 2, true),
+            // One that knows less and serves nothing does no harm.
+            look(0, 210, 211, 1, false),
+        ];
+        assert_eq!(seen(&looks).outdated(), None, "it was asked before anybody told");
+        looks[1].asked = Duration::from_millis(120);
+        let found = seen(&looks).outdated().unwrap();
+        assert!(
+            found.starts_with("a said at 0.120 s that it serves in epoch 1, and b had told of epoch 2"),
+            "{found}"
+        );
     }
 }

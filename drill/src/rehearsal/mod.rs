@@ -155,6 +155,8 @@ pub struct View {
     pub primary: Option<String>,
     /// The extent's epoch.
     pub epoch: u64,
+    /// Whether it says that it serves the extent itself: as its primary, under a lease.
+    pub serves: bool,
     /// State of its own target port group for the unit, in SPC's words; `None` for a witness.
     pub group: Option<String>,
 }
@@ -164,6 +166,8 @@ pub struct View {
 pub struct Look<T = Duration> {
     /// Number of the node in [`Stage::nodes`].
     pub node: usize,
+    /// When it was asked.
+    pub asked: T,
     /// When it answered; when it was asked, for one that gave no answer.
     pub at: T,
     /// What it said; `None` for no answer.
@@ -173,9 +177,11 @@ pub struct Look<T = Duration> {
 impl Look<Instant> {
     /// The same by a workload's clock, which showed `now` at `clock`. What was before its start is at its start.
     pub fn by_workload(self, now: Duration, clock: Instant) -> Look {
+        let by = |at: Instant| now.saturating_sub(clock.saturating_duration_since(at));
         Look {
             node: self.node,
-            at: now.saturating_sub(clock.saturating_duration_since(self.at)),
+            asked: by(self.asked),
+            at: by(self.at),
             view: self.view,
         }
     }

@@ -153,6 +153,7 @@ mod tests {
             leader: leader.map(str::to_owned),
             primary: Some(primary.to_owned()),
             epoch,
+            serves: false,
             group: group.map(str::to_owned),
         }
     }
@@ -162,6 +163,7 @@ mod tests {
         let mut round = Round::example(Failure::KillPrimary, ms(700), ms(1500));
         let look = |node: usize, at: u64, view: Option<View>| Look {
             node,
+            asked: ms(at),
             at: ms(at),
             view,
         };

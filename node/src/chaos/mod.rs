@@ -28,8 +28,9 @@ pub(crate) use guard::guard;
 /// Blocks that the initiators meet on, and in how many groups: most of their calls go to the first.
 const BLOCKS: u64 = 64;
 const GROUPS: u64 = 8;
-/// Initiators: half of them prefer a's path, half b's.
-const INITIATORS: u16 = 4;
+/// Initiators: half of them prefer a's path, half b's. The last ones only read.
+const INITIATORS: u16 = 6;
+const READERS: usize = 2;
 /// Pause of each initiator after a call: more calls are no harder to survive, and longer to judge.
 const PAUSE: Duration = Duration::from_millis(4);
 /// The same of those that reserve.
@@ -171,6 +172,7 @@ async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<(Report, S
         Err(error) => (Vec::new(), vec![format!("{error:#}")]),
     };
     troubles.extend(cluster.ended());
+    troubles.extend(seen.outdated());
     let (blocks, reserving) = (load.blocks.stop().await, load.reserving.stop().await);
     if let Err(error) = look(&cluster, &blocks).await {
         troubles.push(format!("the last look: {error:#}"));
@@ -198,7 +200,9 @@ fn seen(load: &Loads, watchers: &Watchers) -> Seen {
         } else {
             "b, then a"
         };
-        format!("initiator {}: through {path}", number + 1)
+        let reads = usize::from(number) + READERS >= usize::from(INITIATORS);
+        let does = if reads { "reader" } else { "initiator" };
+        format!("{does} {}: through {path}", number + 1)
     };
     Seen {
         lanes: (0..INITIATORS).map(lane).collect(),
@@ -235,6 +239,7 @@ fn start_load(cluster: &Cluster, seed: u64) -> anyhow::Result<Loads> {
         first: Lba(0),
         blocks: BLOCKS,
         groups: GROUPS,
+        readers: READERS,
         pause: PAUSE,
         rules: Rules {
             initial: Initial::Zeros,
@@ -257,6 +262,7 @@ fn start_load(cluster: &Cluster, seed: u64) -> anyhow::Result<Loads> {
     let reserving = mixed::Plan {
         blocks: RESERVED_BLOCKS,
         groups: 1,
+        readers: 0,
         pause: RESERVING_PAUSE,
         reserves: true,
         ..plan

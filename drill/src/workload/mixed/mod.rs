@@ -50,6 +50,8 @@ pub struct Plan {
     /// Groups of so many blocks, 1 MiB apart. Seven of ten calls go to the first; what was put into the others stays long enough for a
     /// replica that lacks it to be found out. At least 1.
     pub groups: u64,
+    /// So many of them, the last ones, only read: where a write waits for a replica that is cut off, whoever sent it reads nothing old.
+    pub readers: usize,
     /// Pause of each initiator after a call.
     pub pause: Duration,
     /// How the history is judged.
@@ -179,6 +181,7 @@ pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<
             let initiator = Initiator {
                 shared: Arc::clone(&shared),
                 number,
+                only_reads: number >= shared.newest.len().saturating_sub(plan.readers),
                 random,
                 paths,
                 at: 0,
@@ -336,6 +339,7 @@ enum Next {
 struct Initiator {
     shared: Arc<Shared>,
     number: usize,
+    only_reads: bool,
     random: StdRng,
     paths: Vec<Dial>,
     at: usize,
@@ -548,6 +552,7 @@ impl Initiator {
             .and_then(|number| self.known.get(number));
         let known = known.cloned().unwrap_or_default();
         let kind = match self.random.random_range(0..100) {
+            _ if self.only_reads => return self.command(0, lba, blocks, known),
             0..40 => return self.command(0, lba, blocks, known),
             kind => kind,
         };
@@ -644,6 +649,7 @@ mod tests {
             first: Lba(5),
             blocks: 3,
             groups: 2,
+            readers: 0,
             pause: Duration::ZERO,
             rules,
             reserves: false,
