@@ -4,12 +4,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_drill::rehearsal::Failure;
-use holdfast_injection::Disk;
+use holdfast_injection::{Disk, Harm};
 use holdfast_proto::admin::{HealRequest, InjectRequest};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::admin::{AdminAddress, AdminClient};
+use crate::runtime::blow::{Blow, PROCESS};
 
 /// Who asks, in the node's log.
 const BY: &str = "holdfast drill";
@@ -17,21 +18,32 @@ const BY: &str = "holdfast drill";
 const LASTS: Duration = Duration::from_secs(20);
 const RENEWED_EVERY: Duration = Duration::from_secs(6);
 
-/// What the victim of a failure suffers: sites, each of which is cut. None for failures that are done to it from outside.
-fn sites(failure: Failure, replica: &str, peers: &[String]) -> Vec<String> {
+/// What the victim of a failure suffers: sites, and how each is hurt. None for failures that are done to a process from outside.
+fn suffered(failure: Failure, replica: &str, peers: &[String]) -> (Vec<String>, Harm) {
     let link = |peer: &str| format!("link:{peer}");
+    let slow = Harm::Delay(Failure::SLOWED_BY);
+    let disks = || Disk::ALL.map(|disk| format!("disk:{}", disk.name())).to_vec();
     match failure {
-        Failure::CutReplication => vec![link(replica)],
-        Failure::SeverPrimary => peers.iter().map(|peer| link(peer)).collect(),
-        Failure::HangPrimary | Failure::HangReplica => {
-            let disks = Disk::ALL.into_iter();
-            disks.map(|disk| format!("disk:{}", disk.name())).collect()
-        }
+        Failure::CutReplication => (vec![link(replica)], Harm::Cut),
+        Failure::SlowReplication => (vec![link(replica)], slow),
+        Failure::SeverPrimary => (peers.iter().map(|peer| link(peer)).collect(), Harm::Cut),
+        Failure::HangPrimary | Failure::HangReplica => (disks(), Harm::Cut),
+        Failure::SlowPrimary => (disks(), slow),
         Failure::Switchover
         | Failure::KillPrimary
         | Failure::FreezePrimary
         | Failure::KillReplica
-        | Failure::KillWitness => Vec::new(),
+        | Failure::KillWitness => (Vec::new(), Harm::Cut),
+    }
+}
+
+/// How a node is asked to suffer something at that place for so long.
+fn request(site: String, fault: String, lasts: Duration) -> InjectRequest {
+    InjectRequest {
+        site,
+        fault,
+        millis: u32::try_from(lasts.as_millis()).unwrap_or(u32::MAX),
+        by: BY.to_owned(),
     }
 }
 
@@ -53,14 +65,14 @@ impl Injected {
         replica: &str,
         peers: &[String],
     ) -> anyhow::Result<()> {
-        let sites = sites(failure, replica, peers);
-        put_all(address, &sites).await?;
+        let (sites, harm) = suffered(failure, replica, peers);
+        put_all(address, &sites, harm).await?;
         let address = address.clone();
         let mut renewals = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
         renewals.spawn(async move {
             loop {
                 sleep(RENEWED_EVERY).await;
-                if let Err(error) = put_all(&address, &sites).await {
+                if let Err(error) = put_all(&address, &sites, harm).await {
                     tracing::debug!(%error, "a fault could not be renewed");
                 }
             }
@@ -83,16 +95,25 @@ impl Injected {
     }
 }
 
-async fn put_all(address: &AdminAddress, sites: &[String]) -> anyhow::Result<()> {
+async fn put_all(address: &AdminAddress, sites: &[String], harm: Harm) -> anyhow::Result<()> {
     let mut client = AdminClient::connect(address).await?;
     for site in sites {
-        let request = InjectRequest {
-            site: site.clone(),
-            fault: "cut".to_owned(),
-            millis: u32::try_from(LASTS.as_millis()).unwrap_or(u32::MAX),
-            by: BY.to_owned(),
-        };
-        client.inject(request).await?;
+        client
+            .inject(request(site.clone(), harm.to_string(), LASTS))
+            .await?;
     }
     Ok(())
+}
+
+/// Has the node at `address` kill or freeze its own process for so long. Nothing heals it earlier: it hears nothing meanwhile.
+///
+/// # Errors
+/// The node does not answer, or refuses.
+pub(crate) async fn strike(address: &AdminAddress, blow: Blow, lasts: Duration) -> anyhow::Result<()> {
+    let request = request(PROCESS.to_owned(), blow.to_string(), lasts);
+    AdminClient::connect(address)
+        .await?
+        .inject(request)
+        .await
+        .map(drop)
 }

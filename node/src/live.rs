@@ -1,9 +1,10 @@
 //! A running cluster as a stage for drills: a scratch extent of their own, and failures that one node suffers within itself.
 //!
 //! Only the node that is asked is hurt, and only by what it takes back by itself: faults are put there for seconds and renewed until they
-//! are healed, so that nothing is left of a drill that is killed. Extents that are there are not touched, but those whose primary is that
+//! are healed, so that nothing is left of a drill that is killed; a process goes on by itself. Extents that are there are not touched, but those whose primary is that
 //! node fail over as they would.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -15,7 +16,8 @@ use tokio::time::{sleep, timeout};
 use crate::admin::access::AccessRequest;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::Role;
-use crate::injected::Injected;
+use crate::injected::{Injected, strike};
+use crate::runtime::blow::Blow;
 use crate::status::{Health, StatusDocument};
 use crate::watchers::{Unit, Watchers};
 
@@ -26,13 +28,19 @@ const TARGET: &str = "iqn.2026-11.io.holdfast:drill-scratch";
 const WHOLE_WITHIN: Duration = Duration::from_secs(120);
 /// For sessions that have ended to be gone, so that their target can be deleted.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a process stays down or frozen. Nothing heals it earlier.
+const STRUCK_FOR: Duration = Duration::from_secs(3);
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What can be played on a running cluster.
-pub(crate) const FAILURES: [Failure; 4] = [
+pub(crate) const FAILURES: [Failure; 8] = [
     Failure::Switchover,
+    Failure::SlowReplication,
+    Failure::SlowPrimary,
     Failure::CutReplication,
+    Failure::KillPrimary,
+    Failure::FreezePrimary,
     Failure::SeverPrimary,
     Failure::HangPrimary,
 ];
@@ -47,14 +55,16 @@ pub(crate) struct LiveStage {
     urls: [String; 2],
     watchers: Watchers,
     injected: Injected,
+    /// Until when the node's process is down or frozen.
+    struck_until: Mutex<Option<Instant>>,
 }
 
 impl LiveStage {
-    /// Makes the scratch extent and its target, once the cluster is whole; removes what a killed drill left first.
+    /// Looks at the cluster, and removes what a killed drill left there.
     ///
     /// # Errors
-    /// The cluster is not whole, or not such that one node of it can be hurt; another drill is running; something cannot be made.
-    pub(crate) async fn start(admin: &AdminAddress, size: ByteSize) -> anyhow::Result<Self> {
+    /// The cluster is not whole, or not such that one node of it can be hurt; another drill is running.
+    pub(crate) async fn new(admin: &AdminAddress) -> anyhow::Result<Self> {
         let mut client = AdminClient::connect(admin).await?;
         let mut status = client.status().await?;
         if is_scratch_there(&status) {
@@ -94,24 +104,25 @@ impl LiveStage {
             let portal = portal.with_context(|| format!("{name} has no portal"))?;
             Ok(format!("iscsi://{}/{TARGET}/0", portal.address))
         };
-        let stage = Self {
+        Ok(Self {
             urls: [url(&me)?, url(replica)?],
             admin: admin.clone(),
             replica: replica.clone(),
             peers,
             watchers: Watchers::default(),
             injected: Injected::default(),
+            struck_until: Mutex::default(),
             me,
-        };
-        let made = stage.make(&mut client, size).await;
-        if let Err(error) = made {
-            stage.end().await?;
-            return Err(error);
-        }
-        Ok(stage)
+        })
     }
 
-    async fn make(&self, client: &mut AdminClient, size: ByteSize) -> anyhow::Result<()> {
+    /// Makes the scratch extent and its target, and waits until they are served. [`LiveStage::end`] removes them, also where this fails or
+    /// is given up midway.
+    ///
+    /// # Errors
+    /// Something cannot be made, or is not served.
+    pub(crate) async fn make(&self, size: ByteSize) -> anyhow::Result<()> {
+        let mut client = AdminClient::connect(&self.admin).await?;
         let iqn = TARGET.to_owned();
         let extent = CreateExtentRequest {
             name: EXTENT.to_owned(),
@@ -149,8 +160,8 @@ impl LiveStage {
     /// What is about to happen, for whoever types it.
     pub(crate) fn announcement(&self) -> String {
         format!(
-            "A scratch extent is on {} and {}. Failures are put into {} for seconds, and healed: all that it serves moves to other nodes \
-             meanwhile. Ctrl-C heals at once.",
+            "A scratch extent is on {} and {}. {} suffers failures for seconds, and goes on by itself: all that it serves moves to other nodes \
+             meanwhile. Ctrl-C heals at once, a struck process within 3 s.",
             self.me, self.replica, self.me
         )
     }
@@ -160,11 +171,14 @@ impl LiveStage {
     /// # Errors
     /// That cannot be done; the text says what is left.
     pub(crate) async fn end(&self) -> anyhow::Result<()> {
-        self.injected.heal(&self.admin).await?;
+        self.goes_on().await;
         let began = Instant::now();
         loop {
-            let removed = async { remove(&mut AdminClient::connect(&self.admin).await?).await };
-            match removed.await {
+            let cleared = async {
+                self.injected.heal(&self.admin).await?;
+                remove(&mut AdminClient::connect(&self.admin).await?).await
+            };
+            match cleared.await {
                 Ok(()) => return Ok(()),
                 Err(error) if began.elapsed() > GONE_WITHIN => {
                     return Err(error.context(format!(
@@ -174,6 +188,25 @@ impl LiveStage {
                 Err(_) => sleep(LOOK_EVERY * 4).await,
             }
         }
+    }
+
+    /// Waits until a process that was killed or frozen goes on.
+    async fn goes_on(&self) {
+        let until = self
+            .struck_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(until) = until {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+
+    async fn strike(&self, blow: Blow) -> anyhow::Result<()> {
+        strike(&self.admin, blow, STRUCK_FOR).await?;
+        let until = Instant::now() + STRUCK_FOR;
+        *self.struck_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        Ok(())
     }
 
     async fn status(&self) -> anyhow::Result<StatusDocument> {
@@ -273,6 +306,8 @@ impl Stage for LiveStage {
     async fn inject(&self, failure: Failure, roles: &Roles) -> anyhow::Result<()> {
         match failure {
             Failure::Switchover => self.switchover(&roles.replica).await,
+            Failure::KillPrimary => self.strike(Blow::Kill).await,
+            Failure::FreezePrimary => self.strike(Blow::Freeze).await,
             other => {
                 self.injected
                     .put(&self.admin, other, &roles.replica, &self.peers)
@@ -281,8 +316,15 @@ impl Stage for LiveStage {
         }
     }
 
-    async fn heal(&self, _failure: Failure, _roles: &Roles) -> anyhow::Result<()> {
-        self.injected.heal(&self.admin).await
+    async fn heal(&self, failure: Failure, _roles: &Roles) -> anyhow::Result<()> {
+        match failure {
+            Failure::Switchover => Ok(()),
+            Failure::KillPrimary | Failure::FreezePrimary => {
+                self.goes_on().await;
+                Ok(())
+            }
+            _ => self.injected.heal(&self.admin).await,
+        }
     }
 
     fn nodes(&self) -> Vec<String> {

@@ -151,6 +151,39 @@ async fn slow_and_lossy_links_are_got_over() -> Result<()> {
     ends_well(&demo, load).await
 }
 
+/// The primary's process is struck: somebody else serves, and it is back by itself, as the same process.
+async fn struck(how: &str) -> Result<String> {
+    let (demo, primary, other) = pair().await?;
+    let load = load(&demo, how).await?;
+    let lane = usize::from(other == "b");
+    load.served(lane, LIMIT).await?;
+    let pid = demo.pid(&primary)?;
+    put(&demo, &primary, "process", how, "3s").await?;
+    demo.wait_for("the other node as primary", LIMIT, |status| {
+        status.primary() == Some(other)
+    })
+    .await?;
+    load.served(lane, LIMIT).await?;
+    ends_well(&demo, load).await?;
+    ensure!(demo.pid(&primary)? == pid, "it is another process");
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))?;
+    Ok(String::from_utf8_lossy(&line).replace('\0', " "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_killed_by_a_drill_starts_again_by_itself() -> Result<()> {
+    let line = struck("kill").await?;
+    ensure!(line.trim_end().ends_with("--after-ms=3000"), "{line}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_frozen_by_a_drill_goes_on_by_itself() -> Result<()> {
+    let line = struck("freeze").await?;
+    ensure!(!line.contains("--after-ms"), "it was started anew: {line}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused_and_changes_nothing() -> Result<()> {
     let (demo, primary, _) = pair().await?;
@@ -166,6 +199,14 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() -> Result<()> {
         ("disk:raft", "lose=5", "1s", "a disk loses nothing"),
         ("link:w", "explode", "1s", "'explode' is no fault"),
         ("link:w", "cut", "61s", "a fault lasts from 1 ms to 60 s"),
+        (
+            "process",
+            "cut",
+            "1s",
+            "'cut' is no fault of a process: it is kill or freeze",
+        ),
+        ("process", "kill", "61s", "a fault lasts from 1 ms to 60 s"),
+        ("link:w", "kill", "1s", "'kill' is no fault"),
     ] {
         let refused = fault(&demo, &primary, &["put", site, how, "--for", lasts]).await?;
         ensure!(refused.code == Some(1), "{site} {how}: {refused:?}");
@@ -179,6 +220,8 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() -> Result<()> {
     let refused = fault(&demo, &primary, &["put", &own, "cut", "--for", "1s"]).await?;
     ensure!(refused.err.contains("is this very node"), "{}", refused.err);
     ensure!(alarms(&demo, &primary).await?.is_empty());
+    let refused = fault(&demo, &primary, &["heal", "process"]).await?;
+    ensure!(refused.err.contains("nothing heals a process"), "{}", refused.err);
     let healed = fault(&demo, &primary, &["heal"]).await?.success()?;
     ensure!(healed.contains("There was nothing to heal."), "{healed}");
     Ok(())

@@ -12,10 +12,22 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(400);
 const SYNC_LIMIT: Duration = Duration::from_secs(90);
 /// What a killed drill has left is healed by then.
 const HEALED_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is played on a running cluster, in this order.
+const PLAYED: [&str; 8] = [
+    "switchover",
+    "slow_replication",
+    "slow_primary",
+    "cut_replication",
+    "kill_primary",
+    "freeze_primary",
+    "sever_primary",
+    "hang_primary",
+];
 
 async fn pair() -> Result<Demo> {
     let demo = Demo::start_with("64MiB").await?;
@@ -28,6 +40,16 @@ fn hurts(status: &Status) -> bool {
     alarms
         .map(ToString::to_string)
         .any(|alarm| alarm.contains("a drill hurts"))
+}
+
+/// Whether a's process is stopped.
+fn is_frozen(demo: &Demo) -> Result<bool> {
+    let pid = demo.pid("a")?.as_raw_nonzero();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(stat
+        .rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with('T')))
 }
 
 fn has_scratch(status: &Status) -> bool {
@@ -50,7 +72,12 @@ fn start(demo: &Demo, arguments: &[&str]) -> Result<Child> {
 /// Waits until the node suffers something, and sends the drill a signal then.
 async fn strike(demo: &Demo, drill: &mut Child, signal: Signal) -> Result<()> {
     let start = Instant::now();
-    while !hurts(&demo.status_by("a").await?) {
+    loop {
+        // One that is stopped while it is asked gives no answer.
+        let status = timeout(Duration::from_secs(1), demo.status_by("a")).await;
+        if is_frozen(demo)? || status.is_ok_and(|status| status.is_ok_and(|status| hurts(&status))) {
+            break;
+        }
         ensure!(start.elapsed() < LIMIT, "nothing was hurt\n{}", demo.logs());
         sleep(Duration::from_millis(100)).await;
     }
@@ -85,19 +112,16 @@ async fn a_running_cluster_is_rehearsed_and_nothing_is_left_of_it() -> Result<()
         .iter()
         .filter_map(|one| one["scenario"].as_str())
         .collect();
-    ensure!(
-        names == ["switchover", "cut_replication", "sever_primary", "hang_primary"],
-        "{names:?}"
-    );
+    ensure!(names == PLAYED, "{names:?}");
     for one in scenarios {
         say(&format!("{}: stall {} ms", one["scenario"], one["stall_ms"]));
         ensure!(one["held"] == true, "{one}");
     }
     // A disk counts as stuck after 5 s, and not before.
     ensure!(
-        scenarios[3]["stall_ms"].as_f64() > Some(3000.0),
+        scenarios[7]["stall_ms"].as_f64() > Some(3000.0),
         "{}",
-        scenarios[3]
+        scenarios[7]
     );
     ensure!(report["workload"]["fault_count"] == 0, "{report}");
     let status = demo.wait_in_sync(SYNC_LIMIT).await?;
@@ -109,7 +133,7 @@ async fn a_running_cluster_is_rehearsed_and_nothing_is_left_of_it() -> Result<()
         ("w", "holds no data: ask a data node"),
         ("a", "a running cluster can be rehearsed with"),
     ] {
-        let scenario = if name == "a" { "kill-primary" } else { "switchover" };
+        let scenario = if name == "a" { "kill-replica" } else { "switchover" };
         let arguments = ["drill", "--cluster", scenario, "--admin", demo.admin(name)?];
         let refused = tools::run(&tools::holdfast()?, &arguments, LIMIT).await?;
         ensure!(
@@ -155,4 +179,18 @@ async fn a_drill_that_is_killed_is_healed_within_half_a_minute() -> Result<()> {
     ensure!(status.success(), "the next drill: {status}\n{}", demo.logs());
     ensure!(!has_scratch(&demo.status().await?));
     Ok(())
+}
+
+/// A node that is frozen hears nobody, and is let go on by its own child: whoever asked for it may be gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_goes_on_though_the_drill_that_froze_it_was_killed() -> Result<()> {
+    let demo = pair().await?;
+    let mut drill = start(&demo, &["freeze-primary"])?;
+    strike(&demo, &mut drill, Signal::KILL).await?;
+    let killed = Instant::now();
+    while is_frozen(&demo)? {
+        ensure!(killed.elapsed() < HEALED_LIMIT, "frozen still\n{}", demo.logs());
+        sleep(Duration::from_millis(100)).await;
+    }
+    demo.wait_in_sync(SYNC_LIMIT).await.map(drop)
 }

@@ -42,6 +42,10 @@ pub enum Failure {
     KillWitness,
     /// The link between the two replicas carries nothing any more.
     CutReplication,
+    /// Whatever passes the link between the two replicas comes later, by [`Failure::SLOWED_BY`].
+    SlowReplication,
+    /// Whatever reaches the primary's disk does.
+    SlowPrimary,
     /// The primary's links with all other nodes carry nothing any more; initiators go on reaching it.
     SeverPrimary,
     /// The primary's disk hangs: no write and no flush comes to an end.
@@ -52,9 +56,11 @@ pub enum Failure {
 
 impl Failure {
     /// All of them, mildest first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Switchover,
         Self::KillWitness,
+        Self::SlowReplication,
+        Self::SlowPrimary,
         Self::KillReplica,
         Self::CutReplication,
         Self::KillPrimary,
@@ -63,6 +69,10 @@ impl Failure {
         Self::HangReplica,
         Self::HangPrimary,
     ];
+
+    /// What a slow link or disk adds to each message or operation: far more than a bad day does, and not enough for anything to be given
+    /// up.
+    pub const SLOWED_BY: Duration = Duration::from_millis(20);
 
     /// Whether it lasts until it is taken back.
     pub const fn lasts(self) -> bool {
@@ -84,6 +94,7 @@ impl Failure {
             Self::FreezePrimary => "goes on (SIGCONT)",
             Self::KillPrimary | Self::KillReplica | Self::KillWitness => "started again",
             Self::CutReplication | Self::SeverPrimary => "links carry again",
+            Self::SlowReplication | Self::SlowPrimary => "as fast as ever",
             Self::HangPrimary | Self::HangReplica => "the disk goes on",
         }
     }
@@ -97,6 +108,8 @@ impl Failure {
             Self::KillReplica => "kill -9 of a replica",
             Self::KillWitness => "kill -9 of the witness",
             Self::CutReplication => "link between the replicas cut",
+            Self::SlowReplication => "slow link between the replicas",
+            Self::SlowPrimary => "slow disk of the primary",
             Self::SeverPrimary => "primary cut off from the nodes",
             Self::HangPrimary => "disk of the primary hangs",
             Self::HangReplica => "disk of a replica hangs",
@@ -131,6 +144,8 @@ impl Roles {
             | Failure::KillPrimary
             | Failure::FreezePrimary
             | Failure::CutReplication
+            | Failure::SlowReplication
+            | Failure::SlowPrimary
             | Failure::SeverPrimary
             | Failure::HangPrimary => &self.primary,
             Failure::KillReplica | Failure::HangReplica => &self.replica,

@@ -7,7 +7,8 @@ use holdfast_raft::model::ClusterState;
 use holdfast_types::NodeId;
 use tonic::Status;
 
-use super::server::{invalid, node_named};
+use super::server::{failed, invalid, node_named};
+use crate::runtime::blow::{Blow, PROCESS};
 
 /// Between two looks whether a fault is over.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -38,8 +39,11 @@ fn sites(text: &str, me: NodeId, state: &ClusterState) -> Result<Vec<Site>, Stat
                 disk.ok_or_else(|| invalid(format!("there is no disk '{name}'; the disks are {names}")))?;
             Ok(vec![Site::Disk(disk)])
         }
+        (Some(PROCESS), None, None, None) => Err(invalid(
+            "nothing heals a process: one that was killed or frozen goes on when its time is over",
+        )),
         _ => Err(invalid(format!(
-            "'{text}' is nothing that can be hurt: it is link:NODE, link:NODE:in, link:NODE:out or disk:NAME"
+            "'{text}' is nothing that can be hurt: it is link:NODE, link:NODE:in, link:NODE:out, disk:NAME or process"
         ))),
     }
 }
@@ -68,8 +72,6 @@ pub(super) fn put(
     me: NodeId,
     state: &ClusterState,
 ) -> Result<String, Status> {
-    let found = sites(site, me, state)?;
-    let parsed: Harm = harm.parse().map_err(|why: String| invalid(why))?;
     if lasts.is_zero() || lasts > LASTS_MAX {
         return Err(invalid(format!(
             "a fault lasts from 1 ms to {} s, not {} ms",
@@ -77,6 +79,11 @@ pub(super) fn put(
             lasts.as_millis()
         )));
     }
+    if site == PROCESS {
+        return strike(harm, lasts, by);
+    }
+    let found = sites(site, me, state)?;
+    let parsed: Harm = harm.parse().map_err(|why: String| invalid(why))?;
     if matches!((&found[..], parsed), ([Site::Disk(_)], Harm::Lose(_))) {
         return Err(invalid(
             "a disk loses nothing: a fault of a disk is cut, delay or slow",
@@ -92,6 +99,17 @@ pub(super) fn put(
     Ok(format!(
         "{harm} for {} ms; it heals by itself.",
         lasts.as_millis()
+    ))
+}
+
+/// Kills or freezes this very process.
+fn strike(blow: &str, lasts: Duration, by: &str) -> Result<String, Status> {
+    let parsed: Blow = blow.parse().map_err(|why: String| invalid(why))?;
+    let millis = lasts.as_millis();
+    tracing::warn!(by, "a drill hurts this node: {PROCESS} {blow} for {millis} ms");
+    parsed.strike(lasts).map_err(failed)?;
+    Ok(format!(
+        "{blow} for {millis} ms; it goes on by itself, and no earlier."
     ))
 }
 

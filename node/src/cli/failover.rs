@@ -70,6 +70,10 @@ pub(super) enum Kind {
     FreezePrimary,
     /// The link between the two replicas is cut.
     CutReplication,
+    /// The link between the two replicas is slow: 20 ms more for all that passes it.
+    SlowReplication,
+    /// The primary's disk is slow: 20 ms more for each operation.
+    SlowPrimary,
     /// The primary is cut off from the other nodes; initiators reach it.
     SeverPrimary,
     /// The primary's disk hangs.
@@ -87,6 +91,8 @@ impl From<Kind> for Failure {
             Kind::KillPrimary => Self::KillPrimary,
             Kind::FreezePrimary => Self::FreezePrimary,
             Kind::CutReplication => Self::CutReplication,
+            Kind::SlowReplication => Self::SlowReplication,
+            Kind::SlowPrimary => Self::SlowPrimary,
             Kind::SeverPrimary => Self::SeverPrimary,
             Kind::HangPrimary => Self::HangPrimary,
             Kind::HangReplica => Self::HangReplica,
@@ -190,11 +196,15 @@ async fn play_live(
     progress.set(Some(0.0), "making a scratch extent".to_owned());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut stage = LiveStage::start(admin, ground.size).await?;
+    let mut stage = LiveStage::new(admin).await?;
     progress.narrate(&stage.announcement());
     stage.watch();
+    let play = async {
+        stage.make(ground.size).await?;
+        under_load(plan, ground, &stage, stage.urls(), &progress).await
+    };
     let played = tokio::select! {
-        played = under_load(plan, ground, &stage, stage.urls(), &progress) => played,
+        played = play => played,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; everything was healed")),
         _ = terminate.recv() => Err(anyhow::anyhow!("interrupted; everything was healed")),
     };

@@ -92,7 +92,7 @@ enum Command {
     Advise,
     /// Rehearse failures under checked load, and say whether they held their budget.
     Drill(drill::DrillArgs),
-    /// Have one node suffer a fault for a while: links and disks that are cut, slow or lossy.
+    /// Have one node suffer a fault for a while: links and disks that are cut, slow or lossy; its process killed or frozen.
     #[command(subcommand)]
     Fault(fault::FaultCommand),
     /// List, show and clear reservations.
@@ -144,6 +144,9 @@ pub(crate) struct NodeArgs {
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+    /// Wait so many milliseconds first: a drill has killed it.
+    #[arg(long, hide = true, default_value_t = 0, require_equals = true)]
+    pub(crate) after_ms: u64,
 }
 
 /// Parses the command line and carries it out; the process's exit status.

@@ -1,6 +1,7 @@
 //! `holdfast node`: this machine's node, in the foreground.
 
 mod alone;
+pub(crate) mod blow;
 mod cluster_key;
 mod control;
 mod data;
@@ -13,8 +14,10 @@ mod takeover;
 mod units;
 mod write_cache;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -32,6 +35,10 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
         end_with_parent()?;
     }
     start_log();
+    if args.after_ms > 0 {
+        tracing::warn!("a drill has killed this node: it starts in {} ms", args.after_ms);
+        std::thread::sleep(Duration::from_millis(args.after_ms));
+    }
     raise_descriptors();
     let config = NodeConfig::load(&args.config)?;
     std::fs::create_dir_all(&config.dir)
@@ -48,15 +55,18 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
         .build()?;
     let result = runtime.block_on(Node::run(config));
     // Whatever still waits for a peer or a disk is of no use any more.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match result? {
         End::Stop => Ok(()),
         End::Again => {
             drop(lock);
-            Err(again())
+            Err(again(Duration::ZERO))
         }
     }
 }
+
+/// The argument of `holdfast node` that has it wait before it begins, in milliseconds.
+const AFTER_MS: &str = "--after-ms=";
 
 /// How a node's run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,16 +78,21 @@ enum End {
 }
 
 /// This program anew in the place of this one, with the same arguments and the same process id, so that nobody who watches over it sees it
-/// end. Threads, sockets and locks of this run end with it. Returns only where that is not possible.
-fn again() -> anyhow::Error {
+/// end; it waits so long before it begins. Threads, sockets and locks of this run end with it. Returns only where that is not possible.
+fn again(after: Duration) -> anyhow::Error {
     use std::os::unix::process::CommandExt;
-    let mut arguments = std::env::args_os();
+    let waits = |argument: &OsString| argument.as_encoded_bytes().starts_with(AFTER_MS.as_bytes());
+    let mut arguments = std::env::args_os().filter(|argument| !waits(argument));
     // By this name also where the file was replaced since by another release.
     let mut command = std::process::Command::new("/proc/self/exe");
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let error = command.args(arguments).exec();
+    command.args(arguments);
+    if !after.is_zero() {
+        command.arg(format!("{AFTER_MS}{}", after.as_millis()));
+    }
+    let error = command.exec();
     anyhow::Error::new(error).context("this node cannot start itself anew: start it")
 }
 
