@@ -1,8 +1,8 @@
 //! A running cluster as a stage for drills: a scratch extent of their own, and failures that one node suffers within itself.
 //!
 //! Only the node that is asked is hurt, and only by what it takes back by itself: faults are put there for seconds and renewed until they
-//! are healed, so that nothing is left of a drill that is killed; a process goes on by itself. Extents that are there are not touched, but those whose primary is that
-//! node fail over as they would.
+//! are healed, so that nothing is left of a drill that is killed; a process that is killed or frozen goes on after a while. Extents that
+//! are there are not touched, but those whose primary is that node fail over as they would.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -160,8 +160,8 @@ impl LiveStage {
     /// What is about to happen, for whoever types it.
     pub(crate) fn announcement(&self) -> String {
         format!(
-            "A scratch extent is on {} and {}. {} suffers failures for seconds, and goes on by itself: all that it serves moves to other nodes \
-             meanwhile. Ctrl-C heals at once, a struck process within 3 s.",
+            "A scratch extent is on {} and {}. {} suffers failures for seconds, and goes on by itself: all that it serves moves to \
+             other nodes meanwhile. Ctrl-C heals at once, a struck process within 3 s.",
             self.me, self.replica, self.me
         )
     }
