@@ -85,7 +85,8 @@ fn ms(time: Duration) -> f64 {
 }
 
 impl DrillReport {
-    /// Holds rounds against what each may cost, given whether the node that was hurt led Raft. `lanes` are the names of the workload's disks.
+    /// Holds rounds against what each may cost, given whether the node that was hurt led Raft. `lanes` are the names of the workload's
+    /// disks.
     pub fn new(
         rounds: &[Round],
         workload: workload::Report,
