@@ -73,11 +73,17 @@ impl Plan {
     /// Number of a block among all of the plan's, if it is one of them.
     fn number(&self, lba: Lba, size: BlockSize) -> Option<usize> {
         let (at, apart) = (lba.0.checked_sub(self.first.0)?, APART / u64::from(size.bytes()));
-        let (group, block) = (at / apart, at % apart);
-        let is_one = group < self.groups && block < self.blocks;
-        usize::try_from(group * self.blocks + block)
-            .ok()
-            .filter(|_| is_one)
+        // A group that is the only one may be larger.
+        let group = (at / apart).min(self.groups.checked_sub(1)?);
+        let block = at - group * apart;
+        let number = usize::try_from(group * self.blocks + block).ok();
+        number.filter(|_| block < self.blocks)
+    }
+
+    /// Whether there are blocks, and groups of them that do not overlap.
+    fn is_sound(&self, size: BlockSize) -> bool {
+        let has_room = self.groups == 1 || self.blocks <= APART / u64::from(size.bytes());
+        self.blocks > 0 && self.groups > 0 && has_room
     }
 }
 
@@ -152,13 +158,8 @@ pub struct Report {
 /// # Errors
 /// No initiator, no blocks, or groups that overlap.
 pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<Mixed, Error> {
-    let blocks = 1..=APART / u64::from(size.bytes());
-    if initiators.is_empty()
-        || initiators.iter().any(Vec::is_empty)
-        || !blocks.contains(&plan.blocks)
-        || plan.groups == 0
-    {
-        let text = "a mixed workload needs initiators with paths, and groups of blocks that are 1 MiB apart";
+    if initiators.is_empty() || initiators.iter().any(Vec::is_empty) || !plan.is_sound(size) {
+        let text = "a mixed workload needs initiators with paths, and blocks, in groups that are 1 MiB apart";
         return Err(Error::Usage(text.to_owned()));
     }
     let shared = Arc::new(Shared {
@@ -639,7 +640,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_of_groups_have_numbers_of_their_own() {
+    fn blocks_of_groups_have_numbers_of_their_own_and_do_not_overlap() {
         let rules = Rules {
             initial: crate::checker::Initial::Zeros,
             late: None,
@@ -664,6 +665,23 @@ mod tests {
         assert_eq!(numbers, (0..6).map(Some).collect::<Vec<_>>());
         for other in [4, 8, 5 + 2047, 5 + 2051, 5 + 2 * 2048] {
             assert_eq!(plan.number(Lba(other), size), None, "block {other}");
+        }
+        assert!(plan.is_sound(size));
+        let large = Plan {
+            blocks: 5000,
+            groups: 1,
+            ..plan
+        };
+        assert!(large.is_sound(size), "one group has all the room there is");
+        assert_eq!(large.number(Lba(5 + 4999), size), Some(4999));
+        assert_eq!(large.number(Lba(5 + 5000), size), None);
+        for (blocks, groups) in [(2049, 2), (0, 1), (1, 0)] {
+            let bad = Plan {
+                blocks,
+                groups,
+                ..plan
+            };
+            assert!(!bad.is_sound(size), "{blocks} blocks in {groups} groups");
         }
     }
 }
