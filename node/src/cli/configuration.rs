@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 use holdfast_proto::admin::Done;
 use holdfast_types::Secret;
 use serde::Serialize;
@@ -14,7 +14,9 @@ use super::access::read_secret;
 use super::{Out, block_on};
 use crate::admin::access::{AccessRequest, SecretText};
 use crate::admin::{AdminAddress, AdminClient};
-use crate::configuration::{Call, Configuration, Difference, Plan, Present, SecretPlace, plan, read};
+use crate::configuration::{
+    Call, Configuration, Difference, Plan, Present, SecretPlace, lio, plan, read, scst,
+};
 use crate::status::StatusDocument;
 
 /// Bytes of a document at most; far above what the limits of a cluster allow.
@@ -41,6 +43,21 @@ pub(super) struct ApplyArgs {
     /// stay all the same: 'holdfast extent delete' deletes data, and nothing else does.
     #[arg(long)]
     prune: bool,
+}
+
+/// `holdfast import`
+#[derive(Debug, Subcommand)]
+pub(super) enum ImportCommand {
+    /// Make a document of LIO's configuration, as targetcli saves it.
+    Lio {
+        /// /etc/rtslib-fb-target/saveconfig.json or /etc/target/saveconfig.json; '-' is standard input.
+        file: PathBuf,
+    },
+    /// Make a document of SCST's configuration, as scstadmin writes it.
+    Scst {
+        /// /etc/scst.conf; '-' is standard input.
+        file: PathBuf,
+    },
 }
 
 /// What `apply --json` prints.
@@ -93,6 +110,18 @@ pub(super) fn export(args: &ExportArgs, admin: &AdminAddress, out: Out) -> anyho
     write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     let message = format!("The configuration is in {}.", path.display());
     out.answer(&serde_json::json!({"done": true, "message": message}), &message)
+}
+
+/// `holdfast import`
+pub(super) fn import(command: &ImportCommand, out: Out) -> anyhow::Result<()> {
+    let (ImportCommand::Lio { file } | ImportCommand::Scst { file }) = command;
+    let (text, name, _) = document(file)?;
+    let made = match command {
+        ImportCommand::Lio { .. } => lio(&text),
+        ImportCommand::Scst { .. } => scst(&text),
+    };
+    let made = made.map_err(|fault| anyhow!("{name}: {fault}"))?;
+    out.answer(&made, &made.text(&name))
 }
 
 /// Replaces a file as a whole: whoever keeps the last export never has half of one.

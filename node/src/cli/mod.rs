@@ -84,8 +84,11 @@ enum Command {
     Isns(isns::IsnsCommand),
     /// Write everything that is configured in the cluster as one TOML document: settings, extents, targets, LUNs, groups. No secrets.
     Export(configuration::ExportArgs),
-    /// Make the cluster what such a document says: shows the difference, asks, carries it out. Done twice, it changes nothing.
+    /// Make the cluster what a document of 'holdfast export' says: shows the difference, asks, does it. Done twice, nothing changes.
     Apply(configuration::ApplyArgs),
+    /// Print a document for 'holdfast apply', made of another target's configuration, to look through and apply. Touches no cluster.
+    #[command(subcommand)]
+    Import(configuration::ImportCommand),
     /// Move an extent, or all of them, to another node: planned, without a pause for clients.
     Switchover(objects::SwitchoverArgs),
     /// Say what to set on the hosts that use the cluster: multipath, timers, claim rules.
@@ -168,6 +171,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Isns(command) => isns::run(command, &cli.admin, out),
         Command::Export(args) => configuration::export(&args, &cli.admin, out),
         Command::Apply(args) => configuration::apply(&args, &cli.admin, out),
+        Command::Import(command) => configuration::import(&command, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Advise => advise::run(&cli.admin, out),
         Command::Drill(args) => drill::run(&args, &cli.admin, out),

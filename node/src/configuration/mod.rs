@@ -6,6 +6,7 @@
 mod call;
 mod check;
 mod document;
+mod import;
 mod plan;
 mod plan_access;
 mod plan_extents;
@@ -22,5 +23,6 @@ mod rig;
 
 pub(crate) use call::{Call, SecretPlace};
 pub(crate) use document::{Configuration, read};
+pub(crate) use import::{lio, scst};
 pub(crate) use plan::{Difference, Plan, plan};
 pub(crate) use present::Present;

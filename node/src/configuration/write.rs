@@ -82,8 +82,11 @@ impl Configuration {
 
 fn chap(text: &mut String, place: &str, users: &[ChapName], mutual: Option<&ChapName>) {
     let mut one = |head: String, user: &ChapName| {
-        put!(text, "\n  {head}\n  name = {}  {NO_SECRET}", quoted(&user.name));
-        key(text, "  ", "secret_file", user.secret_file.as_deref().map(quoted));
+        let name = quoted(&user.name);
+        match user.secret_file.as_deref().map(quoted) {
+            None => put!(text, "\n  {head}\n  name = {name}  {NO_SECRET}"),
+            Some(file) => put!(text, "\n  {head}\n  name = {name}\n  secret_file = {file}"),
+        }
     };
     for user in users {
         one(format!("[[{place}.user]]"), user);
