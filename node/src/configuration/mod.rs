@@ -1,7 +1,7 @@
 //! The configuration of a cluster as one TOML document: what `holdfast export` writes and `holdfast apply` carries out.
 //!
-//! Everything here is pure. [`Present`] is what a node answered; [`read`] makes a [`Configuration`] of a text; [`plan()`] says which requests
-//! lead from the one to the other. Files, terminals and nodes are the matter of `cli/configuration.rs`.
+//! Everything here is pure. [`Present`] is what a node answered; [`read`] makes a [`Configuration`] of a text; [`plan()`] says which
+//! requests lead from the one to the other. Files, terminals and nodes are the matter of `cli/configuration.rs`.
 
 mod call;
 mod check;
