@@ -56,6 +56,13 @@ fn has_scratch(status: &Status) -> bool {
     status.extents.iter().any(|extent| extent.name == "drill-scratch")
 }
 
+/// A drill on a's node, to its end.
+async fn whole_drill(demo: &Demo, more: &[&str]) -> Result<tools::Finished> {
+    let wide = ["drill", "--cluster", "--size", "64MiB", "--budget", "15s"];
+    let arguments = [&wide[..], &["--admin", demo.admin("a")?], more].concat();
+    tools::run(&tools::holdfast()?, &arguments, LIMIT).await
+}
+
 /// The drill as a process of its own.
 fn start(demo: &Demo, arguments: &[&str]) -> Result<Child> {
     let admin = demo.admin("a")?;
@@ -91,21 +98,7 @@ async fn strike(demo: &Demo, drill: &mut Child, signal: Signal) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_cluster_is_rehearsed_and_nothing_is_left_of_it() -> Result<()> {
     let demo = pair().await?;
-    let admin = demo.admin("a")?;
-    let arguments = [
-        "drill",
-        "--cluster",
-        "--size",
-        "64MiB",
-        "--budget",
-        "15s",
-        "--json",
-        "--admin",
-        admin,
-    ];
-    let text = tools::run(&tools::holdfast()?, &arguments, LIMIT)
-        .await?
-        .success()?;
+    let text = whole_drill(&demo, &["--json"]).await?.success()?;
     let report: Value = serde_json::from_str(&text)?;
     let scenarios = report["scenarios"].as_array().context("scenarios")?;
     let names: Vec<_> = scenarios
@@ -175,19 +168,7 @@ async fn a_drill_that_is_killed_is_healed_within_half_a_minute() -> Result<()> {
         start_of_healing.elapsed()
     ));
     ensure!(has_scratch(&demo.wait_in_sync(SYNC_LIMIT).await?));
-    let admin = demo.admin("a")?;
-    let again = [
-        "drill",
-        "--cluster",
-        "switchover",
-        "--size",
-        "64MiB",
-        "--budget",
-        "15s",
-        "--admin",
-        admin,
-    ];
-    let again = tools::run(&tools::holdfast()?, &again, LIMIT).await?;
+    let again = whole_drill(&demo, &["switchover"]).await?;
     ensure!(again.code == Some(0), "{again:?}\n{}", demo.logs());
     ensure!(!has_scratch(&demo.status().await?));
     Ok(())

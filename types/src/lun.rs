@@ -24,6 +24,9 @@ impl Lun {
     /// LUN 0, which every target answers on.
     pub const ZERO: Self = Self(0);
 
+    /// The highest.
+    pub const MAX: Self = Self(0x3fff);
+
     /// The number.
     pub const fn value(self) -> u16 {
         self.0
@@ -56,7 +59,7 @@ impl TryFrom<u16> for Lun {
     type Error = LunError;
 
     fn try_from(number: u16) -> Result<Self, Self::Error> {
-        if number < 1 << 14 {
+        if number <= Self::MAX.0 {
             Ok(Self(number))
         } else {
             Err(LunError::TooLarge(number))

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::access::read_secret;
 use super::{Out, block_on};
-use crate::admin::access::{AccessRequest, SecretText};
+use crate::admin::access::SecretText;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::configuration::{
     Call, Configuration, Difference, Plan, Present, SecretPlace, lio, plan, read, scst,
@@ -332,17 +332,7 @@ async fn request(
         Call::Access(request) => client.change_access(request).await,
         Call::Secret(place) => {
             let secret = secrets.get(place).context("its secret was not read")?;
-            client.change_access(&secret_request(place, secret.clone())).await
+            client.change_access(&place.request(secret.clone())).await
         }
-    }
-}
-
-fn secret_request(place: &SecretPlace, secret: SecretText) -> AccessRequest {
-    let (group, name, secret) = (place.group.clone(), place.name.clone(), Some(secret));
-    if place.mutual {
-        AccessRequest::SetMutual { group, name, secret }
-    } else {
-        let user = name;
-        AccessRequest::SetUser { group, user, secret }
     }
 }

@@ -5,7 +5,7 @@ use holdfast_proto::admin::{
     CreateExtentRequest, CreateTargetRequest, MapLunRequest, SetConfirmedReadsRequest, SetWriteCacheRequest,
 };
 
-use crate::admin::access::AccessRequest;
+use crate::admin::access::{AccessRequest, SecretText};
 
 /// One request: what the command of the same name asks for. Each changes nothing the second time.
 #[derive(Debug, Clone)]
@@ -32,4 +32,17 @@ pub(crate) struct SecretPlace {
     pub(crate) mutual: bool,
     /// Relative to the document.
     pub(crate) file: String,
+}
+
+impl SecretPlace {
+    /// The request that puts a secret there.
+    pub(crate) fn request(&self, secret: SecretText) -> AccessRequest {
+        let (group, name, secret) = (self.group.clone(), self.name.clone(), Some(secret));
+        if self.mutual {
+            AccessRequest::SetMutual { group, name, secret }
+        } else {
+            let user = name;
+            AccessRequest::SetUser { group, user, secret }
+        }
+    }
 }

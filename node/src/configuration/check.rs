@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use holdfast_raft::model::{CHAP_NAME_MAX, SettingKey, check_name};
-use holdfast_types::{EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, IscsiName, LUNS_MAX, Network};
+use holdfast_raft::model::{SettingKey, check_chap_name, check_name};
+use holdfast_types::{EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, IscsiName, LUNS_MAX, Lun, Network};
 
 use super::document::{ChapName, Configuration, Extent, Grant, Group, LunOf, NOBODY, Size, Target};
 
 /// Highest LUN.
-const LUN_MAX: u32 = 16383;
+const LUN_MAX: u32 = Lun::MAX.value() as u32;
 
 /// Faults, each with what it is about in front.
 struct Faults(Vec<String>);
@@ -98,15 +98,8 @@ pub(super) fn check(document: &mut Configuration) -> Vec<String> {
 fn chap(faults: &mut Faults, place: &str, users: &[ChapName], mutual: Option<&ChapName>) {
     for user in users.iter().chain(mutual) {
         let name = &user.name;
-        let fits = (1..=CHAP_NAME_MAX).contains(&name.len())
-            && !name.chars().any(char::is_control)
-            && name.trim() == name;
-        if !fits {
-            let name = name.escape_debug();
-            faults.add(
-                place,
-                format!("name = '{name}': a CHAP name has 1 to {CHAP_NAME_MAX} bytes, no control characters, and no spaces at its ends"),
-            );
+        if let Err(refusal) = check_chap_name(name) {
+            faults.add(place, format!("name = '{}': {refusal}", name.escape_debug()));
         }
         if user.secret_file.as_deref() == Some("") {
             faults.add(place, format!("user '{name}': secret_file names no file"));

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::plan::Step;
 use super::{Call, Configuration, Plan, Present, plan, read};
-use crate::admin::access::{self, AccessRequest, SecretText};
+use crate::admin::access::{self, SecretText};
 use crate::admin::{change, server};
 use crate::status::{Seen, derive};
 
@@ -22,7 +22,6 @@ pub(super) struct Rig {
 fn command(state: &ClusterState, call: &Call) -> Result<Command, String> {
     let key = ClusterKey::from_random([5; 32]);
     let extent = |name: &str| state.extent_named(name).ok_or(format!("no extent {name}"));
-    let secret = |text: String| Some(SecretText(Zeroizing::new(text)));
     match call {
         Call::CreateExtent(request) => {
             let new = server::new_extent(state, CreateExtentRequest::clone(request));
@@ -56,16 +55,13 @@ fn command(state: &ClusterState, call: &Call) -> Result<Command, String> {
         }
         Call::Access(request) => access::command(state, Some(&key), request.clone()).map(|made| made.0),
         Call::Secret(place) => {
-            let (group, name) = (place.group.clone(), place.name.clone());
-            let request = if place.mutual {
-                let secret = secret(format!("the target is {name}"));
-                AccessRequest::SetMutual { group, name, secret }
+            let whose = if place.mutual {
+                "the target is"
             } else {
-                let secret = secret(format!("secret of {name}"));
-                let user = name;
-                AccessRequest::SetUser { group, user, secret }
+                "secret of"
             };
-            access::command(state, Some(&key), request).map(|made| made.0)
+            let secret = SecretText(Zeroizing::new(format!("{whose} {}", place.name)));
+            access::command(state, Some(&key), place.request(secret)).map(|made| made.0)
         }
     }
 }

@@ -221,12 +221,7 @@ impl Stage for DemoStage {
             Failure::KillPrimary | Failure::KillReplica | Failure::KillWitness => {
                 self.signal(roles.victim(failure), Signal::KILL)
             }
-            Failure::CutReplication
-            | Failure::SlowReplication
-            | Failure::SlowPrimary
-            | Failure::SeverPrimary
-            | Failure::HangPrimary
-            | Failure::HangReplica => {
+            _ => {
                 let address = self.address(roles.victim(failure))?;
                 let peers = [roles.replica.clone(), roles.witness.clone()];
                 self.injected.put(&address, failure, &roles.replica, &peers).await
@@ -241,12 +236,7 @@ impl Stage for DemoStage {
             Failure::KillPrimary | Failure::KillReplica | Failure::KillWitness => {
                 self.restart(roles.victim(failure)).await
             }
-            Failure::CutReplication
-            | Failure::SlowReplication
-            | Failure::SlowPrimary
-            | Failure::SeverPrimary
-            | Failure::HangPrimary
-            | Failure::HangReplica => {
+            _ => {
                 let address = self.address(roles.victim(failure))?;
                 self.injected.heal(&address).await
             }

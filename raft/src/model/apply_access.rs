@@ -332,8 +332,11 @@ fn too_many(what: &str) -> Refusal {
     Refusal::Invalid(format!("there are too many {what} already"))
 }
 
-/// A CHAP name: 1 to 255 bytes without control characters, commas and spaces around it.
-fn check_chap_name(name: &str) -> Result<(), Refusal> {
+/// A CHAP name: 1 to 255 bytes without control characters, and without spaces around it.
+///
+/// # Errors
+/// [`Refusal::Invalid`] with the rule.
+pub fn check_chap_name(name: &str) -> Result<(), Refusal> {
     let fits = (1..=CHAP_NAME_MAX).contains(&name.len())
         && !name.chars().any(char::is_control)
         && name.trim() == name;

@@ -29,6 +29,7 @@ pub use access::{
     InitiatorGroup, NewGroup, TargetAccess, TargetChange,
 };
 pub use admin::AdminCommand;
+pub use apply_access::check_chap_name;
 pub use apply_unit::{AnsweredCall, AnsweredCalls, UnitCall};
 pub use cache::WriteCache;
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};

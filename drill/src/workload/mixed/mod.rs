@@ -63,16 +63,25 @@ pub struct Plan {
     pub may_be_full: bool,
 }
 
+/// The same in blocks.
+fn apart(size: BlockSize) -> u64 {
+    APART / u64::from(size.bytes())
+}
+
 impl Plan {
-    /// Where the groups begin.
-    fn groups(&self, size: BlockSize) -> impl Iterator<Item = Lba> + use<> {
-        let (first, apart) = (self.first.0, APART / u64::from(size.bytes()));
-        (0..self.groups).map(move |group| Lba(first + group * apart))
+    /// Where a group begins.
+    fn begin(&self, group: u64, size: BlockSize) -> Lba {
+        Lba(self.first.0 + group * apart(size))
+    }
+
+    /// Where all of them do.
+    fn groups(self, size: BlockSize) -> impl Iterator<Item = Lba> {
+        (0..self.groups).map(move |group| self.begin(group, size))
     }
 
     /// Number of a block among all of the plan's, if it is one of them.
     fn number(&self, lba: Lba, size: BlockSize) -> Option<usize> {
-        let (at, apart) = (lba.0.checked_sub(self.first.0)?, APART / u64::from(size.bytes()));
+        let (at, apart) = (lba.0.checked_sub(self.first.0)?, apart(size));
         // A group that is the only one may be larger.
         let group = (at / apart).min(self.groups.checked_sub(1)?);
         let block = at - group * apart;
@@ -82,7 +91,7 @@ impl Plan {
 
     /// Whether there are blocks, and groups of them that do not overlap.
     fn is_sound(&self, size: BlockSize) -> bool {
-        let has_room = self.groups == 1 || self.blocks <= APART / u64::from(size.bytes());
+        let has_room = self.groups == 1 || self.blocks <= apart(size);
         self.blocks > 0 && self.groups > 0 && has_room
     }
 }
@@ -547,7 +556,7 @@ impl Initiator {
         let blocks = self
             .random
             .random_range(1..=CALL_BLOCKS_MAX.min(plan.blocks - at));
-        let lba = Lba(plan.first.0 + group * (APART / u64::from(self.shared.size.bytes())) + at);
+        let lba = Lba(plan.begin(group, self.shared.size).0 + at);
         let known = plan
             .number(lba, self.shared.size)
             .and_then(|number| self.known.get(number));

@@ -160,13 +160,7 @@ pub(crate) fn lio(text: &str) -> Result<Imported, String> {
 }
 
 fn extent(made: &mut Imported, object: &StorageObject) -> String {
-    let taken: Vec<&str> = made
-        .configuration
-        .extents
-        .iter()
-        .map(|extent| extent.name.as_str())
-        .collect();
-    let name = words::name(&object.name, &taken);
+    let name = made.extent_name(&object.name);
     let place = object.dev.as_deref().unwrap_or("nowhere");
     match object.plugin.as_str() {
         "block" | "fileio" => made.note(format!(

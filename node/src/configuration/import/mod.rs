@@ -36,6 +36,13 @@ impl Imported {
         }
     }
 
+    /// A name for another extent, as close to `stem` as can be.
+    fn extent_name(&self, stem: &str) -> String {
+        let extents = self.configuration.extents.iter();
+        let taken: Vec<&str> = extents.map(|extent| extent.name.as_str()).collect();
+        words::name(stem, &taken)
+    }
+
     /// A group for initiators that are treated alike: one that is there already, or the next name.
     fn group(&mut self, stem: &str, group: Group) -> String {
         let same = |known: &&Group| {

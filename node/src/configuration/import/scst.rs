@@ -170,13 +170,7 @@ pub(crate) fn scst(text: &str) -> Result<Imported, String> {
 }
 
 fn extent(made: &mut Imported, handler: &str, device: &Entry) -> String {
-    let taken: Vec<&str> = made
-        .configuration
-        .extents
-        .iter()
-        .map(|extent| extent.name.as_str())
-        .collect();
-    let name = words::name(device.word(1), &taken);
+    let name = made.extent_name(device.word(1));
     let place = device.value("filename").unwrap_or("nowhere");
     if matches!(handler, "vdisk_blockio" | "vdisk_fileio") {
         made.note(format!(
