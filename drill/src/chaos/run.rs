@@ -35,6 +35,12 @@ pub trait Ground {
     /// # Errors
     /// That does not come about within `limit`; the text says what is missing.
     fn whole(&mut self, limit: Duration) -> impl Future<Output = Result<(), Self::Error>>;
+
+    /// Compares all replicas with each other, the cluster being whole and busy.
+    ///
+    /// # Errors
+    /// They differ, or cannot be compared within `limit`.
+    fn same(&mut self, limit: Duration) -> impl Future<Output = Result<(), Self::Error>>;
 }
 
 /// What keeps the cluster busy, and notices.
@@ -57,7 +63,7 @@ pub trait Load {
 pub struct Limits {
     /// Pause before a storm begins.
     pub calm: Duration,
-    /// From a storm's end until the cluster is whole.
+    /// From a storm's end until the cluster is whole; and for the comparison of the replicas afterwards.
     pub whole: Duration,
     /// From then until every initiator is served.
     pub served: Duration,
@@ -228,11 +234,16 @@ impl One {
                 .err()
                 .map(|error| format!("not every initiator is served again: {error}"));
         }
+        let served_after = healed.elapsed();
+        if trouble.is_none() {
+            let same = self.watched(load, ground.same(limits.whole)).await;
+            trouble = same.err().map(|error| error.to_string());
+        }
         StormReport {
             begin_ms: Event::ms(self.begin),
             end_ms: Event::ms(load.now()),
             whole_ms: Event::ms(whole_after),
-            served_ms: Event::ms(healed.elapsed()),
+            served_ms: Event::ms(served_after),
             stall_ms: Event::ms(self.stall.longest),
             events: self.events,
             trouble,
@@ -267,6 +278,9 @@ mod tests {
         whole: usize,
         /// After so many storms it does not heal.
         heals: usize,
+        compared: usize,
+        /// After so many comparisons the replicas differ.
+        differ_after: usize,
     }
 
     impl Ground for Toy {
@@ -290,6 +304,14 @@ mod tests {
             assert_eq!(self.open, [], "all are ended before it must be whole");
             self.whole += 1;
             if self.whole > self.heals {
+                return Err(Error::Timeout(limit));
+            }
+            Ok(())
+        }
+
+        async fn same(&mut self, limit: Duration) -> Result<(), Error> {
+            self.compared += 1;
+            if self.compared > self.differ_after {
                 return Err(Error::Timeout(limit));
             }
             Ok(())
@@ -336,6 +358,7 @@ mod tests {
     async fn every_strike_is_carried_out_and_ended_before_the_calm() {
         let mut toy = Toy {
             heals: usize::MAX,
+            differ_after: usize::MAX,
             ..Toy::default()
         };
         let mut told = 0;
@@ -357,10 +380,23 @@ mod tests {
     async fn a_cluster_that_does_not_heal_ends_the_run() {
         let mut toy = Toy {
             heals: 2,
+            differ_after: usize::MAX,
             ..Toy::default()
         };
         let reports = play(&mut toy, |_| {}).await;
         assert_eq!(reports.len(), 3);
         assert!(reports[2].trouble.is_some() && reports[1].trouble.is_none());
+    }
+
+    #[tokio::test]
+    async fn replicas_that_differ_end_the_run() {
+        let mut toy = Toy {
+            heals: usize::MAX,
+            differ_after: 4,
+            ..Toy::default()
+        };
+        let reports = play(&mut toy, |_| {}).await;
+        assert_eq!(reports.len(), 5);
+        assert!(reports[4].trouble.is_some() && reports[3].trouble.is_none());
     }
 }

@@ -7,9 +7,9 @@ use rand::{RngExt, SeedableRng};
 
 use super::fault::{Fault, Place, Way};
 
-/// Strikes of a storm, at most.
+/// Strikes of a storm, at most; those that come behind others are not counted.
 const STRIKES_MAX: usize = 6;
-/// When the last strike of a storm has begun, at the latest.
+/// When the last strike of a storm has begun, at the latest, but for those that come behind others.
 const BEGUN_WITHIN: Duration = Duration::from_secs(8);
 /// What a fault lasts, at least and at most.
 const LASTS_MIN: Duration = Duration::from_millis(80);
@@ -20,6 +20,12 @@ const SEVERED_MIN: Duration = Duration::from_millis(900);
 const FLAP_MIN: Duration = Duration::from_millis(60);
 const FLAP_MAX: Duration = Duration::from_millis(900);
 const FLAPS_MAX: u32 = 8;
+/// Of a hundred strikes so many are followed by another one, while the cluster is still busy with the first: right after its end (a node
+/// comes back, and copies what it missed) or, where it has none, its beginning (a switchover is under way).
+const CHASED_PERCENT: u32 = 35;
+/// How soon, at least and at most.
+const CHASED_MIN: Duration = Duration::from_millis(3);
+const CHASED_MAX: Duration = Duration::from_millis(1500);
 
 /// A fault, when it begins in its storm, and how long it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,8 +132,22 @@ impl Storms {
         }
     }
 
+    /// A strike that begins then, with one behind it that finds the cluster busy with it, perhaps.
     fn draw(&mut self) -> Vec<Strike> {
-        let at = Duration::ZERO + BEGUN_WITHIN.mul_f64(self.random.random_range(0.0..1.0));
+        let at = BEGUN_WITHIN.mul_f64(self.random.random_range(0.0..1.0));
+        let mut drawn = self.strike(at);
+        if self.random.random_range(0..100) < CHASED_PERCENT {
+            let after = drawn.last().map_or(at, Strike::end);
+            let at = after + self.between(CHASED_MIN, CHASED_MAX);
+            let behind = self.strike(at);
+            if !behind.iter().any(|new| drawn.iter().any(|old| old.meets(new))) {
+                drawn.extend(behind);
+            }
+        }
+        drawn
+    }
+
+    fn strike(&mut self, at: Duration) -> Vec<Strike> {
         let fault = self.fault();
         let is_flap = matches!(fault, Fault::Cut { .. }) && self.random.random_range(0..4) == 0;
         if !is_flap {

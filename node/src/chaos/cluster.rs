@@ -1,6 +1,6 @@
 //! A cluster on machines of its own: a process in a network namespace for each node, data disks that are mounted images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use holdfast_drill::chaos::Place;
 use holdfast_drill::ground::{DIR_MARK, Frozen, GroundError, Image, Network, Tools};
 use holdfast_drill::initiator::Dial;
-use holdfast_proto::admin::{CreateTargetRequest, MapLunRequest, SwitchoverRequest};
+use holdfast_proto::admin::{CreateTargetRequest, MapLunRequest, ScrubExtentRequest, SwitchoverRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -17,12 +17,22 @@ use tokio::time::{sleep, timeout};
 
 use crate::admin::{AdminAddress, AdminClient};
 use crate::demo;
-use crate::status::{ExtentStatus, StatusDocument};
+use crate::status::{ExtentStatus, ScrubStatus, StatusDocument};
 use crate::watchers::{Unit, Watchers};
 
 const TARGET: &str = "iqn.2026-11.io.holdfast:chaos";
-/// What LUN 0 is: blocks that everybody writes; what LUN 1 is: one that is also reserved.
-const EXTENTS: [&str; 2] = ["disk", "shared"];
+/// The units, by their LUNs.
+const EXTENTS: [&str; 5] = ["disk", "bulk", "shared1", "shared2", "shared3"];
+/// The unit whose blocks everybody writes.
+pub(super) const DISK: u8 = 0;
+/// The one that is written all over, so that a replica that comes back has much to copy.
+pub(super) const BULK: u8 = 1;
+/// Those that are also reserved, with the names of their workloads.
+pub(super) const SHARED: [(u8, &str); 3] = [
+    (2, "reservations 1"),
+    (3, "reservations 2"),
+    (4, "reservations 3"),
+];
 /// For the cluster to come up.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// For one look at a node.
@@ -30,7 +40,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Of each data disk. A full one leaves no room for what the extent does not hold yet.
 const DISK_MIB: u64 = 512;
-const EXTENT_BYTES: u64 = 64 << 20;
+pub(super) const EXTENT_BYTES: u64 = 64 << 20;
 /// Ports of a node on its machine.
 const PORTAL: u16 = 3260;
 const RAFT: u16 = 3262;
@@ -201,9 +211,7 @@ impl Cluster {
     pub(super) async fn status(&self) -> Option<StatusDocument> {
         let mut newest: Option<StatusDocument> = None;
         for place in Place::NODES {
-            let address = self.admin(place);
-            let look = async { AdminClient::connect(&address).await?.status().await };
-            if let Ok(Ok(status)) = timeout(LOOK_WITHIN, look).await
+            if let Some(status) = self.look(place).await
                 && status.quorum
                 && newest
                     .as_ref()
@@ -218,7 +226,7 @@ impl Cluster {
     /// Looks at all nodes from now on.
     pub(super) fn watch(&self) -> Watchers {
         let nodes = Place::NODES.map(|place| (place.name().to_owned(), self.admin(place)));
-        let [extent, _] = EXTENTS;
+        let extent = EXTENTS[usize::from(DISK)];
         Watchers::start(
             nodes,
             Unit {
@@ -249,6 +257,65 @@ impl Cluster {
             |status| status.reasons.join("; "),
         );
         bail!("not whole again after {} s: {why}", limit.as_secs())
+    }
+
+    /// Has the replicas of every extent compared, block by block, while initiators go on.
+    ///
+    /// # Errors
+    /// Some differ, or cannot be compared within `limit`.
+    pub(super) async fn compare(&self, limit: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut left: Vec<&str> = EXTENTS.to_vec();
+        let mut asked = BTreeSet::new();
+        while began.elapsed() < limit {
+            let looks = [self.look(Place::A).await, self.look(Place::B).await];
+            let mut open = Vec::new();
+            for name in left {
+                // Only the primary's node knows of its scrubs.
+                let scrub = looks.iter().flatten().find_map(|status| scrubbed(status, name));
+                match scrub {
+                    Some(scrub) if asked.contains(name) && !scrub.asked_for => same(name, &scrub)?,
+                    // Harmless to repeat: after a switchover nobody else knows that it was asked for.
+                    _ => {
+                        if self.ask_to_compare(name).await.is_ok() {
+                            asked.insert(name);
+                        }
+                        open.push(name);
+                    }
+                }
+            }
+            if open.is_empty() {
+                return Ok(());
+            }
+            left = open;
+            sleep(LOOK_EVERY).await;
+        }
+        bail!(
+            "the replicas of {} are not compared after {} s",
+            left.join(", "),
+            limit.as_secs()
+        )
+    }
+
+    async fn ask_to_compare(&self, extent: &str) -> anyhow::Result<()> {
+        let request = ScrubExtentRequest {
+            extent: extent.to_owned(),
+            relayed: false,
+        };
+        let ask = async {
+            AdminClient::connect(&self.admin(Place::A))
+                .await?
+                .scrub_extent(request)
+                .await
+        };
+        timeout(LOOK_WITHIN, ask).await??;
+        Ok(())
+    }
+
+    async fn look(&self, place: Place) -> Option<StatusDocument> {
+        let address = self.admin(place);
+        let look = async { AdminClient::connect(&address).await?.status().await };
+        timeout(LOOK_WITHIN, look).await.ok()?.ok()
     }
 
     /// Asks for the extents to be moved: an answer may take long, so it is not waited for.
@@ -367,6 +434,26 @@ impl Drop for Cluster {
         self.nodes.clear();
         // Then the disks, which are busy until the processes are gone, the network, and the directory.
     }
+}
+
+/// What a node knows of an extent's scrubs, if it is the primary's.
+fn scrubbed(status: &StatusDocument, name: &str) -> Option<ScrubStatus> {
+    let mut extents = status.extents.iter();
+    let extent = extents.find(|extent| extent.name == name)?;
+    let mine = extent.primary.as_ref() == Some(&status.answered_by);
+    extent.scrub.clone().filter(|_| mine)
+}
+
+/// Whether a scrub that is over has found the replicas to be the same.
+fn same(name: &str, scrub: &ScrubStatus) -> anyhow::Result<()> {
+    let Some(last) = &scrub.last else { return Ok(()) };
+    ensure!(
+        last.diverged_blocks == 0 && last.bad_blocks == 0,
+        "the replicas of {name} differ (I2) or are damaged: {} blocks differ, {} are bad",
+        last.diverged_blocks,
+        last.bad_blocks
+    );
+    Ok(())
 }
 
 fn empty(dir: &Path) -> anyhow::Result<PathBuf> {

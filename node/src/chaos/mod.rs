@@ -3,6 +3,7 @@
 
 mod cluster;
 mod guard;
+mod loads;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,11 +13,7 @@ use clap::Args;
 use holdfast_drill::chaos::{
     self, Event, Fault, Ground, Limits, Load, Place, Plan, Report, Seen, StormReport,
 };
-use holdfast_drill::checker::{Initial, Rules};
 use holdfast_drill::ground::KEPT;
-use holdfast_drill::initiator::{Dial, Session};
-use holdfast_drill::workload::mixed::{self, Mixed, Stopped};
-use holdfast_types::{BlockSize, Lba};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,24 +21,10 @@ use crate::cli::{Out, PageFile, foot};
 use crate::watchers::Watchers;
 use cluster::{Cluster, machine};
 pub(crate) use guard::guard;
+use loads::{INITIATORS, Loads, Over, READERS};
 
-/// Blocks that the initiators meet on, and in how many groups: most of their calls go to the first.
-const BLOCKS: u64 = 64;
-const GROUPS: u64 = 8;
-/// Initiators: half of them prefer a's path, half b's. The last ones only read.
-const INITIATORS: u16 = 6;
-const READERS: usize = 2;
-/// Pause of each initiator after a call: more calls are no harder to survive, and longer to judge.
-const PAUSE: Duration = Duration::from_millis(4);
-/// The same of those that reserve.
-const RESERVING_PAUSE: Duration = Duration::from_millis(60);
-const RESERVED_BLOCKS: u64 = 8;
 /// How often the last look is tried again.
 const LOOKS_MAX: u32 = 10;
-/// How long after it was sent a call without an answer may still take effect: the hold limit (3 s), the longest fault, behind which it
-/// may wait in a socket, TCP's longest pause between two attempts after one that long, and a slow machine.
-const LATE: Duration = Duration::from_secs(45);
-
 /// Arguments of `holdfast drill chaos`.
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArgs {
@@ -141,7 +124,7 @@ async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<(Report, S
         "Seed {seed}: starting nodes a, b and w on machines of their own …"
     ));
     let cluster = Cluster::start(args.dir.as_deref()).await?;
-    let load = start_load(&cluster, seed)?;
+    let load = Loads::start(&cluster, seed).await?;
     let watchers = cluster.watch();
     let plan = Plan {
         seed,
@@ -173,12 +156,12 @@ async fn one(args: &ChaosArgs, seed: u64, out: Out) -> anyhow::Result<(Report, S
     };
     troubles.extend(cluster.ended());
     troubles.extend(seen.outdated());
-    let (blocks, reserving) = (load.blocks.stop().await, load.reserving.stop().await);
-    if let Err(error) = look(&cluster, &blocks).await {
+    let over = load.stop().await;
+    if let Err(error) = look(&cluster, &over).await {
         troubles.push(format!("the last look: {error:#}"));
     }
-    let judge = || vec![("blocks", blocks.judge()), ("reservations", reserving.judge())];
-    let judged = tokio::task::spawn_blocking(judge).await?;
+    troubles.extend(over.faults());
+    let judged = tokio::task::spawn_blocking(|| over.judge()).await?;
     let report = Report::new(seed, lasted, storms, judged, troubles);
     if !report.held {
         let dir = cluster.keep();
@@ -206,90 +189,21 @@ fn seen(load: &Loads, watchers: &Watchers) -> Seen {
     };
     Seen {
         lanes: (0..INITIATORS).map(lane).collect(),
-        samples: load.blocks.samples(),
+        samples: load.samples(),
         nodes: Place::NODES.map(|place| place.name().to_owned()).to_vec(),
         looks: looks.collect(),
     }
 }
 
-/// What keeps the cluster busy: initiators with two paths each on LUN 0, and paths that reserve LUN 1.
-struct Loads {
-    blocks: Mixed,
-    reserving: Mixed,
-}
-
-impl Load for Loads {
-    fn now(&self) -> Duration {
-        self.blocks.now()
-    }
-
-    fn answered(&self) -> u64 {
-        self.blocks.acknowledged()
-    }
-
-    async fn served(&self, limit: Duration) -> Result<(), holdfast_drill::error::Error> {
-        self.blocks.served(limit).await?;
-        self.reserving.served(limit).await.map(drop)
-    }
-}
-
-fn start_load(cluster: &Cluster, seed: u64) -> anyhow::Result<Loads> {
-    let plan = mixed::Plan {
-        seed,
-        first: Lba(0),
-        blocks: BLOCKS,
-        groups: GROUPS,
-        readers: READERS,
-        pause: PAUSE,
-        rules: Rules {
-            initial: Initial::Zeros,
-            late: Some(LATE),
-        },
-        reserves: false,
-        may_be_full: true,
-    };
-    let paths = |number: u16| -> anyhow::Result<Vec<Dial>> {
-        let order = if number.is_multiple_of(2) {
-            [Place::A, Place::B]
-        } else {
-            [Place::B, Place::A]
-        };
-        let dial = |(place, at)| cluster.dial(place, 0, number * 2 + at);
-        order.into_iter().zip(0..).map(dial).collect()
-    };
-    let initiators = (0..INITIATORS).map(paths).collect::<anyhow::Result<_>>()?;
-    let blocks = mixed::start(plan, BlockSize::B512, initiators)?;
-    let reserving = mixed::Plan {
-        blocks: RESERVED_BLOCKS,
-        groups: 1,
-        readers: 0,
-        pause: RESERVING_PAUSE,
-        reserves: true,
-        ..plan
-    };
-    let path = |(place, number)| Ok(vec![cluster.dial(place, 1, number)?]);
-    let nexuses = [Place::A, Place::B, Place::A, Place::B].into_iter().zip(50..);
-    let nexuses = nexuses.map(path).collect::<anyhow::Result<_>>()?;
-    let reserving = mixed::start(reserving, BlockSize::B512, nexuses)?;
-    Ok(Loads { blocks, reserving })
-}
-
 /// Reads every block of each node's own copy: with the node as primary, through its own portal.
-async fn look(cluster: &Cluster, stopped: &Stopped) -> anyhow::Result<()> {
+async fn look(cluster: &Cluster, over: &Over) -> anyhow::Result<()> {
     for (place, number) in [(Place::A, 100), (Place::B, 101)] {
         cluster.move_to(place, Limits::default().whole).await?;
-        let dial = cluster.dial(place, 0, number)?;
         let mut tries = 0;
-        loop {
-            let looked = match Session::connect(&dial).await {
-                Ok(session) => stopped.look(&session).await,
-                Err(error) => Err(error),
-            };
-            // A switchover that somebody asked for in the last storm may just be carried out.
-            match looked {
-                Err(_) if tries < LOOKS_MAX => tries += 1,
-                other => break other?,
-            }
+        // A switchover that somebody asked for in the last storm may just be carried out.
+        while let Err(error) = over.look(cluster, place, number).await {
+            ensure!(tries < LOOKS_MAX, "{error:#}");
+            tries += 1;
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
@@ -362,5 +276,9 @@ impl Ground for Stage {
         let ended = self.cluster.ended();
         ensure!(ended.is_empty(), "{}", ended.join("; "));
         self.cluster.until_whole(limit).await
+    }
+
+    async fn same(&mut self, limit: Duration) -> anyhow::Result<()> {
+        self.cluster.compare(limit).await
     }
 }

@@ -4,6 +4,7 @@
 
 mod reserve;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +36,8 @@ const LOOK_BLOCKS: u32 = 512;
 const APART: u64 = 1 << 20;
 /// Of a hundred calls so many go to the first group.
 const FIRST_PERCENT: u32 = 70;
+/// Changes of reservations that an initiator has lost and that may still take effect, at most: each makes more orders possible.
+const LOST_MAX: usize = 2;
 /// Before a command is sent again that met a transition, BUSY or no path.
 const AGAIN: Duration = Duration::from_millis(30);
 
@@ -197,7 +200,7 @@ pub fn start(plan: Plan, size: BlockSize, initiators: Vec<Vec<Dial>>) -> Result<
                 at: 0,
                 session: None,
                 belief: Belief::default(),
-                looks_until: Mono::ZERO,
+                lost: VecDeque::new(),
                 known: vec![Bytes::new(); usize::try_from(plan.blocks * plan.groups).unwrap_or(0)],
             };
             tokio::spawn(initiator.work())
@@ -355,8 +358,8 @@ struct Initiator {
     at: usize,
     session: Option<Session>,
     belief: Belief,
-    /// Until then it changes no reservation: a change that was lost may still take effect, and each more makes more orders possible.
-    looks_until: Mono,
+    /// When changes of reservations were lost that may still take effect.
+    lost: VecDeque<Mono>,
     /// What this initiator saw or put last, per block; empty when it knows nothing.
     known: Vec<Bytes>,
 }
@@ -384,8 +387,7 @@ impl Initiator {
                             break;
                         }
                         if Belief::changes(&command.call) {
-                            self.looks_until =
-                                self.shared.now() + self.shared.plan.rules.late.unwrap_or_default();
+                            self.lost.push_back(self.shared.now());
                             break;
                         }
                     }
@@ -542,10 +544,19 @@ impl Initiator {
         }
     }
 
+    /// Whether so many changes of reservations may still take effect that it makes no more of them.
+    fn only_looks(&mut self) -> bool {
+        let (now, late) = (self.shared.now(), self.shared.plan.rules.late.unwrap_or_default());
+        while self.lost.front().is_some_and(|lost| *lost + late <= now) {
+            self.lost.pop_front();
+        }
+        self.lost.len() >= LOST_MAX
+    }
+
     fn draw(&mut self) -> Command {
         let plan = self.shared.plan;
         if plan.reserves && self.random.random_range(0..2) == 0 {
-            let looks = self.shared.now() < self.looks_until;
+            let looks = self.only_looks();
             return self.belief.draw(&mut self.random, self.number, looks);
         }
         let group = match self.random.random_range(0..100) {
