@@ -21,8 +21,14 @@ use crate::status::{ExtentStatus, ScrubStatus, StatusDocument};
 use crate::watchers::{Unit, Watchers};
 
 const TARGET: &str = "iqn.2026-11.io.holdfast:chaos";
-/// The units, by their LUNs.
-const EXTENTS: [&str; 5] = ["disk", "bulk", "shared1", "shared2", "shared3"];
+/// The units, by their LUNs, and their sizes in MiB.
+const EXTENTS: [(&str, u64); 5] = [
+    ("disk", 16),
+    ("bulk", BULK_BYTES >> 20),
+    ("shared1", 1),
+    ("shared2", 1),
+    ("shared3", 1),
+];
 /// The unit whose blocks everybody writes.
 pub(super) const DISK: u8 = 0;
 /// The one that is written all over, so that a replica that comes back has much to copy.
@@ -40,7 +46,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Of each data disk. A full one leaves no room for what the extent does not hold yet.
 const DISK_MIB: u64 = 512;
-pub(super) const EXTENT_BYTES: u64 = 64 << 20;
+pub(super) const BULK_BYTES: u64 = 64 << 20;
 /// Ports of a node on its machine.
 const PORTAL: u16 = 3260;
 const RAFT: u16 = 3262;
@@ -187,10 +193,8 @@ impl Cluster {
         client
             .create_target(CreateTargetRequest { iqn: iqn.clone() })
             .await?;
-        for (lun, name) in (0..).zip(EXTENTS) {
-            client
-                .create_extent(demo::pair_extent(name, EXTENT_BYTES))
-                .await?;
+        for (lun, (name, mib)) in (0..).zip(EXTENTS) {
+            client.create_extent(demo::pair_extent(name, mib << 20)).await?;
             let (iqn, extent) = (iqn.clone(), name.to_owned());
             client.map_lun(MapLunRequest { iqn, lun, extent }).await?;
         }
@@ -226,7 +230,7 @@ impl Cluster {
     /// Looks at all nodes from now on.
     pub(super) fn watch(&self) -> Watchers {
         let nodes = Place::NODES.map(|place| (place.name().to_owned(), self.admin(place)));
-        let extent = EXTENTS[usize::from(DISK)];
+        let (extent, _) = EXTENTS[usize::from(DISK)];
         Watchers::start(
             nodes,
             Unit {
@@ -265,7 +269,7 @@ impl Cluster {
     /// Some differ, or cannot be compared within `limit`.
     pub(super) async fn compare(&self, limit: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
-        let mut left: Vec<&str> = EXTENTS.to_vec();
+        let mut left: Vec<&str> = EXTENTS.map(|(name, _)| name).to_vec();
         let mut asked = BTreeSet::new();
         while began.elapsed() < limit {
             let looks = [self.look(Place::A).await, self.look(Place::B).await];
@@ -275,9 +279,10 @@ impl Cluster {
                 let scrub = looks.iter().flatten().find_map(|status| scrubbed(status, name));
                 match scrub {
                     Some(scrub) if asked.contains(name) && !scrub.asked_for => same(name, &scrub)?,
-                    // Harmless to repeat: after a switchover nobody else knows that it was asked for.
-                    _ => {
-                        if self.ask_to_compare(name).await.is_ok() {
+                    scrub => {
+                        // After a switchover the new primary's node does not know that it was asked for.
+                        let is_under_way = scrub.is_some_and(|scrub| scrub.asked_for);
+                        if !is_under_way && self.ask_to_compare(name).await.is_ok() {
                             asked.insert(name);
                         }
                         open.push(name);
@@ -324,7 +329,7 @@ impl Cluster {
         tokio::spawn(async move {
             let asked = async {
                 let request = SwitchoverRequest {
-                    extents: EXTENTS.map(str::to_owned).to_vec(),
+                    extents: EXTENTS.map(|(name, _)| name.to_owned()).to_vec(),
                     to: to.name().to_owned(),
                 };
                 AdminClient::connect(&address).await?.switchover(request).await

@@ -14,7 +14,7 @@ use holdfast_drill::workload::mixed::{self, Mixed, Stopped};
 use holdfast_drill::workload::{self, Running, Verifier};
 use holdfast_types::{BlockSize, Lba};
 
-use super::cluster::{BULK, Cluster, DISK, EXTENT_BYTES, SHARED};
+use super::cluster::{BULK, BULK_BYTES, Cluster, DISK, SHARED};
 
 /// Blocks that the initiators meet on, and in how many groups: most of their calls go to the first.
 const BLOCKS: u64 = 64;
@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// The same of those that reserve.
 const RESERVING_PAUSE: Duration = Duration::from_millis(60);
 const RESERVED_BLOCKS: u64 = 8;
+/// Numbers of sessions, which are names of initiators: of those that reserve, four for each unit; and half of those of the bulk unit.
+const SHARED_NUMBERS: u16 = 50;
+const BULK_NUMBERS: [u16; 2] = [40, 41];
 /// How long after it was sent a call without an answer may still take effect: the hold limit (3 s), the longest fault, behind which it
 /// may wait in a socket, TCP's longest pause between two attempts after one that long, and a slow machine.
 const LATE: Duration = Duration::from_secs(45);
@@ -99,7 +102,7 @@ impl Loads {
         for (number, (lun, name)) in (0..).zip(SHARED) {
             let path = |(place, number)| Ok(vec![cluster.dial(place, lun, number)?]);
             let nexuses = [Place::A, Place::B, Place::A, Place::B].into_iter();
-            let nexuses = nexuses.zip(50 + number * 10..).map(path);
+            let nexuses = nexuses.zip(SHARED_NUMBERS + number * 4..).map(path);
             let plan = mixed::Plan {
                 seed: seed.wrapping_add(u64::from(number) << 32),
                 ..plan
@@ -190,7 +193,7 @@ fn paths(cluster: &Cluster, lun: u8, number: u16) -> anyhow::Result<Vec<Dial>> {
 
 async fn start_bulk(cluster: &Cluster, seed: u64) -> anyhow::Result<Running> {
     let mut disks = Vec::new();
-    for number in [30, 31] {
+    for number in BULK_NUMBERS {
         let paths = MultiPath::connect(paths(cluster, BULK, number)?, Patience::default()).await?;
         disks.push(Arc::new(Unhurried(paths)));
     }
@@ -203,7 +206,7 @@ async fn start_bulk(cluster: &Cluster, seed: u64) -> anyhow::Result<Running> {
         seed,
         writers: BULK_WRITERS,
         readers: BULK_WRITERS,
-        units: usize::try_from(EXTENT_BYTES)? / BULK_UNIT,
+        units: usize::try_from(BULK_BYTES)? / BULK_UNIT,
         unit_bytes: BULK_UNIT,
         pause: BULK_PAUSE,
     };
