@@ -272,20 +272,21 @@ impl Cluster {
         let mut left: Vec<&str> = EXTENTS.map(|(name, _)| name).to_vec();
         let mut asked = BTreeSet::new();
         while began.elapsed() < limit {
-            let looks = [self.look(Place::A).await, self.look(Place::B).await];
-            let mut open = Vec::new();
-            for name in left {
-                // Only the primary's node knows of its scrubs.
-                let scrub = looks.iter().flatten().find_map(|status| scrubbed(status, name));
-                match scrub {
-                    Some(scrub) if asked.contains(name) && !scrub.asked_for => same(name, &scrub)?,
-                    scrub => {
-                        // After a switchover the new primary's node does not know that it was asked for.
-                        let is_under_way = scrub.is_some_and(|scrub| scrub.asked_for);
-                        if !is_under_way && self.ask_to_compare(name).await.is_ok() {
-                            asked.insert(name);
-                        }
-                        open.push(name);
+            let mut open = left.clone();
+            for place in [Place::A, Place::B] {
+                let Some(status) = self.look(place).await else {
+                    continue;
+                };
+                for name in &left {
+                    // Only the primary's node knows of its scrubs.
+                    let Some(scrub) = scrubbed(&status, name) else {
+                        continue;
+                    };
+                    if !scrub.asked_for && asked.contains(&(place, *name)) {
+                        same(name, &scrub)?;
+                        open.retain(|other| other != name);
+                    } else if !scrub.asked_for && self.ask_to_compare(place, name).await.is_ok() {
+                        asked.insert((place, *name));
                     }
                 }
             }
@@ -302,7 +303,7 @@ impl Cluster {
         )
     }
 
-    async fn ask_to_compare(&self, extent: &str) -> anyhow::Result<()> {
+    async fn ask_to_compare(&self, primary: Place, extent: &str) -> anyhow::Result<()> {
         let request = ScrubExtentRequest {
             extent: extent.to_owned(),
             relayed: false,
