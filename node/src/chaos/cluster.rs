@@ -308,12 +308,8 @@ impl Cluster {
             extent: extent.to_owned(),
             relayed: false,
         };
-        let ask = async {
-            AdminClient::connect(&self.admin(Place::A))
-                .await?
-                .scrub_extent(request)
-                .await
-        };
+        let address = self.admin(primary);
+        let ask = async { AdminClient::connect(&address).await?.scrub_extent(request).await };
         timeout(LOOK_WITHIN, ask).await??;
         Ok(())
     }
