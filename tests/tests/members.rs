@@ -65,6 +65,8 @@ async fn settings_drain_and_extents_are_changed_live() -> Result<()> {
     m.ask("w", &["switchover", "d", "--to", "a"]).await?;
     m.ask("w", &["cluster", "drain", "a"]).await?;
     m.until("b", "a is drained", |s| s.primary() == Some("b")).await?;
+    let drained = m.refused("w", &["switchover", "d", "--to", "a"]).await?;
+    ensure!(drained.contains("cluster undrain a"), "{drained}");
     m.ask("w", &["cluster", "undrain", "a"]).await?;
     m.ask("w", &["extent", "set", "d", "--preferred", "b"]).await?;
     m.ask("w", &["extent", "resize", "d", "--size", "80MiB"]).await?;
