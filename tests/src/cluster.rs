@@ -1,13 +1,15 @@
 //! A demo cluster of real processes: started, hurt, asked back and looked at through the interface that users have.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_drill::ground::claim;
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::multipath::{MultiPath, Patience};
 use holdfast_drill::url::IscsiUrl;
@@ -457,19 +459,23 @@ pub async fn holdfast(arguments: &[&str]) -> Result<Finished> {
     tools::run(&tools::holdfast()?, arguments, COMMAND_LIMIT).await
 }
 
-/// A base port with ten free ports, below those that the system gives to outgoing connections. Test processes that run at
-/// the same time begin their search at different places.
+/// A base port with ten free ports, below those that the system gives to outgoing connections. They are this process's until it ends: no
+/// other test is given them, also while nothing listens there.
 ///
 /// # Errors
 /// There is none.
 pub fn free_ports() -> Result<u16> {
     const FIRST: u32 = 11_000;
     const PLACES: u32 = 1300;
+    static CLAIMS: std::sync::Mutex<Vec<UnixListener>> = std::sync::Mutex::new(Vec::new());
     let begin = std::process::id().wrapping_mul(37) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-    (0..PLACES)
+    let (base, claim) = (0..PLACES)
         .filter_map(|step| u16::try_from(FIRST + (begin.wrapping_add(step) % PLACES) * 16).ok())
-        .find(|base| (*base..base + PORTS).all(is_free))
-        .context("no free ports")
+        .filter(|base| (*base..base + PORTS).all(is_free))
+        .find_map(|base| Some((base, claim(&format!("ports {base}")).ok()?)))
+        .context("no free ports")?;
+    CLAIMS.lock().unwrap_or_else(PoisonError::into_inner).push(claim);
+    Ok(base)
 }
 
 fn is_free(port: u16) -> bool {

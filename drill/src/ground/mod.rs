@@ -2,6 +2,9 @@
 //!
 //! All of it needs root, and Linux's own tools; [`GroundError::Unavailable`] says what is missing.
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
 mod image;
 mod network;
 mod programs;
@@ -40,6 +43,15 @@ fn needs_root(what: &str) -> Result<(), GroundError> {
         return Ok(());
     }
     Err(GroundError::Unavailable(format!("{what} need root")))
+}
+
+/// Makes a name this process's own until the socket is dropped or the process ends, among all processes of this machine that claim theirs
+/// so: numbers of ports, addresses of networks.
+///
+/// # Errors
+/// Another one has it.
+pub fn claim(name: &str) -> std::io::Result<UnixListener> {
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(format!("holdfast {name}"))?)
 }
 
 /// Directories whose names begin with this and the process id of their maker hold mounted images.

@@ -4,12 +4,13 @@
 //! its process id, so that what a killed process left behind is found and taken away by the next one.
 
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{GroundError, call, find, is_alive, needs_root};
+use super::{GroundError, call, claim, find, is_alive, needs_root};
 
 type Result<T> = std::result::Result<T, GroundError>;
 
@@ -22,6 +23,9 @@ const FLUSH: &str = "flush chain bridge cuts links";
 fn rule(from: &str, to: &str) -> String {
     format!("add rule bridge cuts links iifname p-{from} oifname p-{to} drop")
 }
+
+/// Far more than there are networks at a time.
+const SUBNETS_TRIED: u32 = 1000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -42,6 +46,8 @@ pub struct Network {
     prefix: String,
     /// The first three bytes of all addresses.
     subnet: [u8; 3],
+    /// What keeps others from taking them.
+    _claim: UnixListener,
     machines: Vec<String>,
 }
 
@@ -50,7 +56,16 @@ fn own_interface(prefix: &str) -> String {
     prefix.replacen(MARK, "hf", 1)
 }
 
-/// A place in 10.0.0.0/8: networks that are made side by side do not meet.
+/// A place in 10.0.0.0/8 that no other network on this machine has, looked for from this number on: those that are made side by side do not
+/// meet.
+fn free_subnet(first: u32) -> Option<([u8; 3], UnixListener)> {
+    (0..SUBNETS_TRIED).find_map(|step| {
+        let subnet = subnet(first.wrapping_add(step));
+        let [a, b, c] = subnet;
+        Some((subnet, claim(&format!("network {a}.{b}.{c}")).ok()?))
+    })
+}
+
 fn subnet(number: u32) -> [u8; 3] {
     let [.., high, low] = number.wrapping_mul(2_654_435_761).to_be_bytes();
     [10, high | 0x40, low]
@@ -72,10 +87,13 @@ impl Network {
         take_leftovers_away(&programs);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = std::process::id();
+        let (subnet, claim) = free_subnet(id.wrapping_add(number))
+            .ok_or_else(|| GroundError::Unavailable("every address for a network is taken".to_owned()))?;
         let network = Self {
             programs,
             prefix: format!("{MARK}{id}x{number}"),
-            subnet: subnet(id.wrapping_add(number)),
+            subnet,
+            _claim: claim,
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
         };
         network
@@ -309,6 +327,15 @@ mod tests {
         let output = Command::new(program).args(arguments).output().unwrap();
         // Nobody listens there: who reaches the machine is refused at once, who does not waits.
         String::from_utf8_lossy(&output.stderr).contains("refused")
+    }
+
+    #[test]
+    fn networks_side_by_side_have_addresses_of_their_own() {
+        let (first, claim) = free_subnet(1).unwrap();
+        let (second, _other) = free_subnet(1).unwrap();
+        assert_ne!(first, second);
+        drop(claim);
+        assert_eq!(free_subnet(1).unwrap().0, first);
     }
 
     #[test]
