@@ -79,18 +79,6 @@ pub(super) fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Sta
     })
 }
 
-/// Whether extents may be moved to that node: it would give them away again at once while it drains.
-fn takes_extents(state: &ClusterState, node: NodeId) -> Result<(), Status> {
-    match state.node(node) {
-        Some(member) if member.leaving => Err(failed(format!("{} leaves the cluster", member.name))),
-        Some(member) if member.draining => Err(failed(format!(
-            "{0} is drained: it takes no extents until 'holdfast cluster undrain {0}'",
-            member.name
-        ))),
-        _ => Ok(()),
-    }
-}
-
 pub(super) fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
     state
         .extent_named(name)
@@ -423,7 +411,6 @@ impl Admin for Service {
         let running = self.running().await?;
         let state = running.state();
         let to = node_named(&state, &request.to)?;
-        takes_extents(&state, to)?;
         let extents = if request.extents.is_empty() {
             state.extents.keys().copied().collect()
         } else {

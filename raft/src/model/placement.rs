@@ -102,6 +102,16 @@ impl ClusterState {
             if member.is_suspect() {
                 return Err(Refusal::Suspect { node });
             }
+            if member.leaving {
+                return Err(Refusal::Invalid(format!("{} leaves the cluster", member.name)));
+            }
+            if member.draining {
+                // It would give them away again at once.
+                return Err(Refusal::Invalid(format!(
+                    "{0} is drained: it takes no extents until 'holdfast cluster undrain {0}'",
+                    member.name
+                )));
+            }
             for id in extents {
                 let extent = self
                     .extents

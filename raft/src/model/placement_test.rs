@@ -149,6 +149,22 @@ fn e6_nothing_moves_to_a_replica_that_is_to_go() {
 }
 
 #[test]
+fn e6_nothing_moves_to_a_node_that_drains() {
+    let mut state = led_by_a(1);
+    let drain = |draining| Command::from(AdminCommand::SetDraining { node: B, draining });
+    let ask = Command::from(AdminCommand::RequestSwitchover {
+        extents: vec![extent_id(1)],
+        to: Some(B),
+    });
+    must(&drain(true), &mut state);
+    assert!(go(&ask, &mut state).refusal().is_some());
+    assert_eq!(extent(&state, 1).handover, None);
+    must(&drain(false), &mut state);
+    must(&ask, &mut state);
+    assert_eq!(extent(&state, 1).handover, Some(B));
+}
+
+#[test]
 fn a_lost_replica_goes_at_once_and_the_only_one_in_sync_never() {
     let c = fixture::C;
     let mut state = with_c();
