@@ -32,6 +32,9 @@ pub(crate) struct NodeConfig {
     /// The admin service.
     #[serde(default)]
     pub(crate) admin: AdminConfig,
+    /// Links to other data nodes.
+    #[serde(default, skip_serializing_if = "ReplicationConfig::is_default")]
+    pub(crate) replication: ReplicationConfig,
     /// The log of the cluster state.
     #[serde(default, skip_serializing_if = "RaftConfig::is_default")]
     pub(crate) raft: RaftConfig,
@@ -58,14 +61,35 @@ pub(crate) struct Listen {
 pub(crate) struct AdminConfig {
     /// Unix socket; default `admin.sock` in the node's directory.
     pub(crate) socket: Option<PathBuf>,
-    /// TCP address. Without certificates it must be a loopback address, and `open_loopback` must say that this is meant.
+    /// TCP address. Whoever comes there needs an administrator's certificate (`holdfast cluster certificate`).
     pub(crate) tcp: Option<SocketAddr>,
-    /// Every user of this machine may administer the cluster through `tcp`. For demos and tests.
+    /// `tcp` is a loopback address, plain, and every user of this machine may administer the cluster through it. For demos and tests.
     #[serde(default)]
     pub(crate) open_loopback: bool,
     /// Address on which a monitoring system may read `/metrics`, and do nothing else. Off by default. Whoever reaches it sees the names of
     /// extents, nodes and initiators.
     pub(crate) metrics: Option<SocketAddr>,
+}
+
+/// Links to other data nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplicationConfig {
+    /// Links are encrypted, and both ends prove who they are. Off only for measurements, and for wires that nobody else reaches; then on
+    /// all data nodes.
+    pub(crate) tls: bool,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self { tls: true }
+    }
+}
+
+impl ReplicationConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The log of the cluster state on this node's disk.
@@ -152,16 +176,18 @@ impl NodeConfig {
             self.admin.metrics.is_none_or(|address| address.port() != 0),
             "admin.metrics needs a port"
         );
-        if let Some(tcp) = self.admin.tcp {
+        if self.admin.open_loopback {
             ensure!(
-                tcp.ip().is_loopback(),
-                "admin.tcp = {tcp}: without certificates the admin service listens on loopback only"
-            );
-            ensure!(
-                self.admin.open_loopback,
-                "admin.tcp = {tcp} lets every user of this machine administer the cluster: say so with admin.open_loopback = true"
+                self.admin.tcp.is_none_or(|tcp| tcp.ip().is_loopback()),
+                "admin.open_loopback: without certificates the admin service listens on loopback only"
             );
         }
+        ensure!(
+            self.admin
+                .tcp
+                .is_none_or(|tcp| !tcp.ip().is_unspecified() && tcp.port() != 0),
+            "admin.tcp names one interface and one port: other nodes are told this address"
+        );
         Ok(())
     }
 }
@@ -204,7 +230,13 @@ mod tests {
     #[test]
     fn a_data_node_is_read() {
         assert_eq!(check(DATA), Ok(()));
-        assert_eq!(check(&format!("{DATA}\n[raft]\nsnapshot_after = 16")), Ok(()));
+        for more in [
+            "[raft]\nsnapshot_after = 16",
+            "[replication]\ntls = false",
+            "[admin]\ntcp = \"10.0.0.1:4\"",
+        ] {
+            assert_eq!(check(&format!("{DATA}\n{more}")), Ok(()));
+        }
     }
 
     #[test]
@@ -224,7 +256,8 @@ mod tests {
             (DATA.replace("[\"127.0.0.1:3\"]", "[]"), "listen.portals"),
             (DATA.replace("\"data\"", "\"witness\""), "listen.replication"),
             (DATA.replace("dir =", "dri ="), "dri"),
-            (format!("{DATA}\n[admin]\ntcp = \"127.0.0.1:4\""), "open_loopback"),
+            (format!("{DATA}\n[admin]\ntcp = \"0.0.0.0:4\""), "admin.tcp"),
+            (format!("{DATA}\n[replication]\ntsl = true"), "tsl"),
             (
                 format!("{DATA}\n[admin]\ntcp = \"10.0.0.1:4\"\nopen_loopback = true"),
                 "loopback only",

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use holdfast_raft::consensus::{Config, Control, InitializeError};
 use holdfast_raft::model::{ClusterId, Command, Init, NewNode, NodeAddresses, Reply, Role};
+use holdfast_trust::{Generations, Key, Trust};
 use holdfast_types::{IscsiName, NodeId};
 
 const CLUSTER: ClusterId = ClusterId(0x70_77_72);
@@ -57,11 +58,12 @@ fn name(number: u64) -> Result<IscsiName, Failure> {
 
 /// Opens the directory; `fresh` when it may be empty.
 async fn open(dir: &str, fresh: bool) -> Result<Control, Failure> {
+    let trust = Trust::new(NODE, &[CLUSTER.0], &Key::new([7; 32]), &Generations::default())?;
     let config = Config {
         // Small, so that cuts hit snapshots and purges too.
         snapshot_after: 200,
         expect_log: !fresh,
-        ..Config::new(dir, CLUSTER, NODE)
+        ..Config::new(dir, CLUSTER, NODE, trust)
     };
     let control = Control::start(config, Arc::new(|_| {}), Arc::new(|_| {})).await?;
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));

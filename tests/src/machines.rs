@@ -1,5 +1,6 @@
 //! Nodes as on machines of their own: real processes that only have local admin sockets.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub struct Machines {
     dir: TempDir,
     base: u16,
+    more: String,
     running: Vec<(String, Child)>,
 }
 
@@ -33,8 +35,20 @@ impl Machines {
         Ok(Self {
             dir: tempfile::tempdir()?,
             base: cluster::free_ports()?,
+            more: String::new(),
             running: Vec::new(),
         })
+    }
+
+    /// Nodes that are started from now on have this at the end of their configuration. `ADMIN` stands for an
+    /// address and port of the node's own.
+    pub fn configure(&mut self, text: &str) {
+        text.clone_into(&mut self.more);
+    }
+
+    /// The address of the `place`-th node for Raft (1), replication (2) and administration over TCP (3).
+    pub fn address(&self, place: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, place + 1], self.base + port))
     }
 
     /// A path in their directory; a node keeps its own in `NAME`, and its log in `NAME.log`.
@@ -68,6 +82,7 @@ impl Machines {
                 address(0)
             );
         }
+        text += &self.more.replace("ADMIN", &address(3));
         let file = self.path(&format!("{name}.toml"));
         std::fs::write(&file, text)?;
         let log = std::fs::File::options()
@@ -185,7 +200,16 @@ impl Machines {
     /// # Errors
     /// It does not come about.
     pub async fn trio() -> Result<Self> {
+        Self::trio_with("").await
+    }
+
+    /// The same with more in their configuration; see [`Self::configure`].
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub async fn trio_with(more: &str) -> Result<Self> {
         let mut machines = Self::new()?;
+        machines.configure(more);
         for (place, (name, role)) in (0..).zip([("a", "data"), ("b", "data"), ("w", "witness")]) {
             machines.start(name, role, place)?;
         }

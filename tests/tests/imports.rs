@@ -16,6 +16,7 @@ const ALL: &[&str] = &[
     "replication",
     "raft",
     "planes",
+    "trust",
     "injection",
     "drill",
 ];
@@ -31,13 +32,14 @@ const ALLOWED: &[Row] = &[
     (
         "holdfast-replication",
         "replication",
-        &["types", "journal", "proto", "injection"],
+        &["types", "journal", "proto", "injection", "trust"],
     ),
     (
         "holdfast-raft",
         "raft",
-        &["types", "journal", "proto", "scsi", "alua", "injection"],
+        &["types", "journal", "proto", "scsi", "alua", "injection", "trust"],
     ),
+    ("holdfast-trust", "trust", &["types"]),
     ("holdfast-injection", "injection", &["types"]),
     ("holdfast-planes", "planes", &["types", "raft", "replication"]),
     ("holdfast-drill", "drill", &["types", "iscsi", "scsi"]),

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use holdfast_proto::admin::change_request::Change;
-use holdfast_proto::admin::{Drain, IsnsServer, Leave, ResizeExtent, SetExtent, SetReplicas, SetSetting};
+use holdfast_proto::admin::{
+    Drain, IsnsServer, Leave, ResizeExtent, RotateCertificates, SetExtent, SetReplicas, SetSetting,
+};
 use holdfast_raft::model::{AdminCommand, ClusterState, Command, ExtentChange, SecondaryAccess, SettingKey};
 use holdfast_types::{ByteSize, NodeId};
 use serde::Serialize;
@@ -24,7 +26,17 @@ pub(crate) fn command(state: &ClusterState, change: Change) -> Result<Proposal, 
         Change::SetReplicas(set) => replicas(state, &set),
         Change::Leave(leave) => leaves(state, &leave),
         Change::IsnsServer(server) => isns_server(&server),
+        Change::RotateCertificates(RotateCertificates {}) => Ok(rotation(state)),
     }
+}
+
+fn rotation(state: &ClusterState) -> Proposal {
+    let from = state.certificates.present.number;
+    let salt = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let message = "The certificates are being rotated, which waits for every member ('holdfast status' says for whom); connections stay. \
+                   Files of 'holdfast cluster certificate' are good until it is done: make new ones then."
+        .to_owned();
+    (AdminCommand::RotateCertificates { from, salt }.into(), message)
 }
 
 fn set(setting: &SetSetting) -> Result<Proposal, Status> {

@@ -1,17 +1,20 @@
 //! The command's side of the admin service.
 
+use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, CertificateRequest, ChangeRequest,
     ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done,
     HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
     ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
     SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
+use holdfast_trust::{ClientStream, Credentials, HandshakeError};
 use tonic::transport::{Channel, Endpoint};
 
 use super::access::AccessRequest;
@@ -27,14 +30,40 @@ pub(crate) struct AdminClient {
     _reach: Option<Reach>,
 }
 
+/// The certificate that `--certificate` names.
+static CREDENTIALS: OnceLock<Credentials> = OnceLock::new();
+/// Longest wait for a connection, and then for its handshake.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// From now on admin ports are dialled with this certificate, and over TLS.
+pub(crate) fn use_certificate(credentials: Credentials) {
+    // Set once, when the command line is read.
+    let _ = CREDENTIALS.set(credentials);
+}
+
+async fn dial(credentials: &Credentials, address: SocketAddr) -> Result<ClientStream, HandshakeError> {
+    let stream = holdfast_trust::reach(address, CONNECT_WITHIN).await?;
+    tokio::time::timeout(CONNECT_WITHIN, credentials.connect(stream))
+        .await
+        .map_err(|_| HandshakeError::Io(std::io::ErrorKind::TimedOut.into()))?
+}
+
 /// An answered refusal, as one line.
 fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow!("{}", status.message())
 }
 
 impl AdminClient {
-    /// Dials; waits two seconds at most.
+    /// Dials, as `--certificate` says; waits two seconds at most.
     pub(crate) async fn connect(address: &AdminAddress) -> anyhow::Result<Self> {
+        Self::connect_as(address, CREDENTIALS.get().cloned()).await
+    }
+
+    /// The same with an administrator's certificate, where there is one; a Unix socket needs none.
+    pub(crate) async fn connect_as(
+        address: &AdminAddress,
+        credentials: Option<Credentials>,
+    ) -> anyhow::Result<Self> {
         let (uri, reach) = match address {
             AdminAddress::Tcp(address) => (format!("http://{address}"), None),
             AdminAddress::Unix(path) => {
@@ -49,9 +78,19 @@ impl AdminClient {
             .connect_timeout(Duration::from_secs(2))
             .timeout(Duration::from_secs(30))
             .tcp_nodelay(true);
-        let channel = endpoint.connect().await.with_context(|| {
-            format!("no node answers on {address}; is it running, and is --admin its address?")
-        })?;
+        let lost = || format!("no node answers on {address}; is it running, and is --admin its address?");
+        let channel = match (address, credentials) {
+            (AdminAddress::Tcp(place), Some(credentials)) => {
+                let place = *place;
+                // Once at first, so that what is wrong is said.
+                drop(dial(&credentials, place).await.with_context(lost)?);
+                holdfast_trust::channel(&endpoint, move || {
+                    let credentials = credentials.clone();
+                    async move { dial(&credentials, place).await }
+                })
+            }
+            _ => endpoint.connect().await.with_context(lost)?,
+        };
         Ok(Self {
             rpc: Rpc::new(channel),
             address: address.clone(),
@@ -213,6 +252,16 @@ impl AdminClient {
     pub(crate) async fn token(&mut self, valid_seconds: u32) -> anyhow::Result<TokenReply> {
         let request = TokenRequest { valid_seconds };
         Ok(self.rpc.token(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// An administrator's certificate, as a PEM file.
+    pub(crate) async fn certificate(&mut self) -> anyhow::Result<String> {
+        let reply = self
+            .rpc
+            .certificate(CertificateRequest {})
+            .await
+            .map_err(refused)?;
+        Ok(reply.into_inner().pem)
     }
 
     /// The plan of a takeover by the node that was dialled; with `confirmed`, the takeover.

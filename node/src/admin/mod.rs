@@ -1,4 +1,4 @@
-//! How commands reach a node: a gRPC service on a Unix socket, and on a loopback TCP port where the configuration opens one.
+//! How commands reach a node: a gRPC service on a Unix socket, and on a TCP port with certificates where the configuration names one.
 
 pub(crate) mod access;
 mod address;
@@ -9,5 +9,5 @@ pub(crate) mod server;
 mod takeover;
 
 pub(crate) use address::AdminAddress;
-pub(crate) use client::AdminClient;
+pub(crate) use client::{AdminClient, use_certificate};
 pub(crate) use takeover::{GoneNode, PlannedExtent, TakeoverPlan};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ChangeRequest,
-    ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
-    HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
-    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
-    SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, CertificateReply,
+    CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest,
+    CreateTargetRequest, Document, Done, HealRequest, IdentifyRequest, Identity, InitializeRequest,
+    InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
+    SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply,
+    TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -456,6 +457,13 @@ impl Admin for Service {
         let valid = std::time::Duration::from_secs(valid_seconds.into());
         let token = running.token(valid).await.map_err(failed)?;
         Ok(Response::new(TokenReply { token, valid_seconds }))
+    }
+
+    async fn certificate(&self, _request: Request<CertificateRequest>) -> Answer<CertificateReply> {
+        let running = self.running().await?;
+        let pem = running.trust().issue_admin().map_err(failed)?;
+        tracing::warn!("a certificate for an administrator was made");
+        Ok(Response::new(CertificateReply { pem: pem.to_string() }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Answer<Done> {

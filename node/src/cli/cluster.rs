@@ -1,9 +1,15 @@
 //! Making a cluster out of nodes.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use holdfast_proto::admin::change_request::Change;
-use holdfast_proto::admin::{Done, Drain, Identity, InitializeRequest, JoinRequest, Leave, SetSetting};
+use holdfast_proto::admin::{
+    Done, Drain, Identity, InitializeRequest, JoinRequest, Leave, RotateCertificates, SetSetting,
+};
 use holdfast_raft::model::ClusterKey;
 
 use super::objects::print_done;
@@ -43,6 +49,14 @@ pub(super) enum ClusterCommand {
         /// For how many seconds it is good.
         #[arg(long, default_value_t = 86_400, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(60..=604_800))]
         valid: u32,
+    },
+    /// Replace the certificates with which nodes prove to each other who they are, and their authority. No connection is lost, nothing is
+    /// restarted. Safe to repeat.
+    RotateCertificates,
+    /// Make a certificate with which the TCP admin ports of all members may be used (--certificate), until the next rotation.
+    Certificate {
+        /// The file to write, for its owner alone.
+        file: PathBuf,
     },
     /// Let the node named by --admin join a cluster. Safe to repeat.
     Join {
@@ -94,6 +108,8 @@ pub(super) fn run(command: ClusterCommand, admin: &AdminAddress, out: Out) -> an
         }
         ClusterCommand::Members => return members(admin, out),
         ClusterCommand::Token { valid } => return token(valid, admin, out),
+        ClusterCommand::Certificate { file } => return certificate(&file, admin, out),
+        ClusterCommand::RotateCertificates => Change::RotateCertificates(RotateCertificates {}),
         ClusterCommand::Join { token, replace } => return join(token, replace, admin, out),
         ClusterCommand::Set { key, value } => Change::Setting(SetSetting { key, value }),
         ClusterCommand::Unset { key } => Change::Setting(SetSetting {
@@ -142,6 +158,27 @@ fn token(valid: u32, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
         "{}\n\nOn the machine that is to join, within {} minutes and once: holdfast cluster join TOKEN",
         reply.token,
         reply.valid_seconds / 60
+    );
+    out.answer(&document, &text)
+}
+
+fn certificate(file: &Path, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let pem = block_on(async { AdminClient::connect(admin).await?.certificate().await })?;
+    let pem = zeroize::Zeroizing::new(pem);
+    let write = || -> std::io::Result<()> {
+        let mut written = std::fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(file)?;
+        written.write_all(pem.as_bytes())
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))?;
+    let document = serde_json::json!({"file": file});
+    let text = format!(
+        "{} is written. Whoever has it may administer the cluster: holdfast --certificate {} --admin ADDRESS:PORT status",
+        file.display(),
+        file.display()
     );
     out.answer(&document, &text)
 }

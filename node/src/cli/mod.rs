@@ -18,8 +18,9 @@ mod status;
 mod takeover;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use cluster::init as init_cluster;
@@ -40,6 +41,9 @@ pub(crate) struct Cli {
         default_value = "/run/holdfast/admin.sock"
     )]
     admin: AdminAddress,
+    /// Administrator's certificate for a TCP admin port, made by 'holdfast cluster certificate'.
+    #[arg(long, global = true, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// Print one JSON document on standard output, and nothing else there.
     #[arg(long, global = true)]
     json: bool,
@@ -152,10 +156,24 @@ pub(crate) struct NodeArgs {
     pub(crate) after_ms: u64,
 }
 
+fn read_certificate(file: &Path) -> anyhow::Result<()> {
+    let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let credentials = holdfast_trust::Credentials::from_pem(&pem)
+        .with_context(|| format!("{} cannot be used as --certificate", file.display()))?;
+    crate::admin::use_certificate(credentials);
+    Ok(())
+}
+
 /// Parses the command line and carries it out; the process's exit status.
 pub(crate) fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let out = Out::new(cli.json);
+    if let Some(file) = &cli.certificate
+        && let Err(error) = read_certificate(file)
+    {
+        out.failed(&error);
+        return std::process::ExitCode::from(1);
+    }
     let result = match cli.command {
         Command::Demo(args) => crate::demo::run(args, out),
         Command::Node(args) => crate::runtime::run(&args, out),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use holdfast_types::{ByteSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN};
 
-use crate::config::{AdminConfig, Listen, NodeConfig, RaftConfig, Role};
+use crate::config::{AdminConfig, Listen, NodeConfig, RaftConfig, ReplicationConfig, Role};
 
 /// The demo's target.
 pub(super) const TARGET: &str = "iqn.2026-11.io.holdfast:demo";
@@ -100,6 +100,7 @@ impl Layout {
                 open_loopback: true,
                 metrics: None,
             },
+            replication: ReplicationConfig::default(),
             raft: RaftConfig::default(),
         }
     }

@@ -24,8 +24,18 @@ pub(super) fn load(dir: &Path) -> anyhow::Result<Option<ClusterKey>> {
     };
     ClusterKey::from_text(text.trim()).map(Some).ok_or_else(|| {
         anyhow!(
-            "{} holds no key: copy that of another node, or remove it (CHAP logins are then refused here)",
+            "{} holds no key: copy that of another node, and start this one anew",
             path.display()
+        )
+    })
+}
+
+/// The key, which a member must have.
+pub(super) fn must_load(dir: &Path) -> anyhow::Result<ClusterKey> {
+    load(dir)?.ok_or_else(|| {
+        anyhow!(
+            "{} is missing, so this node cannot prove to the others who it is: copy that of another node, and start this one anew",
+            path(dir).display()
         )
     })
 }

@@ -16,6 +16,7 @@ use holdfast_replication::core::api::{
 };
 use holdfast_replication::driver::{DataNode, DriverConfig, Front as Answers, LeaseView, Parts as DataParts};
 use holdfast_replication::net::{NetConfig, PeerAddress};
+use holdfast_trust::Trust;
 use holdfast_types::{ExtentId, NodeId, OpOutcome, Revision};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -54,7 +55,7 @@ impl Data {
         config: &NodeConfig,
         identity: &Identity,
         parts: &Parts,
-        registry: Arc<Registry>,
+        (registry, trust): (Arc<Registry>, Arc<Trust>),
         tasks: &mut JoinSet<()>,
         fatal: mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Self> {
@@ -75,7 +76,10 @@ impl Data {
             me,
             cluster: identity.cluster.0,
             config: DriverConfig::default(),
-            net: NetConfig::default(),
+            net: NetConfig {
+                trust: config.replication.tls.then_some(trust),
+                ..NetConfig::default()
+            },
             listener: Some(listener),
             runtime: tokio::runtime::Handle::current(),
             front: Arc::new(Answerer(registry)),

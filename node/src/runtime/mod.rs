@@ -2,6 +2,7 @@
 
 mod alone;
 pub(crate) mod blow;
+mod certificates;
 mod cluster_key;
 mod control;
 mod data;

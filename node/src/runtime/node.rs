@@ -1,21 +1,22 @@
 //! A node's life: its admin service comes first; with a cluster to belong to, the rest follows.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use holdfast_proto::admin::Identity as IdentityMessage;
 use holdfast_raft::consensus::{JoinToken, ask_to_join};
 use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode, TakeoverOrder};
+use holdfast_trust::{Door, Port};
 use holdfast_types::{NodeId, unix_seconds};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
 
-use super::{End, Identity, Running, cluster_key, takeover};
+use super::{End, Identity, Running, certificates, cluster_key, takeover};
 use crate::admin::TakeoverPlan;
 use crate::config::{NodeConfig, Role};
 use crate::metrics::{self, Facts};
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     running: Mutex<Option<Arc<Running>>>,
     /// What goes wrong for good later on ends the process.
     fatal: mpsc::Sender<anyhow::Error>,
+    /// The same without a wait, for the admin port.
+    known: std::sync::Mutex<Option<Arc<Running>>>,
     /// Asks for a new start.
     again: Notify,
 }
@@ -48,6 +51,7 @@ impl Node {
             config,
             identity: watch::channel(kept).0,
             running: Mutex::new(None),
+            known: std::sync::Mutex::default(),
             fatal,
             again: Notify::new(),
         });
@@ -73,6 +77,7 @@ impl Node {
             () = node.again.notified() => Ok(End::Again),
             error = failed.recv() => Err(error.unwrap_or_else(|| anyhow::anyhow!("the node stopped"))),
         };
+        node.known.lock().unwrap_or_else(PoisonError::into_inner).take();
         let running = node.running.lock().await.take();
         if let Some(running) = running
             && tokio::time::timeout(STOP_WITHIN, running.stop()).await.is_err()
@@ -110,7 +115,7 @@ impl Node {
         {
             cluster_key::store(&self.config.dir, &key)?;
             if let Some(running) = self.running().await {
-                running.set_key(key);
+                running.set_key(key)?;
             }
         }
         self.start(identity).await
@@ -128,8 +133,11 @@ impl Node {
         let mut joined = *self.identity.borrow();
         if joined.is_none() {
             let nonce = super::identity::join_nonce(&self.config.dir)?;
-            let (cluster, node) = ask_to_join(&token, &nonce, &me, replaces).await?;
-            joined = Some(Identity::new(cluster, node));
+            let welcome = ask_to_join(&token, &nonce, &me, replaces).await?;
+            // Both before the identity: with that alone the node could not prove who it is.
+            cluster_key::store(&self.config.dir, &welcome.key)?;
+            certificates::store(&self.config.dir, &welcome.generations)?;
+            joined = Some(Identity::new(welcome.cluster, welcome.node));
         }
         let identity = joined.context("it was asked for just now")?;
         self.start(identity).await?;
@@ -186,7 +194,9 @@ impl Node {
         identity.store(&self.config.dir)?;
         self.identity.send_replace(Some(identity));
         if running.is_none() {
-            *running = Some(Running::start(&self.config, identity, self.fatal.clone()).await?);
+            let started = Running::start(&self.config, identity, self.fatal.clone()).await?;
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&started));
+            *running = Some(started);
         }
         Ok(())
     }
@@ -264,14 +274,38 @@ impl Node {
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
                 .and_then(TcpListener::from_std)
                 .with_context(|| format!("cannot listen on {address} (admin.tcp)"))?;
-            tracing::warn!(%address, "the admin port is open to every user of this machine");
             let admin = server().add_routes(routes);
+            if !self.config.admin.open_loopback {
+                let (callers, incoming) = tokio::sync::mpsc::channel(16);
+                tokio::spawn(self.door().watch(listener, callers));
+                let incoming = ReceiverStream::new(incoming);
+                tokio::spawn(report("admin service", admin.serve_with_incoming(incoming)));
+                return Ok(());
+            }
+            tracing::warn!(%address, "the admin port is open to every user of this machine");
             tokio::spawn(report(
                 "admin service",
                 admin.serve_with_incoming(TcpListenerStream::new(listener)),
             ));
         }
         Ok(())
+    }
+}
+
+impl Node {
+    /// The admin port lets in who has an administrator's certificate of the cluster, once there is a cluster.
+    fn door(self: &Arc<Self>) -> Door {
+        let node = Arc::downgrade(self);
+        let trust = move || {
+            let node = node.upgrade()?;
+            let known = node.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.as_ref().map(|running| Arc::clone(running.trust()))
+        };
+        Door {
+            port: Port::Admin,
+            trust: Box::new(trust),
+            token: Box::new(|_| None),
+        }
     }
 }
 

@@ -15,12 +15,14 @@ use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
+use holdfast_trust::{Credentials, Trust};
 use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, TpgId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Identity;
+use super::certificates::{self, Keeper};
 use super::cluster_key;
 use super::control::{Parts, follow_state};
 use super::data::Data;
@@ -54,6 +56,12 @@ pub(crate) struct Running {
     registry: Arc<Registry>,
     /// What the cluster's secrets are sealed with, where this node has it.
     key: watch::Sender<Option<ClusterKey>>,
+    /// With what it proves who it is.
+    trust: Arc<Trust>,
+    /// The replication links are plain, by the configuration.
+    plain_links: bool,
+    /// Admin ports are open to everybody on this machine, by the configuration.
+    open_admin: bool,
     pub(super) data: Option<Data>,
     units: Option<UnitService>,
     isns: Option<Isns>,
@@ -74,15 +82,16 @@ impl Running {
         let registry = Arc::new(Registry::default());
         let on_reset = resets(Arc::clone(&registry));
         let lease = Lease::new(me, incarnation, Arc::clone(&clock), on_reset);
-        let control = start_control(config, &identity, &lease).await?;
+        let key = watch::channel(Some(cluster_key::must_load(&config.dir)?)).0;
+        let mut keeper = prove(config, identity, &key)?;
+        let trust = Arc::clone(&keeper.trust);
+        let control = start_control(config, &identity, &lease, &trust).await?;
+        keeper.follow(&control.state()).await?;
         let listener = TcpListener::bind(config.listen.raft)
             .await
             .with_context(|| format!("cannot listen on {} (listen.raft)", config.listen.raft))?;
         control.serve(listener);
-        let socket = std::net::UdpSocket::bind(config.listen.heartbeat)
-            .with_context(|| format!("cannot listen on {} (listen.heartbeat)", config.listen.heartbeat))?;
-        let heartbeat = lease.spawn(socket).context("cannot start the heartbeat thread")?;
-        let key = watch::channel(cluster_key::load(&config.dir)?).0;
+        let heartbeat = start_heartbeat(config, &lease, Arc::clone(&trust))?;
         let parts = Parts {
             me,
             incarnation,
@@ -92,6 +101,7 @@ impl Running {
         };
         let mut tasks = JoinSet::new();
         let essential = |what, work| essential(what, work, fatal.clone());
+        tasks.spawn(essential("the certificates", keeper.run(control.clone()).boxed()));
         tasks.spawn(essential("the governor", parts.clone().govern().boxed()));
         tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
         tasks.spawn(watch_for_the_end(parts.clone(), fatal.clone()));
@@ -106,7 +116,7 @@ impl Running {
                     config,
                     &identity,
                     &parts,
-                    Arc::clone(&registry),
+                    (Arc::clone(&registry), Arc::clone(&trust)),
                     &mut tasks,
                     fatal.clone(),
                 )
@@ -125,6 +135,9 @@ impl Running {
             lease,
             registry,
             key,
+            trust,
+            plain_links: config.role == Role::Data && !config.replication.tls,
+            open_admin: config.admin.open_loopback,
             data,
             units,
             isns,
@@ -207,9 +220,18 @@ impl Running {
         self.key.borrow().clone()
     }
 
-    /// From now on this is the key.
-    pub(super) fn set_key(&self, key: ClusterKey) {
+    /// From now on this is the key; certificates follow at once.
+    pub(super) fn set_key(&self, key: ClusterKey) -> anyhow::Result<()> {
+        let ids = certificates::ids(self.control.cluster(), &self.control.state());
+        self.trust
+            .renew(&ids, &key.to_trust(), &self.trust.generations())?;
         self.key.send_replace(Some(key));
+        Ok(())
+    }
+
+    /// With what this node proves who it is.
+    pub(crate) const fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// Whether the cluster is made, as far as this node knows.
@@ -392,7 +414,13 @@ impl Running {
                     member.name
                 );
             };
-            let mut client = AdminClient::connect(&AdminAddress::Tcp(address)).await?;
+            let address = AdminAddress::Tcp(address);
+            let mut client = if self.open_admin {
+                AdminClient::connect(&address).await?
+            } else {
+                let pem = self.trust.issue_admin()?;
+                AdminClient::connect_as(&address, Some(Credentials::from_pem(pem.as_bytes())?)).await?
+            };
             let request = ScrubExtentRequest {
                 extent: name.to_owned(),
                 relayed: true,
@@ -452,6 +480,25 @@ impl Running {
         }
         seen.alarms
             .extend(crate::admin::injection::alarms(&seen.my_name, &state));
+        if self.plain_links {
+            seen.alarms.push(format!(
+                "replication of {} is neither encrypted nor authenticated (replication.tls = false in its node.toml)",
+                seen.my_name
+            ));
+        }
+        let waits = state.certificates_wait_for();
+        if !waits.is_empty() {
+            let name = |node: &NodeId| {
+                state
+                    .node(*node)
+                    .map_or_else(|| node.to_string(), |member| member.name.clone())
+            };
+            let names: Vec<String> = waits.iter().map(name).collect();
+            seen.alarms.push(format!(
+                "the certificates are being rotated, which waits for {}; those of before count until then",
+                names.join(", ")
+            ));
+        }
         if let Some(data) = &self.data {
             data.describe(&mut seen);
         }
@@ -491,9 +538,49 @@ fn resets(registry: Arc<Registry>) -> OnReset {
     })
 }
 
+/// The certificates of this node, as its directory says.
+fn prove(
+    config: &NodeConfig,
+    identity: Identity,
+    key: &watch::Sender<Option<ClusterKey>>,
+) -> anyhow::Result<Keeper> {
+    let key = key.subscribe();
+    let secret = key.borrow().as_ref().map(ClusterKey::to_trust);
+    let secret = secret.context("the node has no cluster key")?;
+    let (me, cluster) = (identity.node, identity.cluster);
+    let kept = certificates::load(&config.dir)?;
+    let trust = Trust::new(me, &[cluster.0], &secret, &kept)?;
+    Ok(Keeper {
+        me,
+        cluster,
+        dir: config.dir.clone(),
+        trust,
+        key,
+        kept,
+    })
+}
+
+fn start_heartbeat(config: &NodeConfig, lease: &Lease, trust: Arc<Trust>) -> anyhow::Result<HeartbeatThread> {
+    let socket = std::net::UdpSocket::bind(config.listen.heartbeat)
+        .with_context(|| format!("cannot listen on {} (listen.heartbeat)", config.listen.heartbeat))?;
+    lease
+        .spawn(socket, trust)
+        .context("cannot start the heartbeat thread")
+}
+
 /// Opens the log of the cluster state; the lease hears of what it applies.
-async fn start_control(config: &NodeConfig, identity: &Identity, lease: &Lease) -> anyhow::Result<Control> {
-    let mut raft = RaftConfig::new(config.dir.join("raft"), identity.cluster, identity.node);
+async fn start_control(
+    config: &NodeConfig,
+    identity: &Identity,
+    lease: &Lease,
+    trust: &Arc<Trust>,
+) -> anyhow::Result<Control> {
+    let mut raft = RaftConfig::new(
+        config.dir.join("raft"),
+        identity.cluster,
+        identity.node,
+        Arc::clone(trust),
+    );
     raft.expect_log = identity.was_member(&config.dir);
     raft.snapshot_after = config.raft.snapshot_after.unwrap_or(raft.snapshot_after);
     let (applied, voters) = (lease.clone(), lease.clone());

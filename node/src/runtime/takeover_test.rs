@@ -39,7 +39,9 @@ fn node(id: u64, raft: SocketAddr) -> NewNode {
 }
 
 async fn run(dir: &Path, cluster: ClusterId) -> anyhow::Result<Control> {
-    let mut config = Config::new(dir.join("raft"), cluster, ME);
+    let key = holdfast_trust::Key::new([7; 32]);
+    let trust = holdfast_trust::Trust::new(ME, &[cluster.0], &key, &holdfast_trust::Generations::default())?;
+    let mut config = Config::new(dir.join("raft"), cluster, ME, trust);
     config.expect_log = Identity::new(cluster, ME).was_member(dir);
     Ok(Control::start(config, Arc::new(|_| {}), Arc::new(|_| {})).await?)
 }

@@ -206,6 +206,7 @@ fn without_large(state: &ClusterState) -> ClusterState {
         isns: state.isns.clone(),
         last_tpg: state.last_tpg,
         last_node: state.last_node,
+        certificates: state.certificates.clone(),
         tokens: state.tokens.clone(),
         takeovers: state.takeovers.clone(),
         losses: state.losses.clone(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use holdfast_proto::raft as proto;
 use holdfast_types::{Incarnation, NodeId, SuspicionId};
 
-use super::rig::{CLUSTER, LONG, cluster, eventually, propose, seats, settle, target, targets};
+use super::rig::{CLUSTER, LONG, Seat, cluster, eventually, propose, seats, settle, target, targets, trust};
 use super::wire::put_envelope;
 use super::{Control, InitializeError, ProposeError, ReadIndexError, TransferError};
 use crate::model::{Candidate, ClusterId, ClusterState, Command, Reply};
@@ -226,12 +226,22 @@ async fn without_a_quorum_nothing_is_confirmed() {
     assert!(targets(&*settle(&controls[0]).await) >= 3);
 }
 
+/// A client as node `me` has it.
+fn client_of(seat: &Seat, me: NodeId) -> proto::raft_client::RaftClient<tonic::transport::Channel> {
+    let (trust, to, address) = (trust(me, &[CLUSTER]), seat.node, seat.address);
+    let endpoint = tonic::transport::Endpoint::from_static("http://peer");
+    let channel = holdfast_trust::channel(&endpoint, move || {
+        let trust = Arc::clone(&trust);
+        async move { trust.dial(holdfast_trust::Port::Raft, to, address, LONG).await }
+    });
+    proto::raft_client::RaftClient::new(channel)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_other_clusters_and_bad_ones_are_refused_by_name() {
     let (_dir, seats) = seats(3, 2000);
     let controls = cluster(&seats).await;
-    let url = format!("http://{}", seats[0].address);
-    let mut client = proto::raft_client::RaftClient::connect(url).await.unwrap();
+    let mut client = client_of(&seats[0], NodeId(2));
     let term = controls[0].metrics().term;
     let mut vote = proto::VoteRequest {
         envelope: Some(put_envelope(ClusterId(9), NodeId(2), NodeId(1))),
@@ -250,6 +260,13 @@ async fn messages_of_other_clusters_and_bad_ones_are_refused_by_name() {
     assert!(refused.message().contains("is for node 3"), "{refused}");
     vote.envelope = Some(put_envelope(CLUSTER, NodeId(3), NodeId(1)));
     let refused = client.vote(vote.clone()).await.unwrap_err();
+    let said = "names node 2 of cluster";
+    assert!(
+        refused.message().contains(said) && refused.message().contains("node 3 sends it"),
+        "{refused}"
+    );
+    let mut third = client_of(&seats[0], NodeId(3));
+    let refused = third.vote(vote.clone()).await.unwrap_err();
     assert!(
         refused.message().contains("the vote of another node"),
         "{refused}"

@@ -1,8 +1,10 @@
 //! How the control plane of a node is started.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_trust::Trust;
 use holdfast_types::NodeId;
 use openraft::SnapshotPolicy;
 
@@ -38,7 +40,7 @@ impl Default for Timers {
 }
 
 /// What [`super::Control::start`] needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Directory for log, snapshots and applied state. Made if it is not there.
     pub dir: PathBuf,
@@ -48,6 +50,8 @@ pub struct Config {
     pub node: NodeId,
     /// The node was a voter before: without a log it stays out instead of starting with an empty one (L8).
     pub expect_log: bool,
+    /// With what it proves who it is, and has peers prove it.
+    pub trust: Arc<Trust>,
     /// Times.
     pub timers: Timers,
     /// A snapshot is taken after that many entries; about twice as many stay in the log. At least 16.
@@ -56,12 +60,13 @@ pub struct Config {
 
 impl Config {
     /// The defaults for a node.
-    pub fn new(dir: impl Into<PathBuf>, cluster: ClusterId, node: NodeId) -> Self {
+    pub fn new(dir: impl Into<PathBuf>, cluster: ClusterId, node: NodeId, trust: Arc<Trust>) -> Self {
         Self {
             dir: dir.into(),
             cluster,
             node,
             expect_log: false,
+            trust,
             timers: Timers::default(),
             snapshot_after: 2000,
         }

@@ -25,7 +25,7 @@ use super::propose::{Committed, Core};
 use super::recover::{Place, recover};
 use super::service::{RaftService, serve};
 use super::snapshot::Snapshots;
-use crate::model::{ClusterState, Command, Reply, follow_tail};
+use crate::model::{ClusterId, ClusterState, Command, Reply, follow_tail};
 
 /// What Raft is doing on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +150,7 @@ impl Control {
             config.node,
             config.cluster,
             config.timers.connect,
+            config.trust.clone(),
             state.clone(),
         ));
         let network = NetworkFactory {
@@ -176,11 +177,6 @@ impl Control {
             keeper,
         });
         Ok(Self { core, guard })
-    }
-
-    /// The service for peers, to be mounted where the node listens for Raft.
-    pub fn service(&self) -> holdfast_proto::raft::raft_server::RaftServer<RaftService> {
-        RaftService::new(self.core.clone()).server()
     }
 
     /// Serves peers on a listener of its own, until Raft is stopped.
@@ -241,6 +237,11 @@ impl Control {
         } else {
             Err(ProposeError::NotApplied(index))
         }
+    }
+
+    /// The cluster that this node belongs to.
+    pub fn cluster(&self) -> ClusterId {
+        self.core.peers.cluster
     }
 
     /// The state that is applied here.

@@ -2,21 +2,24 @@
 //!
 //! A token holds a secret of 128 bits and where members listen. The secret never travels: each side proves that it has it by a keyed hash
 //! (BLAKE3) over what it says. So a token that is typed on the new machine is all that the two sides need to know of each other, and
-//! whoever only listens can neither join nor pretend to be the cluster. Nothing is encrypted.
+//! whoever only listens can neither join nor pretend to be the cluster. The connection is TLS with certificates on both sides, of an
+//! authority that both derive from the token: nobody else reads the answer, which brings the cluster key.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
+use holdfast_trust::{Generations, HandshakeError, Key};
 use holdfast_types::{NodeId, unix_seconds};
 use tonic::transport::Endpoint;
 
 use super::propose::{Committed, Core};
-use crate::model::{AdminCommand, ClusterId, ClusterState, Join, NewNode, Reply, Token};
+use crate::model::{AdminCommand, ClusterId, ClusterKey, ClusterState, Join, NewNode, Reply, Token};
 
 const PREFIX: &str = "holdfast1";
 const KEY_CONTEXT: &str = "holdfast 2026 one-time token to join a cluster";
@@ -152,13 +155,39 @@ fn ask_proof(key: &[u8; 32], request: &proto::JoinRequest) -> blake3::Hash {
     prove(key, "join", &fields)
 }
 
-fn answer_proof(key: &[u8; 32], nonce: &str, cluster: &[u8], node: u64) -> blake3::Hash {
-    prove(key, "joined", &[nonce.as_bytes(), cluster, &node.to_be_bytes()])
+fn answer_proof(key: &[u8; 32], nonce: &str, joined: &proto::Joined) -> blake3::Hash {
+    let fields = [
+        nonce.as_bytes(),
+        &joined.cluster[..],
+        &joined.node.to_be_bytes(),
+        &joined.key[..],
+        &joined.generations[..],
+    ];
+    prove(key, "joined", &fields)
+}
+
+/// The key of a token, for the connection of who has it. A used one too: the same node may ask again.
+pub(super) fn token_key(state: &ClusterState, id: &str) -> Option<Key> {
+    let known = state.tokens.iter().find(|token| token.id == id)?;
+    unhex(&known.key).map(Key::new)
 }
 
 fn is_proof(hash: blake3::Hash, given: &[u8]) -> bool {
     // Compared in constant time.
     <[u8; 32]>::try_from(given).is_ok_and(|given| hash == given)
+}
+
+/// What a node gets that is let in.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node's id in it.
+    pub node: NodeId,
+    /// The cluster's key.
+    pub key: ClusterKey,
+    /// Which generations of certificates count.
+    pub generations: Generations,
 }
 
 /// Asks the members that the token names, one after the other, to let `node` in. Asked again with the same nonce, the answer is the same.
@@ -170,7 +199,7 @@ pub async fn ask_to_join(
     nonce: &str,
     node: &NewNode,
     replaces: &str,
-) -> Result<(ClusterId, NodeId), JoinError> {
+) -> Result<Welcome, JoinError> {
     let json = serde_json::to_vec(node).map_err(|error| JoinError::Refused(error.to_string()))?;
     let key = token.key();
     let mut request = proto::JoinRequest {
@@ -183,15 +212,9 @@ pub async fn ask_to_join(
     request.proof = Bytes::copy_from_slice(ask_proof(&key, &request).as_bytes());
     let mut last = JoinError::Unreachable("the token names no member".into());
     for member in &token.members {
-        match ask_one(*member, request.clone()).await {
+        match ask_one(token, &key, *member, request.clone()).await {
             Ok(proto::join_response::Result::Joined(joined)) => {
-                let proof = answer_proof(&key, nonce, &joined.cluster, joined.node);
-                let cluster = <[u8; 16]>::try_from(&joined.cluster[..]);
-                let (Ok(cluster), true, true) = (cluster, is_proof(proof, &joined.proof), joined.node > 0)
-                else {
-                    return Err(JoinError::NotTheCluster(*member));
-                };
-                return Ok((ClusterId(u128::from_be_bytes(cluster)), NodeId(joined.node)));
+                return welcome(&key, nonce, &joined).ok_or(JoinError::NotTheCluster(*member));
             }
             Ok(proto::join_response::Result::Refused(why)) => return Err(JoinError::Refused(why)),
             Err(why) => last = JoinError::Unreachable(format!("{member}: {why}")),
@@ -200,18 +223,50 @@ pub async fn ask_to_join(
     Err(last)
 }
 
+fn welcome(key: &[u8; 32], nonce: &str, joined: &proto::Joined) -> Option<Welcome> {
+    if !is_proof(answer_proof(key, nonce, joined), &joined.proof) || joined.node == 0 {
+        return None;
+    }
+    Some(Welcome {
+        cluster: ClusterId(u128::from_be_bytes(joined.cluster[..].try_into().ok()?)),
+        node: NodeId(joined.node),
+        key: ClusterKey::from_random(joined.key[..].try_into().ok()?),
+        generations: serde_json::from_slice(&joined.generations).ok()?,
+    })
+}
+
+/// Why the connection of a join did not come about.
+fn no_connection(error: HandshakeError) -> String {
+    match error {
+        HandshakeError::Io(error) => error.to_string(),
+        // It knows no such token, or this is not the machine that the token names.
+        error => format!(
+            "{error}; was the token made by this cluster, and not given out before a takeover? Make a new one with 'holdfast cluster token'"
+        ),
+    }
+}
+
 async fn ask_one(
+    token: &JoinToken,
+    key: &[u8; 32],
     member: SocketAddr,
     request: proto::JoinRequest,
 ) -> Result<proto::join_response::Result, String> {
     let asked = async {
         let endpoint =
             Endpoint::from_shared(format!("http://{member}")).map_err(|error| error.to_string())?;
-        let channel = endpoint
-            .connect_timeout(Duration::from_secs(2))
-            .connect()
+        let stream = holdfast_trust::reach(member, Duration::from_secs(2))
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(no_connection)?;
+        let stream = holdfast_trust::ask_with_token(&token.id, &Key::new(*key), stream)
+            .await
+            .map_err(no_connection)?;
+        let stream = Mutex::new(Some(stream));
+        // One connection for one call.
+        let channel = holdfast_trust::channel(&endpoint, move || {
+            let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async { stream.ok_or(HandshakeError::Ended) }
+        });
         let response = RaftClient::new(channel).join(request).await;
         let response = response.map_err(|status| status.message().to_owned())?;
         response
@@ -230,13 +285,20 @@ pub(super) async fn answer(core: &Core, request: proto::JoinRequest) -> proto::J
     use proto::join_response::Result;
     let result = match let_in(core, &request).await {
         Ok((key, node)) => {
-            let cluster = core.peers.cluster.0.to_be_bytes();
-            let proof = answer_proof(&key, &request.nonce, &cluster, node.0);
-            Result::Joined(proto::Joined {
-                cluster: Bytes::copy_from_slice(&cluster),
+            let trust = &core.peers.trust;
+            let mut joined = proto::Joined {
+                cluster: Bytes::copy_from_slice(&core.peers.cluster.0.to_be_bytes()),
                 node: node.0,
-                proof: Bytes::copy_from_slice(proof.as_bytes()),
-            })
+                key: Bytes::copy_from_slice(trust.key().expose()),
+                // Plain words and numbers.
+                generations: serde_json::to_vec(&trust.generations())
+                    .unwrap_or_default()
+                    .into(),
+                proof: Bytes::new(),
+            };
+            let proof = answer_proof(&key, &request.nonce, &joined);
+            joined.proof = Bytes::copy_from_slice(proof.as_bytes());
+            Result::Joined(joined)
         }
         Err(why) => Result::Refused(why),
     };

@@ -25,7 +25,7 @@ mod wire;
 pub use config::{Config, Timers};
 pub use control::{Control, Metrics, PeerMetrics};
 pub use error::{InitializeError, MembershipError, ProposeError, ReadIndexError, StartError, TransferError};
-pub use join::{JoinError, JoinToken, ask_to_join};
+pub use join::{JoinError, JoinToken, Welcome, ask_to_join};
 pub use log::VotersHook;
 pub use machine::AppliedHook;
 pub use membership::Membership;

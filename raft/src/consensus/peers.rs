@@ -15,6 +15,7 @@ use tonic::{Response, Status};
 use holdfast_injection::{HERE, Lost, Way};
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
+use holdfast_trust::{HandshakeError, Port, Trust};
 use holdfast_types::{NodeId, utc};
 
 use super::kind::PeerAddress;
@@ -87,6 +88,7 @@ pub(crate) struct Peers {
     pub(crate) me: NodeId,
     pub(crate) cluster: ClusterId,
     connect: Duration,
+    pub(crate) trust: Arc<Trust>,
     state: watch::Receiver<Arc<ClusterState>>,
     links: Mutex<Links>,
 }
@@ -96,12 +98,14 @@ impl Peers {
         me: NodeId,
         cluster: ClusterId,
         connect: Duration,
+        trust: Arc<Trust>,
         state: watch::Receiver<Arc<ClusterState>>,
     ) -> Self {
         Self {
             me,
             cluster,
             connect,
+            trust,
             state,
             links: Mutex::default(),
         }
@@ -152,12 +156,9 @@ impl Peers {
             return Ok(link.client.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| CallError::Status(Status::unavailable(error.to_string())))?
-            .connect_timeout(self.connect)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(Duration::from_secs(5)));
+            .map_err(|error| CallError::Status(Status::unavailable(error.to_string())))?;
         // Dials at the first call, and again after the connection broke.
-        let client = RaftClient::new(endpoint.connect_lazy())
+        let client = RaftClient::new(self.channel(peer, address, &endpoint))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
         links.links.insert(
@@ -169,6 +170,29 @@ impl Peers {
             },
         );
         Ok(client)
+    }
+
+    /// Why a peer is not reached is said once for each connection, not at every try.
+    fn channel(&self, peer: NodeId, address: SocketAddr, endpoint: &Endpoint) -> Channel {
+        let (trust, limit) = (Arc::clone(&self.trust), self.connect);
+        let told = Arc::new(Mutex::new(String::new()));
+        holdfast_trust::channel(endpoint, move || {
+            let (trust, told) = (Arc::clone(&trust), Arc::clone(&told));
+            async move {
+                let dialled = trust.dial(Port::Raft, peer, address, limit).await;
+                let line = match &dialled {
+                    // That it cannot be reached is no refusal.
+                    Ok(_) | Err(HandshakeError::Io(_)) => String::new(),
+                    Err(error) => error.to_string(),
+                };
+                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                if *told != line && !line.is_empty() {
+                    tracing::warn!(%peer, %address, "no Raft connection: {line}");
+                }
+                *told = line;
+                dialled
+            }
+        })
     }
 
     /// One call, bounded in time.
@@ -205,12 +229,12 @@ impl Peers {
         }
     }
 
-    /// Gives a connection up that was silent for longer than it takes to make a new one.
+    /// Gives a connection up that was silent for longer than it takes to make a new one: to connect, and to prove who one is.
     fn timed_out(&self, peer: NodeId, purpose: Purpose, limit: Duration) {
         let mut links = self.lock();
         if let Some(link) = links.links.get_mut(&(peer, purpose)) {
             let asked = Instant::now().checked_sub(limit).unwrap_or_else(Instant::now);
-            if link.silent.get_or_insert(asked).elapsed() > self.connect {
+            if link.silent.get_or_insert(asked).elapsed() > self.connect * 2 {
                 links.links.remove(&(peer, purpose));
             }
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_trust::{Generations, Key, Trust};
 use holdfast_types::NodeId;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -16,6 +17,12 @@ use crate::model::{ClusterId, ClusterState, Command, Init, NewNode, NodeAddresse
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
 /// Generous: the machine may be busy.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// What a node of these clusters proves itself with.
+pub(crate) fn trust(node: NodeId, clusters: &[ClusterId]) -> Arc<Trust> {
+    let clusters: Vec<u128> = clusters.iter().map(|cluster| cluster.0).collect();
+    Trust::new(node, &clusters, &Key::new([7; 32]), &Generations::default()).unwrap()
+}
 
 /// A node's directory and address, which outlive its runs.
 pub(crate) struct Seat {
@@ -29,7 +36,7 @@ impl Seat {
     pub(crate) fn config(&self) -> Config {
         Config {
             snapshot_after: self.snapshot_after,
-            ..Config::new(&self.dir, CLUSTER, self.node)
+            ..Config::new(&self.dir, CLUSTER, self.node, trust(self.node, &[CLUSTER]))
         }
     }
 

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use holdfast_injection::{HERE, Way};
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_server::{Raft, RaftServer};
+use holdfast_trust::{Door, Peer, Port};
 use holdfast_types::NodeId;
 
 use super::kind::{Snapshot, Vote};
@@ -26,10 +28,12 @@ use super::wire::{
 };
 use crate::model::ClusterId;
 
+/// Connections that are let in and wait to be served.
+const CALLERS_WAIT: usize = 16;
 /// Longest silence within a snapshot.
 const CHUNK_LIMIT: Duration = Duration::from_secs(5);
 
-/// The Raft service of a node, to be mounted in a tonic server; [`super::Control::service`] gives it.
+/// The Raft service of a node.
 #[derive(Clone)]
 pub struct RaftService {
     core: Arc<Core>,
@@ -38,6 +42,15 @@ pub struct RaftService {
 impl std::fmt::Debug for RaftService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RaftService({})", self.core.peers.me)
+    }
+}
+
+/// Who is at the other end of a request's connection.
+struct Caller(Option<Arc<Peer>>);
+
+impl Caller {
+    fn of<T>(request: &Request<T>) -> Self {
+        Self(request.extensions().get::<Arc<Peer>>().cloned())
     }
 }
 
@@ -61,8 +74,8 @@ impl RaftService {
             .max_encoding_message_size(MESSAGE_MAX)
     }
 
-    /// Who sent it, if it is for this node of this cluster.
-    fn sender(&self, envelope: Option<&proto::Envelope>) -> Result<NodeId, Status> {
+    /// Who sent it, if it is for this node of this cluster, and from the node that the connection's certificate names.
+    fn sender(&self, caller: &Caller, envelope: Option<&proto::Envelope>) -> Result<NodeId, Status> {
         let peers = &self.core.peers;
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("a message without an envelope"))?;
         if *envelope.cluster != peers.cluster.0.to_be_bytes() {
@@ -89,12 +102,31 @@ impl RaftService {
                 envelope.from, peers.me
             )));
         }
-        Ok(NodeId(envelope.from))
+        let from = NodeId(envelope.from);
+        if !caller
+            .0
+            .as_ref()
+            .is_some_and(|peer| peer.is_node(peers.cluster.0, from))
+        {
+            let peer = caller
+                .0
+                .as_deref()
+                .map_or_else(|| "nobody".to_owned(), ToString::to_string);
+            let why = format!("the certificate names {peer}, and the message says that node {from} sends it");
+            tracing::warn!("a Raft message is refused: {why}");
+            return Err(Status::failed_precondition(why));
+        }
+        Ok(from)
     }
 
     /// The same, for what only the owner of a vote may send.
-    fn owner(&self, envelope: Option<&proto::Envelope>, vote: &Vote) -> Result<NodeId, Status> {
-        let sender = self.sender(envelope)?;
+    fn owner(
+        &self,
+        caller: &Caller,
+        envelope: Option<&proto::Envelope>,
+        vote: &Vote,
+    ) -> Result<NodeId, Status> {
+        let sender = self.sender(caller, envelope)?;
         if vote.leader_id.node_id != sender {
             return Err(Status::invalid_argument(format!(
                 "node {sender} sends the vote of another node"
@@ -166,9 +198,10 @@ impl Raft for RaftService {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let taken = take_vote_request(&request).map_err(refuse)?;
-        let sender = self.owner(request.envelope.as_ref(), &taken.vote)?;
+        let sender = self.owner(&caller, request.envelope.as_ref(), &taken.vote)?;
         self.let_in(sender).await?;
         let response = if request.pre_vote {
             self.core.raft.pre_vote(taken).await
@@ -183,9 +216,10 @@ impl Raft for RaftService {
         &self,
         request: Request<proto::AppendRequest>,
     ) -> Result<Response<proto::AppendResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let taken = take_append(&request).map_err(refuse)?;
-        let leader = self.owner(request.envelope.as_ref(), &taken.vote)?;
+        let leader = self.owner(&caller, request.envelope.as_ref(), &taken.vote)?;
         self.let_in(leader).await?;
         let response = self.core.raft.append_entries(taken).await.map_err(stopped)?;
         if response.is_success() {
@@ -198,12 +232,13 @@ impl Raft for RaftService {
         &self,
         request: Request<Streaming<proto::SnapshotPart>>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let caller = Caller::of(&request);
         let mut parts = request.into_inner();
         let Some(proto::snapshot_part::Part::Head(head)) = next(&mut parts).await? else {
             return Err(Status::invalid_argument("a snapshot without a head"));
         };
         let vote = take_vote(head.vote.as_ref()).map_err(refuse)?;
-        let sender = self.owner(head.envelope.as_ref(), &vote)?;
+        let sender = self.owner(&caller, head.envelope.as_ref(), &vote)?;
         self.let_in(sender).await?;
         if !vote.committed {
             return Err(Status::invalid_argument(
@@ -229,9 +264,10 @@ impl Raft for RaftService {
         &self,
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let taken = take_transfer(&request).map_err(refuse)?;
-        let sender = self.owner(request.envelope.as_ref(), taken.from_leader())?;
+        let sender = self.owner(&caller, request.envelope.as_ref(), taken.from_leader())?;
         self.let_in(sender).await?;
         let response = self.core.raft.handle_transfer_leader(taken).await;
         let refused = match response.map_err(stopped)? {
@@ -246,8 +282,9 @@ impl Raft for RaftService {
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeResponse>, Status> {
         use proto::propose_response::Result;
+        let caller = Caller::of(&request);
         let request = request.into_inner();
-        let sender = self.sender(request.envelope.as_ref())?;
+        let sender = self.sender(&caller, request.envelope.as_ref())?;
         self.let_in(sender).await?;
         let command = serde_json::from_slice(&request.command)
             .map_err(|error| Status::invalid_argument(format!("a command that cannot be read: {error}")))?;
@@ -274,8 +311,9 @@ impl Raft for RaftService {
         request: Request<proto::ReadIndexRequest>,
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
         use proto::read_index_response::Result;
+        let caller = Caller::of(&request);
         let request = request.into_inner();
-        let sender = self.sender(request.envelope.as_ref())?;
+        let sender = self.sender(&caller, request.envelope.as_ref())?;
         self.let_in(sender).await?;
         let deadline = self.deadline(request.timeout_ms);
         let result = match self.core.read_index_here(deadline).await {
@@ -292,9 +330,15 @@ impl Raft for RaftService {
         &self,
         request: Request<proto::JoinRequest>,
     ) -> Result<Response<proto::JoinResponse>, Status> {
-        Ok(Response::new(
-            super::join::answer(&self.core, request.into_inner()).await,
-        ))
+        let peer = Caller::of(&request).0;
+        let request = request.into_inner();
+        // The connection was opened with the token that is used.
+        if !matches!(peer.as_deref(), Some(Peer::Joiner(id)) if *id == request.token) {
+            return Err(Status::permission_denied(
+                "a node joins with the token of its connection",
+            ));
+        }
+        Ok(Response::new(super::join::answer(&self.core, request).await))
     }
 }
 
@@ -306,11 +350,18 @@ fn not_leader(leader: Option<NodeId>) -> proto::NotLeader {
 
 /// Serves peers on `listener` until `stop` is done, their connections included.
 pub(crate) async fn serve(service: RaftService, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (trust, state) = (Arc::clone(&service.core.peers.trust), service.core.state.clone());
+    let door = Door {
+        port: Port::Raft,
+        trust: Box::new(move || Some(Arc::clone(&trust))),
+        token: Box::new(move |id| super::join::token_key(&state.borrow(), id)),
+    };
+    let (callers, incoming) = mpsc::channel(CALLERS_WAIT);
+    tokio::spawn(door.watch(listener, callers));
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(service.server())
-        .serve_with_incoming_shutdown(incoming, stop);
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop);
     if let Err(error) = server.await {
         tracing::error!(%error, "the Raft listener has stopped");
     }

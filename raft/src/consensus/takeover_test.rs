@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use holdfast_types::{NodeId, Revision};
 
-use super::rig::{CLUSTER, Seat, cluster, eventually, propose, seats, settle, targets};
+use super::rig::{CLUSTER, Seat, cluster, eventually, propose, seats, settle, targets, trust};
 use super::{Config, Control, StartError, begin_incarnation};
 use crate::model::{ClusterId, TakeoverOrder};
 
@@ -37,6 +37,7 @@ async fn start(seat: &Seat, cluster: ClusterId) -> Result<Control, StartError> {
     let config = Config {
         cluster,
         expect_log: true,
+        trust: trust(seat.node, &[cluster, CLUSTER]),
         ..seat.config()
     };
     Control::start(config, Arc::new(|_| {}), Arc::new(|_| {})).await

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_injection::{HERE, Held, Passage, Site, Way};
+use holdfast_trust::{MacKeys, Trust};
 use holdfast_types::{Incarnation, LeaseGeneration, Mono, NodeId};
 
 use super::cell::LeaseCell;
@@ -94,32 +95,34 @@ impl Lease {
         keeper.view((self.clock)())
     }
 
-    /// Starts the heartbeat thread on `socket`.
+    /// Starts the heartbeat thread on `socket`; `trust` tells members' heartbeats from others.
     ///
     /// # Errors
     /// The socket takes no timeout, or there is no thread to be had.
-    pub fn spawn(&self, socket: UdpSocket) -> io::Result<HeartbeatThread> {
+    pub fn spawn(&self, socket: UdpSocket, trust: Arc<Trust>) -> io::Result<HeartbeatThread> {
         socket.set_read_timeout(Some(WAIT_MAX))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (lease, told) = (self.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("heartbeat".into())
-            .spawn(move || lease.run(&socket, &told))?;
+            .spawn(move || lease.run(&socket, &trust, &told))?;
         Ok(HeartbeatThread {
             stop,
             thread: Some(thread),
         })
     }
 
-    fn run(&self, socket: &UdpSocket, stop: &AtomicBool) {
+    fn run(&self, socket: &UdpSocket, trust: &Trust, stop: &AtomicBool) {
         let mut buffer = [0; DATAGRAM_MAX + 1];
         let mut delayed = Delayed::default();
         while !stop.load(Ordering::Relaxed) {
-            delayed.send(socket, self.tick());
+            let keys = trust.macs();
+            let out = Out { socket, keys: &keys };
+            delayed.send(out, self.tick());
             for parcel in delayed.due() {
                 match parcel {
                     Parcel::Out(to, bytes) => put(socket, to, &bytes),
-                    Parcel::In(datagram) => delayed.send(socket, self.receive(&datagram)),
+                    Parcel::In(datagram) => delayed.send(out, self.receive(&datagram)),
                 }
             }
             let now = (self.clock)();
@@ -133,10 +136,10 @@ impl Lease {
             let _ = socket.set_read_timeout(Some(wait));
             match socket.recv(&mut buffer) {
                 Ok(len) => {
-                    if let Ok(datagram) = Datagram::decode(&buffer[..len])
+                    if let Ok(datagram) = Datagram::decode(&buffer[..len], &keys)
                         && let Some(datagram) = delayed.hears(datagram)
                     {
-                        delayed.send(socket, self.receive(&datagram));
+                        delayed.send(out, self.receive(&datagram));
                     }
                 }
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
@@ -195,6 +198,13 @@ fn put(socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) {
     let _ = socket.send_to(bytes, to);
 }
 
+/// The way out: where to, and signed with what.
+#[derive(Clone, Copy)]
+struct Out<'a> {
+    socket: &'a UdpSocket,
+    keys: &'a MacKeys,
+}
+
 /// A datagram that a drill delays.
 enum Parcel {
     Out(SocketAddr, Vec<u8>),
@@ -209,15 +219,15 @@ struct Delayed {
 
 impl Delayed {
     /// Sends what no drill is in the way of.
-    fn send(&mut self, socket: &UdpSocket, actions: Vec<Action>) {
+    fn send(&mut self, out: Out<'_>, actions: Vec<Action>) {
         for action in actions {
             let Action::Send { to, datagram } = action else {
                 continue;
             };
             let (_, receiver) = datagram.parties();
-            let bytes = datagram.encode();
+            let bytes = datagram.encode(out.keys);
             match HERE.admit(Site::Link(receiver, Way::Out), bytes.len(), Instant::now()) {
-                Passage::Free => put(socket, to, &bytes),
+                Passage::Free => put(out.socket, to, &bytes),
                 Passage::Held(held) if !held.is_cut => self.parcels.push((held, Parcel::Out(to, bytes))),
                 Passage::Held(_) | Passage::Lost => {}
             }

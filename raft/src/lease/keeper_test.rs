@@ -437,10 +437,14 @@ fn three_heartbeat_threads_hold_leases_over_real_sockets() {
             let told = Arc::clone(&resets);
             let on_reset =
                 Arc::new(move |generation, cause| told.lock().unwrap().push((node, generation, cause)));
+            let keys = holdfast_trust::Key::new([7; 32]);
+            let trust =
+                holdfast_trust::Trust::new(node, &[1], &keys, &holdfast_trust::Generations::default())
+                    .unwrap();
             let lease = driver::Lease::new(node, Incarnation(node.0), Arc::clone(&clock), on_reset);
             lease.applied(&state);
             lease.caught_up();
-            let thread = lease.spawn(socket).unwrap();
+            let thread = lease.spawn(socket, trust).unwrap();
             (lease, thread)
         })
         .collect();

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_trust::{Key, MacKeys};
 use holdfast_types::{Incarnation, LeaseGeneration, Mono, NodeId, Revision};
 
 use super::*;
@@ -277,7 +278,9 @@ impl Rig {
                 }
                 moved = true;
                 let now = bench.local(self.now);
-                let wire = Datagram::decode(&datagram.encode()).expect("what is sent can be read");
+                let keys = MacKeys::single(Key::new([7; 32]));
+                let wire =
+                    Datagram::decode(&datagram.encode(&keys), &keys).expect("what is sent can be read");
                 let actions = bench.keeper.receive(now, &wire);
                 keep_resets(bench, &actions);
                 self.put(to, actions);

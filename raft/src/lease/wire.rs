@@ -1,17 +1,18 @@
 //! The two datagrams: heartbeat and acknowledgement.
 //!
-//! Layout (version 1), all numbers big-endian: `H F`, version, kind, cluster (u64), from, to, incarnation, then what the kind has, then a
-//! CRC-32C over everything before it. A datagram that is anything else is refused as a whole.
+//! Layout (version 2), all numbers big-endian: `H F`, version, kind, cluster (u64), from, to, incarnation, then what the kind has, then a
+//! keyed hash (BLAKE3, 32 bytes) over everything before it, which only members can make. A datagram that is anything else is refused as a
+//! whole. Nothing in it is secret.
 
+use holdfast_trust::{MAC_LEN, MacKeys};
 use holdfast_types::{Incarnation, LeaseGeneration, NODES_MAX, NodeId, Revision, SuspicionId};
 
 /// No datagram is longer, in bytes: it fits any path without fragments.
 pub const DATAGRAM_MAX: usize = 512;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_ACK: u8 = 2;
-const CRC_LEN: usize = 4;
 
 /// How long ago the sender of a heartbeat heard somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,9 +112,9 @@ pub enum WireError {
     /// Unknown kind, flag or list length.
     #[error("a field has a value that is not allowed")]
     Field,
-    /// Damaged on the way.
-    #[error("checksum mismatch")]
-    Checksum,
+    /// Damaged on the way, or not from a member.
+    #[error("no member has signed it so")]
+    Mac,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -168,14 +169,14 @@ impl Datagram {
     }
 
     /// The bytes, at most [`DATAGRAM_MAX`]. Lists are cut at [`NODES_MAX`].
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, keys: &MacKeys) -> Vec<u8> {
         let mut out = Vec::with_capacity(DATAGRAM_MAX);
         match self {
             Self::Heartbeat(heartbeat) => put_heartbeat(&mut out, heartbeat),
             Self::Ack(ack) => put_ack(&mut out, ack),
         }
-        let crc = crc32c::crc32c(&out);
-        out.extend(crc.to_be_bytes());
+        let mac = keys.sign(&out);
+        out.extend(mac);
         out
     }
 
@@ -183,11 +184,11 @@ impl Datagram {
     ///
     /// # Errors
     /// [`WireError`]; the datagram is then to be dropped.
-    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn decode(bytes: &[u8], keys: &MacKeys) -> Result<Self, WireError> {
         if bytes.len() > DATAGRAM_MAX {
             return Err(WireError::Length);
         }
-        let (body, crc) = bytes.split_last_chunk::<CRC_LEN>().ok_or(WireError::Length)?;
+        let (body, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or(WireError::Length)?;
         let mut reader = Reader(body);
         let [m0, m1, version, kind] = reader.take()?;
         if [m0, m1] != *b"HF" {
@@ -196,8 +197,8 @@ impl Datagram {
         if version != VERSION {
             return Err(WireError::Version(version));
         }
-        if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
-            return Err(WireError::Checksum);
+        if !keys.verify(body, mac) {
+            return Err(WireError::Mac);
         }
         let datagram = match kind {
             KIND_HEARTBEAT => Self::Heartbeat(get_heartbeat(&mut reader)?),

@@ -4,7 +4,13 @@ use proptest::prelude::*;
 
 use holdfast_types::{Incarnation, LeaseGeneration, NODES_MAX, NodeId, Revision, SuspicionId};
 
+use holdfast_trust::{Key, MAC_LEN, MacKeys};
+
 use super::*;
+
+fn keys() -> MacKeys {
+    MacKeys::single(Key::new([7; 32]))
+}
 
 fn hearing() -> impl Strategy<Value = Hearing> {
     (1u64.., any::<u16>(), any::<u16>()).prop_map(|(node, heard_ms, both_ms)| Hearing {
@@ -63,40 +69,40 @@ fn ack() -> impl Strategy<Value = Datagram> {
 proptest! {
     #[test]
     fn a_datagram_reads_back(datagram in prop_oneof![heartbeat(), ack()]) {
-        let bytes = datagram.encode();
+        let bytes = datagram.encode(&keys());
         prop_assert!(bytes.len() <= DATAGRAM_MAX);
-        prop_assert_eq!(Datagram::decode(&bytes), Ok(datagram));
+        prop_assert_eq!(Datagram::decode(&bytes, &keys()), Ok(datagram));
     }
 
     #[test]
     fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..DATAGRAM_MAX + 9)) {
-        prop_assert!(Datagram::decode(&bytes).is_err());
+        prop_assert!(Datagram::decode(&bytes, &keys()).is_err());
     }
 
-    /// Garbage that gets past the checksum: the head is right and the checksum fits.
+    /// Garbage that a member has signed: the head is right and the hash fits.
     #[test]
-    fn garbage_under_a_good_checksum_does_no_harm(kind in 0u8..4, body in prop::collection::vec(any::<u8>(), 0..DATAGRAM_MAX - 8)) {
-        let mut bytes = vec![b'H', b'F', 1, kind];
+    fn garbage_that_is_signed_does_no_harm(kind in 0u8..4, body in prop::collection::vec(any::<u8>(), 0..DATAGRAM_MAX - 36)) {
+        let mut bytes = vec![b'H', b'F', 2, kind];
         bytes.extend(body);
-        let crc = crc32c::crc32c(&bytes);
-        bytes.extend(crc.to_be_bytes());
-        if let Ok(datagram) = Datagram::decode(&bytes) {
-            prop_assert_eq!(datagram.encode(), bytes);
+        let mac = keys().sign(&bytes);
+        bytes.extend(mac);
+        if let Ok(datagram) = Datagram::decode(&bytes, &keys()) {
+            prop_assert_eq!(datagram.encode(&keys()), bytes);
         }
     }
 
     #[test]
     fn a_changed_byte_is_noticed(datagram in prop_oneof![heartbeat(), ack()], at in any::<prop::sample::Index>(), flip in 1u8..) {
-        let mut bytes = datagram.encode();
+        let mut bytes = datagram.encode(&keys());
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
-        prop_assert!(Datagram::decode(&bytes).is_err());
+        prop_assert!(Datagram::decode(&bytes, &keys()).is_err());
     }
 
     #[test]
     fn a_cut_datagram_is_refused(datagram in prop_oneof![heartbeat(), ack()], at in any::<prop::sample::Index>()) {
-        let bytes = datagram.encode();
-        prop_assert!(Datagram::decode(&bytes[..at.index(bytes.len())]).is_err());
+        let bytes = datagram.encode(&keys());
+        prop_assert!(Datagram::decode(&bytes[..at.index(bytes.len())], &keys()).is_err());
     }
 }
 
@@ -113,23 +119,41 @@ fn the_layout_is_pinned() {
         generation: LeaseGeneration(7),
         voter_set: 8,
     };
-    let bytes = Datagram::Ack(ack).encode();
-    assert_eq!(&bytes[..4], b"HF\x01\x02");
+    let bytes = Datagram::Ack(ack).encode(&keys());
+    assert_eq!(&bytes[..4], b"HF\x02\x02");
     let numbers: Vec<u8> = bytes[11..52].iter().step_by(8).copied().collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
     assert_eq!(bytes[52], 1);
-    assert_eq!((bytes[60], bytes[68], bytes.len()), (7, 8, 73));
+    assert_eq!((bytes[60], bytes[68], bytes.len()), (7, 8, 101));
 }
 
 #[test]
 fn every_refusal_has_its_reason() {
-    let good = Datagram::decode(b"").unwrap_err();
-    assert_eq!(good, WireError::Length);
-    assert_eq!(Datagram::decode(b"XX\x01\x01\0\0\0\0"), Err(WireError::Magic));
-    assert_eq!(
-        Datagram::decode(b"HF\x02\x01\0\0\0\0"),
-        Err(WireError::Version(2))
-    );
-    assert_eq!(Datagram::decode(b"HF\x01\x01\0\0\0\0"), Err(WireError::Checksum));
-    assert_eq!(Datagram::decode(&[0; DATAGRAM_MAX + 1]), Err(WireError::Length));
+    let decode = |bytes: &[u8]| Datagram::decode(bytes, &keys());
+    let with_mac = |head: &[u8]| [head, &[0; MAC_LEN]].concat();
+    assert_eq!(decode(b""), Err(WireError::Length));
+    assert_eq!(decode(&with_mac(b"XX\x01\x01")), Err(WireError::Magic));
+    assert_eq!(decode(&with_mac(b"HF\x01\x01")), Err(WireError::Version(1)));
+    assert_eq!(decode(&with_mac(b"HF\x02\x01")), Err(WireError::Mac));
+    assert_eq!(decode(&[0; DATAGRAM_MAX + 1]), Err(WireError::Length));
+}
+
+/// Whoever has not the cluster's key can neither make a heartbeat up nor change one.
+#[test]
+fn a_stranger_signs_in_vain() {
+    let ack = Ack {
+        cluster: 1,
+        from: NodeId(2),
+        to: NodeId(3),
+        incarnation: Incarnation(4),
+        of_incarnation: Incarnation(5),
+        of_seq: 6,
+        promise: true,
+        generation: LeaseGeneration(7),
+        voter_set: 8,
+    };
+    let stranger = MacKeys::single(Key::new([8; 32]));
+    let bytes = Datagram::Ack(ack).encode(&stranger);
+    assert_eq!(Datagram::decode(&bytes, &keys()), Err(WireError::Mac));
+    assert!(Datagram::decode(&bytes, &stranger).is_ok());
 }

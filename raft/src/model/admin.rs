@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use holdfast_types::{ExtentId, NodeId, Revision};
 use serde::{Deserialize, Serialize};
 
+use super::certificates::RotationStage;
 use super::command::{Command, ExtentStamp};
 use super::members::{Join, Token};
 use super::placement::ExtentChange;
@@ -88,6 +89,22 @@ pub enum AdminCommand {
         /// Who.
         node: NodeId,
     },
+    /// Begins the change to the next generation of the nodes' certificates.
+    RotateCertificates {
+        /// The generation that is present now.
+        from: u64,
+        /// Drawn for the next one: 64 hexadecimal digits.
+        salt: String,
+    },
+    /// A node has taken a step of that change, and keeps it after a restart.
+    CertificatesTaken {
+        /// Who.
+        node: NodeId,
+        /// The generation from which the change began.
+        number: u64,
+        /// Which step.
+        stage: RotationStage,
+    },
     /// Has a replica count as whole that may lack acknowledged writes, where no whole one is left (T4).
     AcceptDataLoss(LossAccepted),
 }
@@ -133,6 +150,10 @@ impl ClusterState {
             Admin::Join(join) => self.join(join),
             Admin::Leave { node, drop_replicas } => self.leave(*node, *drop_replicas),
             Admin::ForgetNode { node } => self.forget_node(*node),
+            Admin::RotateCertificates { from, salt } => self.rotate_certificates(*from, salt),
+            Admin::CertificatesTaken { node, number, stage } => {
+                self.certificates_taken(*node, (*number, *stage))
+            }
             Admin::AcceptDataLoss(loss) => self.accept_data_loss(index, loss),
         }
     }

@@ -289,6 +289,7 @@ impl ClusterState {
         self.last_node = self.last_node();
         self.nexuses_lost(node);
         self.nodes.remove(&node);
+        self.advance_rotation();
         Ok(Reply::DONE)
     }
 }

@@ -76,6 +76,11 @@ impl ClusterKey {
         Some(Self::from_random(key))
     }
 
+    /// As what certificates and heartbeats are proven with.
+    pub fn to_trust(&self) -> holdfast_trust::Key {
+        holdfast_trust::Key::new(*self.0)
+    }
+
     /// Which key it is.
     pub fn id(&self) -> KeyId {
         let hash = Sha256::new()

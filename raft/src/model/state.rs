@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::access::Access;
 use super::apply_unit::AnsweredCalls;
 use super::cache::WriteCache;
+use super::certificates::Certificates;
 use super::members::Token;
 use super::settings::Settings;
 use super::takeover::{AcceptedLoss, Takeover};
 
 /// Format of a stored [`ClusterState`]. A reader refuses a newer one.
-pub const STATE_FORMAT: u32 = 1;
+pub const STATE_FORMAT: u32 = 2;
 
 /// The id of one incarnation of a cluster: drawn by `cluster init`, and anew by each takeover without a quorum (T1). Nothing that
 /// initiators see comes from it. Stored as 32 hexadecimal digits.
@@ -264,6 +265,9 @@ pub struct ClusterState {
     /// The newest node id that was given to a node that is gone.
     #[serde(default)]
     pub last_node: NodeId,
+    /// The certificates of the nodes.
+    #[serde(default)]
+    pub certificates: Certificates,
     /// Tokens that let nodes in, used ones included.
     #[serde(default)]
     pub tokens: Vec<Token>,
@@ -289,6 +293,7 @@ impl Default for ClusterState {
             access: Access::default(),
             last_tpg: TpgId(0),
             last_node: NodeId(0),
+            certificates: Certificates::default(),
             tokens: Vec::new(),
             takeovers: Vec::new(),
             losses: Vec::new(),

@@ -252,6 +252,7 @@ impl ClusterState {
             members: BTreeSet::from([me]),
             outgoing: BTreeSet::new(),
         };
+        self.advance_rotation();
         // A token that was given out could let a node into both incarnations.
         self.tokens.clear();
     }

@@ -50,6 +50,9 @@ pub enum Refusal {
     /// No member, or not who was dialled.
     #[error("node {0} has no business on this link")]
     Stranger(NodeId),
+    /// The connection's certificate names somebody else.
+    #[error("its certificate does not name node {0} of this cluster")]
+    Certificate(NodeId),
     /// The number was used before.
     #[error("link {0} is not newer than the one there is")]
     Stale(u64),

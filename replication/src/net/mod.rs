@@ -15,6 +15,7 @@ mod links;
 mod outbox;
 mod socket;
 mod tcp;
+mod tls;
 #[cfg(test)]
 mod travel_test;
 mod wire;

@@ -6,17 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use bytes::BytesMut;
 use holdfast_injection::{HERE, Held, Lost, Passage, Site, Way};
 use holdfast_types::NodeId;
+use rustls::Connection;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::links::Carrier;
+use super::tls::Tls;
+
+/// Most bytes of a TLS connection that are read at once.
+const READ_BYTES: usize = 128 << 10;
 
 /// The writing end of a connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
     half: OwnedWriteHalf,
+    /// What all bytes go through, but on a link that is plain by configuration.
+    tls: Option<Tls>,
     /// The same connection, for its end.
     fd: OwnedFd,
     /// Who is at the other end, once that is known.
@@ -27,16 +36,29 @@ pub(crate) struct Socket {
     is_over: AtomicBool,
 }
 
+/// The reading end of a connection.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    half: OwnedReadHalf,
+    /// Bytes of TLS that are not looked at yet.
+    came: BytesMut,
+}
+
 impl Socket {
     /// Sets the connection up: no delay of small segments.
-    pub(crate) fn new(stream: TcpStream) -> io::Result<(OwnedReadHalf, Self)> {
+    pub(crate) fn new(stream: TcpStream, tls: Option<Connection>) -> io::Result<(Reading, Self)> {
         stream.set_nodelay(true)?;
         let fd = stream.as_fd().try_clone_to_owned()?;
         let (read, half) = stream.into_split();
+        let reading = Reading {
+            half: read,
+            came: BytesMut::new(),
+        };
         Ok((
-            read,
+            reading,
             Self {
                 half,
+                tls: tls.map(Tls::new),
                 fd,
                 peer: OnceLock::new(),
                 held: Mutex::new(None),
@@ -81,6 +103,31 @@ impl Socket {
         }
     }
 
+    /// Adds what comes to `buffer`; how much that is, and 0 at the end.
+    pub(crate) async fn read(&self, reading: &mut Reading, buffer: &mut BytesMut) -> io::Result<usize> {
+        let Some(tls) = &self.tls else {
+            return reading.half.read_buf(buffer).await;
+        };
+        loop {
+            // Also before anything came: the handshake may have read on.
+            let plain = tls.take(&self.half, &mut reading.came, buffer)?;
+            if plain > 0 {
+                return Ok(plain);
+            }
+            reading.came.reserve(READ_BYTES);
+            if reading.half.read_buf(&mut reading.came).await? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.tls {
+            Some(tls) => tls.send(&self.half, bytes),
+            None => self.half.try_write(bytes),
+        }
+    }
+
     /// Waits until it takes bytes.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         self.half.writable().await?;
@@ -97,7 +144,7 @@ impl Socket {
     pub(crate) async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             self.writable().await?;
-            match self.half.try_write(bytes) {
+            match self.try_send(bytes) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -110,7 +157,7 @@ impl Socket {
 impl Carrier for std::sync::Arc<Socket> {
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.lets_out(bytes.len())?;
-        self.half.try_write(bytes)
+        self.try_send(bytes)
     }
 
     /// Sends a reset and drops what the system still has to send; whoever reads or writes the socket gets an error at once.

@@ -10,9 +10,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use holdfast_injection::{HERE, Way};
 use holdfast_proto::replication as pb;
+use holdfast_trust::{HandshakeError, Peer, Port, Refusals, Trust};
 use holdfast_types::{ExtentId, NodeId};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -20,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use super::frame;
 use super::hello::{Hello, Refusal};
 use super::links::{Link, Links, Sent};
-use super::socket::Socket;
+use super::socket::{Reading, Socket};
 use super::wire;
 use crate::core::api::{LinkId, Message};
 
@@ -34,8 +33,11 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 const READS_MAX: usize = 64;
 
 /// Times of links. The default is for a local network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct NetConfig {
+    /// With what both ends prove who they are; all that passes is then encrypted. `None`: plain TCP, for tests, measurements and wires that
+    /// nobody else reaches. Both ends must have the same.
+    pub trust: Option<Arc<Trust>>,
     /// How long a connection, and then its handshake, may take.
     pub connect_timeout: Duration,
     /// First wait before dialling again; doubles up to `backoff_max`.
@@ -51,6 +53,7 @@ pub struct NetConfig {
 impl Default for NetConfig {
     fn default() -> Self {
         Self {
+            trust: None,
             connect_timeout: Duration::from_secs(1),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_millis(250),
@@ -160,10 +163,11 @@ impl Drop for Net {
 
 async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let strangers = Arc::new(tokio::sync::Semaphore::new(STRANGERS_MAX));
+    let refusals = Arc::new(Refusals::default());
     let mut connections = JoinSet::new();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // One that died in the queue, or no descriptor left: no reason to stop listening.
                 tracing::debug!(%error, "a connection for a link could not be accepted");
@@ -173,27 +177,57 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         };
         while connections.try_join_next().is_some() {}
         if let Ok(place) = Arc::clone(&strangers).try_acquire_owned() {
-            connections.spawn(accept(Arc::clone(&shared), stream, place));
+            let (shared, refusals) = (Arc::clone(&shared), Arc::clone(&refusals));
+            connections.spawn(async move {
+                if let Err(why) = accept(shared, stream, place).await {
+                    refusals.tell(Port::Link, from, &why);
+                }
+            });
         }
     }
 }
 
-/// Serves a connection that a peer has dialled.
-async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::OwnedSemaphorePermit) {
-    let Ok((mut half, socket)) = Socket::new(stream) else {
-        return;
+/// Who dialled is known from here on, if connections prove it.
+async fn open(shared: &Shared, stream: TcpStream) -> Result<(Reading, Socket, Option<Peer>), HandshakeError> {
+    let Some(trust) = &shared.config.trust else {
+        let (reading, socket) = Socket::new(stream, None)?;
+        return Ok((reading, socket, None));
     };
+    stream.set_nodelay(true)?;
+    let (stream, peer) = trust.accept(Port::Link, stream).await?;
+    let (stream, session) = stream.into_inner();
+    let (reading, socket) = Socket::new(stream, Some(session.into()))?;
+    Ok((reading, socket, Some(peer)))
+}
+
+/// Serves a connection that a peer has dialled. An error: it was no peer.
+async fn accept(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    place: tokio::sync::OwnedSemaphorePermit,
+) -> Result<(), String> {
+    let wait = shared.config.connect_timeout;
+    let opened = tokio::time::timeout(wait, open(&shared, stream)).await;
+    let (mut reading, socket, proven) = opened
+        .map_err(|_| "its handshake took too long".to_owned())?
+        .map_err(|error| error.to_string())?;
     let socket = Arc::new(socket);
     let mut buffer = BytesMut::new();
-    let wait = shared.config.connect_timeout;
-    let Ok(Ok(first)) = tokio::time::timeout(wait, first_frame(&mut half, &mut buffer)).await else {
-        tracing::debug!("a connection for a link began with no hello");
-        return;
-    };
+    let first = tokio::time::timeout(wait, first_frame(&socket, &mut reading, &mut buffer)).await;
+    let first = first
+        .map_err(|_| "it does not say hello".to_owned())?
+        .map_err(|why| format!("it began with no hello: {why}"))?;
     let links = &shared.links;
     let hello = Hello::decode(Some(first), links.cluster(), links.me().node).and_then(|hello| {
+        let node = hello.from.node;
+        if proven
+            .as_ref()
+            .is_some_and(|peer| !peer.is_node(links.cluster(), node))
+        {
+            return Err(Refusal::Certificate(node));
+        }
         // The lower id dials: nobody else does.
-        if hello.from.node < links.me().node {
+        if node < links.me().node {
             Ok(hello)
         } else {
             Err(Refusal::Stranger(hello.from.node))
@@ -201,7 +235,7 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
     });
     if let Ok(hello) = &hello {
         if !both_ways(hello.from.node, wait).await {
-            return;
+            return Ok(());
         }
         socket.is_of(hello.from.node);
     }
@@ -216,7 +250,7 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
             tracing::info!(peer = %hello.from.node, link = hello.link.0, "link up");
             let answer = links.hello(hello.from.node, hello.link);
             link.open(&frame::of(pb::frame::Kind::Hello(answer.encode())));
-            read_and_end(Arc::clone(&shared), half, buffer, socket, link).await;
+            read_and_end(Arc::clone(&shared), reading, buffer, socket, link).await;
         }
         Err(refusal) => {
             tracing::warn!(%refusal, "a link was refused");
@@ -230,6 +264,7 @@ async fn accept(shared: Arc<Shared>, stream: TcpStream, place: tokio::sync::Owne
             let _ = tokio::time::timeout(wait, socket.send_all(&bytes)).await;
         }
     }
+    Ok(())
 }
 
 /// Whether a connection can be made, which takes messages both ways; soon, unless a drill is in the way.
@@ -242,7 +277,11 @@ async fn both_ways(peer: NodeId, wait: Duration) -> bool {
 }
 
 /// The first frame of a connection.
-async fn first_frame(half: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Result<pb::Frame, String> {
+async fn first_frame(
+    socket: &Socket,
+    reading: &mut Reading,
+    buffer: &mut BytesMut,
+) -> Result<pb::Frame, String> {
     loop {
         match frame::take(buffer, true) {
             Ok(Some(frame)) => return Ok(frame),
@@ -250,7 +289,7 @@ async fn first_frame(half: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Result<
             Err(error) => return Err(error.to_string()),
         }
         buffer.reserve(frame::FIRST_MAX);
-        match half.read_buf(buffer).await {
+        match socket.read(reading, buffer).await {
             Ok(0) => return Err("the peer closed the connection".to_owned()),
             Ok(_) => {}
             Err(error) => return Err(error.to_string()),
@@ -265,7 +304,7 @@ async fn dial(shared: Arc<Shared>, peer: PeerAddress) {
     loop {
         match dial_once(&shared, &peer).await {
             Ok(Dialled {
-                half,
+                reading,
                 buffer,
                 socket,
                 link,
@@ -273,7 +312,7 @@ async fn dial(shared: Arc<Shared>, peer: PeerAddress) {
                 tracing::info!(peer = %peer.node, link = link.id().0, "link up");
                 backoff = shared.config.backoff_min;
                 told.clear();
-                read_and_end(Arc::clone(&shared), half, buffer, socket, link).await;
+                read_and_end(Arc::clone(&shared), reading, buffer, socket, link).await;
             }
             Err(why) => {
                 // Said once, not at every try.
@@ -291,11 +330,25 @@ async fn dial(shared: Arc<Shared>, peer: PeerAddress) {
 /// A link that was dialled.
 #[derive(Debug)]
 struct Dialled {
-    half: OwnedReadHalf,
+    reading: Reading,
     /// What came behind the hello.
     buffer: BytesMut,
     socket: Arc<Socket>,
     link: Arc<Link>,
+}
+
+/// The other end of [`open`].
+async fn prove(
+    shared: &Shared,
+    peer: NodeId,
+    stream: TcpStream,
+) -> Result<(Reading, Socket), HandshakeError> {
+    let Some(trust) = &shared.config.trust else {
+        return Ok(Socket::new(stream, None)?);
+    };
+    stream.set_nodelay(true)?;
+    let (stream, session) = trust.connect(Port::Link, peer, stream).await?.into_inner();
+    Ok(Socket::new(stream, Some(session.into()))?)
 }
 
 async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, String> {
@@ -304,9 +357,12 @@ async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, Strin
         return Err("connecting took too long".to_owned());
     }
     let connecting = tokio::time::timeout(wait, TcpStream::connect(&peer.address)).await;
-    let (mut half, socket) = connecting
+    let stream = connecting
         .map_err(|_| "connecting took too long".to_owned())?
-        .and_then(Socket::new)
+        .map_err(|error| error.to_string())?;
+    let proving = tokio::time::timeout(wait, prove(shared, peer.node, stream)).await;
+    let (mut reading, socket) = proving
+        .map_err(|_| "the TLS handshake took too long".to_owned())?
         .map_err(|error| error.to_string())?;
     let number = LinkId(shared.next_link.fetch_add(1, Ordering::Relaxed));
     let hello = shared.links.hello(peer.node, number);
@@ -315,7 +371,7 @@ async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, Strin
     frame::put(&frame::of(pb::frame::Kind::Hello(hello.encode())), &mut bytes);
     let handshake = async {
         socket.send_all(&bytes).await.map_err(|error| error.to_string())?;
-        first_frame(&mut half, &mut buffer).await
+        first_frame(&socket, &mut reading, &mut buffer).await
     };
     let shaken = tokio::time::timeout(wait, handshake).await;
     let first = shaken.map_err(|_| "the handshake took too long".to_owned())??;
@@ -333,7 +389,7 @@ async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, Strin
         .map_err(|refusal| refusal.to_string())?;
     link.start();
     Ok(Dialled {
-        half,
+        reading,
         buffer,
         socket,
         link,
@@ -343,7 +399,7 @@ async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, Strin
 /// Hands batches on until the link ends, one way or the other.
 async fn read_and_end(
     shared: Arc<Shared>,
-    half: OwnedReadHalf,
+    reading: Reading,
     buffer: BytesMut,
     socket: Arc<Socket>,
     link: Arc<Link>,
@@ -356,7 +412,7 @@ async fn read_and_end(
         Arc::clone(&heard),
         shared.config.clone(),
     ));
-    let why = read(&shared, half, buffer, &link, &socket, &heard).await;
+    let why = read(&shared, reading, buffer, &link, &socket, &heard).await;
     let (peer, number) = (link.peer().node, link.id().0);
     tracing::info!(%peer, link = number, why, "link down");
     shared.links.down(&link);
@@ -365,7 +421,7 @@ async fn read_and_end(
 /// Counts what was read in `heard`.
 async fn read(
     shared: &Shared,
-    mut half: OwnedReadHalf,
+    mut reading: Reading,
     mut buffer: BytesMut,
     link: &Arc<Link>,
     socket: &Socket,
@@ -386,7 +442,7 @@ async fn read(
         if buffer.capacity() - buffer.len() < missing.max(4096) {
             buffer.reserve(missing.max(READ_BYTES));
         }
-        match half.read_buf(&mut buffer).await {
+        match socket.read(&mut reading, &mut buffer).await {
             Ok(0) => return "the peer ended it".to_owned(),
             Ok(bytes) => {
                 if let Err(lost) = socket.hears(bytes).await {
