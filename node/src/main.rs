@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod configuration;
 mod demo;
+mod events;
 mod front;
 mod injected;
 mod isns;

@@ -308,7 +308,7 @@ fn lost(demo: &Demo) -> Result<usize> {
     let mut count = 0;
     for name in ["a", "b"] {
         let log = std::fs::read_to_string(demo.dir().join(name).join("node.log"))?;
-        count += log.matches("link down").count() + log.matches("reset").count();
+        count += log.matches("lost the replication link").count() + log.matches("reset").count();
     }
     Ok(count)
 }

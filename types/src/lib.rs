@@ -19,6 +19,10 @@ mod time;
 mod unit;
 
 pub use block::{BlockRange, BlockSize, Lba, RangeError};
+/// Target of tracing events that tell people what happened, in plain words. Their fields: `what` (the kind), and where they are about one
+/// `extent` and `node`; see the node's flight recorder.
+pub const EVENTS: &str = "holdfast::event";
+
 pub use calendar::{utc, utc_to_the_millisecond};
 pub use ids::{
     CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, LeaseGeneration, LogPos, Lsn, NodeId,

@@ -9,9 +9,9 @@ use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, CertificateRequest, ChangeRequest,
     ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done,
-    HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
-    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
-    SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
+    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
+    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
+    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::ClusterKey;
 use holdfast_trust::{ClientStream, Credentials, HandshakeError};
@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::access::AccessRequest;
 use super::{AdminAddress, TakeoverPlan};
+use crate::events::EventsDocument;
 use crate::socket::Reach;
 use crate::status::StatusDocument;
 
@@ -112,6 +113,13 @@ impl AdminClient {
                 self.address
             )
         })
+    }
+
+    /// What the node has recorded: the newest `last` events, with `all` its other lines, too.
+    pub(crate) async fn events(&mut self, last: u32, all: bool) -> anyhow::Result<EventsDocument> {
+        let request = EventsRequest { last, all };
+        let reply = self.rpc.events(request).await.map_err(refused)?.into_inner();
+        Ok(serde_json::from_str(&reply.json)?)
     }
 
     /// Who the node is.

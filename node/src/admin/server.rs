@@ -8,10 +8,10 @@ use holdfast_proto::admin::admin_server::{Admin, AdminServer};
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, CertificateReply,
     CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest,
-    CreateTargetRequest, Document, Done, HealRequest, IdentifyRequest, Identity, InitializeRequest,
-    InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
-    SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply,
-    TokenRequest,
+    CreateTargetRequest, Document, Done, EventsRequest, HealRequest, IdentifyRequest, Identity,
+    InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
+    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
+    TakeoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_raft::model::{
     ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
@@ -179,6 +179,13 @@ pub(crate) fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> 
 impl Admin for Service {
     async fn status(&self, _request: Request<StatusRequest>) -> Answer<Document> {
         let document = self.node.status().await;
+        let json = serde_json::to_string(&document).map_err(failed)?;
+        Ok(Response::new(Document { json }))
+    }
+
+    async fn events(&self, request: Request<EventsRequest>) -> Answer<Document> {
+        let EventsRequest { last, all } = request.into_inner();
+        let document = self.node.events(last as usize, all);
         let json = serde_json::to_string(&document).map_err(failed)?;
         Ok(Response::new(Document { json }))
     }

@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod configuration;
 mod drill;
+mod events;
 mod failover;
 mod fault;
 mod isns;
@@ -95,6 +96,10 @@ enum Command {
     Import(configuration::ImportCommand),
     /// Move an extent, or all of them, to another node: planned, without a pause for clients.
     Switchover(objects::SwitchoverArgs),
+    /// List what a node has recorded: who led, who was not heard, which primaries changed, who logged in.
+    Events(events::EventsArgs),
+    /// Explain the last failover of an extent, in ten lines at most.
+    Why(events::WhyArgs),
     /// Say what to set on the hosts that use the cluster: multipath, timers, claim rules.
     Advise,
     /// Rehearse failures under checked load, and say whether they held their budget.
@@ -191,6 +196,8 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Apply(args) => configuration::apply(&args, &cli.admin, out),
         Command::Import(command) => configuration::import(&command, out),
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
+        Command::Events(args) => events::list(args, &cli.admin, out),
+        Command::Why(args) => events::explain(args, &cli.admin, out),
         Command::Advise => advise::run(&cli.admin, out),
         Command::Drill(args) => drill::run(&args, &cli.admin, out),
         Command::Fault(command) => fault::run(command, &cli.admin, out),

@@ -19,7 +19,7 @@ mod plan_test;
 #[cfg(test)]
 mod prop_test;
 #[cfg(test)]
-mod rig;
+pub(crate) mod rig;
 
 pub(crate) use call::{Call, SecretPlace};
 pub(crate) use document::{Configuration, read};

@@ -14,8 +14,8 @@ use crate::admin::{change, server};
 use crate::status::{Seen, derive};
 
 /// Data nodes a, b and c, and a witness w.
-pub(super) struct Rig {
-    pub(super) state: ClusterState,
+pub(crate) struct Rig {
+    pub(crate) state: ClusterState,
 }
 
 /// The command that a node makes of a request.
@@ -67,7 +67,7 @@ fn command(state: &ClusterState, call: &Call) -> Result<Command, String> {
 }
 
 impl Rig {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let node = |id: u16, name: &str, role| NewNode {
             id: NodeId(id.into()),
             name: name.into(),

@@ -83,7 +83,7 @@ pub(super) async fn serve(
         };
         let _ = tokio::time::timeout(HOLD_LIMIT, released).await;
     }
-    match end {
+    let why = match end {
         End::Closed(why) => {
             tracing::debug!(%peer, why, "connection closed");
             let last_words = async {
@@ -94,20 +94,22 @@ pub(super) async fn serve(
             };
             // The initiator may be gone; then nobody misses them.
             let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+            why
         }
         End::Reset(why) => {
             front.registry.traffic().reset();
             tracing::info!(%peer, why, "connection reset");
             let _ = stream.set_zero_linger();
+            why.to_owned()
         }
-    }
+    };
     drop(stream);
     front.registry.end(id);
     settled(&mut session, &mut inbound).await;
     // Before whoever replaces this session may go on.
     session.nexus_lost();
     session.statuses_lost();
-    front.registry.disconnect(id);
+    front.registry.disconnect(id, &why);
 }
 
 /// F2: who replaces this session, or has reset a unit, waits for what storage still has of it.

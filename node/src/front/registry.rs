@@ -8,7 +8,7 @@ use holdfast_iscsi::pdu::LoginStatus;
 use holdfast_iscsi::session::{Admission, LoginRequested, SessionSerial, SessionTable};
 use holdfast_iscsi::target::TmfId;
 use holdfast_replication::core::api::OpId;
-use holdfast_types::{ExtentId, Nexus, OpOutcome};
+use holdfast_types::{EVENTS, ExtentId, Nexus, OpOutcome};
 use tokio::sync::mpsc;
 
 use super::shares::Shares;
@@ -163,13 +163,22 @@ impl Registry {
     }
 
     /// The connection is gone, and its session with it.
-    pub(crate) fn disconnect(&self, id: ConnectionId) {
+    pub(crate) fn disconnect(&self, id: ConnectionId, why: &str) {
         let gone = self
             .connections
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id.0);
-        if let Some((session, _)) = gone.and_then(|connection| connection.session) {
+        if let Some((session, status)) = gone.and_then(|connection| connection.session) {
+            if status.target.is_some() {
+                tracing::info!(
+                    target: EVENTS,
+                    what = "session",
+                    "session {} of {} is over: {why}",
+                    session.0,
+                    status.initiator
+                );
+            }
             self.sessions
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -208,6 +217,16 @@ impl Registry {
         {
             self.half_open().remove(&id.0);
             status.id = session.0;
+            if let Some(target) = &status.target {
+                tracing::info!(
+                    target: EVENTS,
+                    what = "session",
+                    "{} has logged in to {target} from {}, session {}",
+                    status.initiator,
+                    status.peer,
+                    session.0
+                );
+            }
             connection.session = Some((session, status));
             connection.nexus = nexus.cloned();
         }

@@ -16,6 +16,8 @@ use holdfast_replication::driver::DataNode;
 use holdfast_types::{ExtentId, HEARTBEAT_EVERY, Incarnation, NodeId, Revision};
 use tokio::sync::watch;
 
+use crate::events::{self, Recorder, Story};
+
 /// Between two tries of something that needs a leader.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -83,6 +85,16 @@ impl Parts {
         let _ = self.control.propose(command).await;
         tokio::time::sleep(AGAIN_AFTER).await;
         true
+    }
+
+    /// Has everything that changes told to people.
+    pub(super) fn tell(&self, recorder: Arc<Recorder>) -> impl Future<Output = ()> + use<> {
+        events::follow(Story {
+            control: self.control.clone(),
+            lease: self.lease.clone(),
+            clock: Arc::clone(&self.clock),
+            recorder,
+        })
     }
 
     /// Looks at leases and liveness all the time, and proposes what the governor wants.

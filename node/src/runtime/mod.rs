@@ -18,9 +18,13 @@ mod write_cache;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub(crate) use identity::Identity;
 pub(crate) use node::Node;
@@ -28,6 +32,7 @@ pub(crate) use running::Running;
 
 use crate::cli::{NodeArgs, Out};
 use crate::config::NodeConfig;
+use crate::events::{Ear, Recorder};
 
 /// `holdfast node`
 pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
@@ -35,7 +40,7 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
         // Asked for by the demo, whose nodes must not outlive it, however it ends.
         end_with_parent()?;
     }
-    start_log();
+    let recorder = start_log();
     if args.after_ms > 0 {
         tracing::warn!("a drill has killed this node: it starts in {} ms", args.after_ms);
         std::thread::sleep(Duration::from_millis(args.after_ms));
@@ -45,6 +50,9 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.dir)
         .with_context(|| format!("cannot create {}", config.dir.display()))?;
     let lock = lock(&config.dir)?;
+    if let Err(error) = recorder.file_in(&config.dir) {
+        tracing::warn!(%error, "events are in memory alone");
+    }
     takeover::finish(&config.dir, std::time::SystemTime::now())?;
     // Blocking work has threads of its own, so two of these are enough to carry on while one is busy.
     let workers = std::thread::available_parallelism()
@@ -54,7 +62,7 @@ pub(crate) fn run(args: &NodeArgs, _out: Out) -> anyhow::Result<()> {
         .worker_threads(workers)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(Node::run(config));
+    let result = runtime.block_on(Node::run(config, recorder));
     // Whatever still waits for a peer or a disk is of no use any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result? {
@@ -117,16 +125,27 @@ fn raise_descriptors() {
     }
 }
 
-/// Logs go to standard error; `HOLDFAST_LOG` says how much (as `RUST_LOG` elsewhere: `debug`, `info,holdfast_raft=debug`).
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn"));
-    // A second call, in tests, changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Logs go to standard error; `HOLDFAST_LOG` says how much (as `RUST_LOG` elsewhere: `debug`, `info,holdfast_raft=debug`), and
+/// `HOLDFAST_LOG_FORMAT=json` has each line be a JSON document. What is worth a line is recorded, too, however much the log says.
+fn start_log() -> Arc<Recorder> {
+    // The library warns at every try to reach a node that is down, 20 times a second; that it is down is told once, as an event.
+    let filter =
+        EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
+    let recorder = Arc::new(Recorder::default());
+    let ours = Targets::new().with_target("holdfast", LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    let lines = match std::env::var_os("HOLDFAST_LOG_FORMAT").is_some_and(|format| format == "json") {
+        true => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        false => lines.with_filter(filter).boxed(),
+    };
+    // A second call, in tests, changes nothing.
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(Ear(Arc::clone(&recorder)).with_filter(ours))
         .try_init();
+    recorder
 }
 
 /// One process uses a node's directory at a time. The lock goes with the process.

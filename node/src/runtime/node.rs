@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use super::{End, Identity, Running, certificates, cluster_key, takeover};
 use crate::admin::TakeoverPlan;
 use crate::config::{NodeConfig, Role};
+use crate::events::{EventsDocument, Recorder};
 use crate::metrics::{self, Facts};
 use crate::socket::Reach;
 use crate::status::{Seen, StatusDocument, derive};
@@ -40,11 +41,12 @@ pub(crate) struct Node {
     known: std::sync::Mutex<Option<Arc<Running>>>,
     /// Asks for a new start.
     again: Notify,
+    recorder: Arc<Recorder>,
 }
 
 impl Node {
     /// Runs until SIGINT or SIGTERM, until it must stay out of the cluster, or until a takeover wants it to start anew.
-    pub(super) async fn run(config: NodeConfig) -> anyhow::Result<End> {
+    pub(super) async fn run(config: NodeConfig, recorder: Arc<Recorder>) -> anyhow::Result<End> {
         let kept = Identity::load(&config.dir)?;
         let (fatal, mut failed) = mpsc::channel(1);
         let node = Arc::new(Self {
@@ -54,6 +56,7 @@ impl Node {
             known: std::sync::Mutex::default(),
             fatal,
             again: Notify::new(),
+            recorder,
         });
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -194,7 +197,7 @@ impl Node {
         identity.store(&self.config.dir)?;
         self.identity.send_replace(Some(identity));
         if running.is_none() {
-            let started = Running::start(&self.config, identity, self.fatal.clone()).await?;
+            let started = Running::start(&self.config, identity, &self.recorder, self.fatal.clone()).await?;
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&started));
             *running = Some(started);
         }
@@ -243,6 +246,11 @@ impl Node {
             Some(running) => running.status(seen),
             None => derive(&ClusterState::default(), seen),
         }
+    }
+
+    /// What it has recorded.
+    pub(crate) fn events(&self, last: usize, all: bool) -> EventsDocument {
+        self.recorder.document(&self.config.name, last, all)
     }
 
     /// What the metrics show beside the status.

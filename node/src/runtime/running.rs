@@ -30,6 +30,7 @@ use super::sanitize::sanitize;
 use super::units::UnitService;
 use crate::admin::{AdminAddress, AdminClient};
 use crate::config::{NodeConfig, Role};
+use crate::events::Recorder;
 use crate::front::{Front, FrontState, Portals, Registry};
 use crate::isns::{Isns, Parts as IsnsParts};
 use crate::metrics::Facts;
@@ -74,6 +75,7 @@ impl Running {
     pub(super) async fn start(
         config: &NodeConfig,
         identity: Identity,
+        recorder: &Arc<Recorder>,
         fatal: mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Arc<Self>> {
         let me = identity.node;
@@ -103,6 +105,7 @@ impl Running {
         let essential = |what, work| essential(what, work, fatal.clone());
         tasks.spawn(essential("the certificates", keeper.run(control.clone()).boxed()));
         tasks.spawn(essential("the governor", parts.clone().govern().boxed()));
+        tasks.spawn(parts.tell(Arc::clone(recorder)));
         tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
         tasks.spawn(watch_for_the_end(parts.clone(), fatal.clone()));
         let data = match config.role {

@@ -15,7 +15,7 @@ use tonic::{Response, Status};
 use holdfast_injection::{HERE, Lost, Way};
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
-use holdfast_trust::{HandshakeError, Port, Trust};
+use holdfast_trust::{Port, Trust};
 use holdfast_types::{NodeId, utc};
 
 use super::kind::PeerAddress;
@@ -91,6 +91,8 @@ pub(crate) struct Peers {
     pub(crate) trust: Arc<Trust>,
     state: watch::Receiver<Arc<ClusterState>>,
     links: Mutex<Links>,
+    /// Why each peer could not be reached last, to say it once.
+    told: Arc<Mutex<HashMap<NodeId, String>>>,
 }
 
 impl Peers {
@@ -108,6 +110,7 @@ impl Peers {
             trust,
             state,
             links: Mutex::default(),
+            told: Arc::default(),
         }
     }
 
@@ -172,24 +175,29 @@ impl Peers {
         Ok(client)
     }
 
-    /// Why a peer is not reached is said once for each connection, not at every try.
+    /// Why a peer is not reached is said once, not at every try.
     fn channel(&self, peer: NodeId, address: SocketAddr, endpoint: &Endpoint) -> Channel {
         let (trust, limit) = (Arc::clone(&self.trust), self.connect);
-        let told = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&self.told);
         holdfast_trust::channel(endpoint, move || {
             let (trust, told) = (Arc::clone(&trust), Arc::clone(&told));
             async move {
                 let dialled = trust.dial(Port::Raft, peer, address, limit).await;
-                let line = match &dialled {
-                    // That it cannot be reached is no refusal.
-                    Ok(_) | Err(HandshakeError::Io(_)) => String::new(),
-                    Err(error) => error.to_string(),
-                };
+                let line = dialled
+                    .as_ref()
+                    .err()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                if *told != line && !line.is_empty() {
-                    tracing::warn!(%peer, %address, "no Raft connection: {line}");
+                let before = told.insert(peer, line.clone()).unwrap_or_default();
+                match (before.is_empty(), line.is_empty()) {
+                    (false, true) => tracing::info!(%peer, %address, "Raft connections come about again"),
+                    (_, false) if before != line => {
+                        tracing::warn!(%peer, %address, "no Raft connection: {line}")
+                    }
+                    _ => {}
                 }
-                *told = line;
+                drop(told);
                 dialled
             }
         })

@@ -27,6 +27,7 @@ mod shared;
 mod space;
 mod status;
 mod timer;
+mod told;
 
 use std::time::Duration;
 

@@ -564,48 +564,7 @@ impl Shared {
             }
             _ => {}
         }
-        tell(extent.id, note);
-    }
-}
-
-fn tell(extent: ExtentId, note: &Note) {
-    match note {
-        Note::Fenced { .. } => tracing::error!(%extent, ?note, "replica out of service"),
-        Note::Unreadable { lba } => tracing::error!(
-            %extent,
-            %lba,
-            "a block is bad in every replica that counts: it cannot be repaired, and reads of it end as unreadable until it is written"
-        ),
-        Note::Diverged { node, range, blocks } => tracing::error!(
-            %extent,
-            %node,
-            %range,
-            blocks,
-            "A REPLICA IN SYNC DIFFERS from the primary although both copies have the right checksums: the primary's contents, which \
-             initiators were given, replace the replica's"
-        ),
-        Note::ScrubStarted { node } => {
-            tracing::info!(%extent, %node, "a scrub compares a replica in sync with the primary")
-        }
-        Note::ScrubWaits { node, range } => tracing::warn!(
-            %extent,
-            %node,
-            %range,
-            "a range was not read in time for a scrub: it is compared later"
-        ),
-        Note::Scrubbed { outcome } => tracing::info!(
-            %extent,
-            seconds = outcome.took.as_secs(),
-            bad = outcome.found,
-            repaired = outcome.repaired,
-            lost = outcome.lost,
-            diverged = outcome.diverged,
-            "a scrub compared every replica in sync"
-        ),
-        Note::BadMessage { .. } | Note::RefusedBy { .. } | Note::BadBlocks { .. } => {
-            tracing::warn!(%extent, ?note, "replication")
-        }
-        _ => tracing::info!(%extent, ?note, "replication"),
+        super::told::tell(extent.id, note);
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use holdfast_injection::{HERE, Way};
 use holdfast_proto::replication as pb;
 use holdfast_trust::{HandshakeError, Peer, Port, Refusals, Trust};
-use holdfast_types::{ExtentId, NodeId};
+use holdfast_types::{EVENTS, ExtentId, NodeId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -247,7 +247,7 @@ async fn accept(
     drop(place);
     match link {
         Ok((hello, link)) => {
-            tracing::info!(peer = %hello.from.node, link = hello.link.0, "link up");
+            up(hello.from.node, hello.link);
             let answer = links.hello(hello.from.node, hello.link);
             link.open(&frame::of(pb::frame::Kind::Hello(answer.encode())));
             read_and_end(Arc::clone(&shared), reading, buffer, socket, link).await;
@@ -309,7 +309,7 @@ async fn dial(shared: Arc<Shared>, peer: PeerAddress) {
                 socket,
                 link,
             }) => {
-                tracing::info!(peer = %peer.node, link = link.id().0, "link up");
+                up(peer.node, link.id());
                 backoff = shared.config.backoff_min;
                 told.clear();
                 read_and_end(Arc::clone(&shared), reading, buffer, socket, link).await;
@@ -396,6 +396,10 @@ async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, Strin
     })
 }
 
+fn up(peer: NodeId, link: LinkId) {
+    tracing::info!(target: EVENTS, what = "link", %peer, link = link.0, "has a replication link to node {peer}");
+}
+
 /// Hands batches on until the link ends, one way or the other.
 async fn read_and_end(
     shared: Arc<Shared>,
@@ -414,7 +418,7 @@ async fn read_and_end(
     ));
     let why = read(&shared, reading, buffer, &link, &socket, &heard).await;
     let (peer, number) = (link.peer().node, link.id().0);
-    tracing::info!(%peer, link = number, why, "link down");
+    tracing::warn!(target: EVENTS, what = "link", %peer, link = number, "lost the replication link to node {peer}: {why}");
     shared.links.down(&link);
 }
 
