@@ -70,6 +70,39 @@ pub(crate) struct Running {
     tasks: Mutex<JoinSet<()>>,
 }
 
+impl Parts {
+    /// What every node does all the time, whatever its role.
+    fn spawn_loops(
+        &self,
+        tasks: &mut JoinSet<()>,
+        recorder: &Arc<Recorder>,
+        fatal: &mpsc::Sender<anyhow::Error>,
+    ) {
+        let governing = self.clone().govern().boxed();
+        tasks.spawn(essential("the governor", governing, fatal.clone()));
+        tasks.spawn(self.tell(Arc::clone(recorder)));
+        tasks.spawn(watch_for_the_end(self.clone(), fatal.clone()));
+    }
+
+    /// What the node's role asks for.
+    async fn start_data(
+        &self,
+        config: &NodeConfig,
+        identity: &Identity,
+        shared: (Arc<Registry>, Arc<Trust>),
+        tasks: &mut JoinSet<()>,
+        fatal: &mpsc::Sender<anyhow::Error>,
+    ) -> anyhow::Result<Option<Data>> {
+        if config.role == Role::Witness {
+            let announcing = self.clone().announce_alone().boxed();
+            tasks.spawn(essential("the announcement", announcing, fatal.clone()));
+            return Ok(None);
+        }
+        let data = Data::start(config, identity, self, shared, tasks, fatal.clone()).await?;
+        Ok(Some(data))
+    }
+}
+
 impl Running {
     /// Starts everything. `fatal` hears of what must end the process later on.
     pub(super) async fn start(
@@ -102,30 +135,14 @@ impl Running {
             clock: Arc::clone(&clock),
         };
         let mut tasks = JoinSet::new();
-        let essential = |what, work| essential(what, work, fatal.clone());
-        tasks.spawn(essential("the certificates", keeper.run(control.clone()).boxed()));
-        tasks.spawn(essential("the governor", parts.clone().govern().boxed()));
-        tasks.spawn(parts.tell(Arc::clone(recorder)));
+        let certificates = keeper.run(control.clone()).boxed();
+        tasks.spawn(essential("the certificates", certificates, fatal.clone()));
+        parts.spawn_loops(&mut tasks, recorder, &fatal);
         tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
-        tasks.spawn(watch_for_the_end(parts.clone(), fatal.clone()));
-        let data = match config.role {
-            Role::Witness => {
-                let announcing = parts.clone().announce_alone().boxed();
-                tasks.spawn(essential("the announcement", announcing));
-                None
-            }
-            Role::Data => Some(
-                Data::start(
-                    config,
-                    &identity,
-                    &parts,
-                    (Arc::clone(&registry), Arc::clone(&trust)),
-                    &mut tasks,
-                    fatal.clone(),
-                )
-                .await?,
-            ),
-        };
+        let shared = (Arc::clone(&registry), Arc::clone(&trust));
+        let data = parts
+            .start_data(config, &identity, shared, &mut tasks, &fatal)
+            .await?;
         let units = data
             .as_ref()
             .map(|data| start_front(config, &parts, data, &registry, &key, &mut tasks, &fatal));
