@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use holdfast_drill::disk::Disk;
 use holdfast_drill::initiator::{Dial, Session};
+use holdfast_drill::multipath::{MultiPath, Patience};
 use holdfast_drill::workload::{self, Plan};
 use holdfast_tests::cluster::{self, Demo};
 use holdfast_tests::machines::{LONG, Machines, in_sync};
@@ -236,16 +237,13 @@ async fn captured(more: &str) -> Result<Option<(u64, bool)>> {
     let url = format!("iscsi://{}/{TARGET}/0", machines.portal(0))
         .parse()
         .map_err(anyhow::Error::msg)?;
-    let session = Session::connect(&Dial::new(url, "iqn.2026-11.example:host".parse()?, 1))
-        .await
-        .map_err(anyhow::Error::msg)?;
+    let dial = Dial::new(url, "iqn.2026-11.example:host".parse()?, 1);
+    // A busy machine may fail over in between; then the next path, or the same again.
+    let disk: MultiPath<Session> = MultiPath::connect(vec![dial], Patience::default()).await?;
     let data: Vec<u8> = MARK.iter().copied().cycle().take(BLOCKS * 512).collect();
     let data = Bytes::from(data);
     for round in 0..WRITES as u64 {
-        session
-            .write(Lba(round * BLOCKS as u64), data.clone())
-            .await
-            .map_err(anyhow::Error::msg)?;
+        disk.write(Lba(round * BLOCKS as u64), data.clone()).await?;
         sleep(Duration::from_millis(5)).await;
     }
     let (bytes, found) = tap.end()?;

@@ -140,7 +140,7 @@ mod tests {
         let sizes: Vec<u64> = (0..=KEPT + 1)
             .filter_map(|age| Some(fs::metadata(path(dir.path(), age)).ok()?.len()))
             .collect();
-        assert_eq!(sizes.len() as u32, KEPT + 1, "{sizes:?}");
+        assert_eq!(sizes.len(), KEPT as usize + 1, "{sizes:?}");
         assert!(sizes.iter().all(|bytes| *bytes <= 2 * FILE_BYTES), "{sizes:?}");
         // A line that a crash cut, and one that is none.
         let mut newest = File::options().append(true).open(path(dir.path(), 0)).unwrap();
