@@ -296,16 +296,6 @@ pub enum StuckPart {
     Extent,
 }
 
-impl StuckPart {
-    /// For people.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Journal => "the journal's writes hang",
-            Self::Extent => "the extent's reads or writes hang",
-        }
-    }
-}
-
 /// Why a replica answers nothing any more (J2). Final for this run; the driver marks the disk, so that the next run starts as
 /// [`Recovered::damaged`] and is resynced: what a failed flush dropped cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -314,16 +304,6 @@ pub enum FenceReason {
     Journal,
     /// A write or flush of the extent failed.
     Extent,
-}
-
-impl FenceReason {
-    /// For people.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Journal => "a write or flush of the journal failed",
-            Self::Extent => "a write or flush of the extent failed",
-        }
-    }
 }
 
 /// What the core is told.

@@ -2,7 +2,7 @@
 
 use holdfast_types::{EVENTS, ExtentId};
 
-use crate::core::api::{Note, RoleName};
+use crate::core::api::{FenceReason, Note, RoleName, StuckPart};
 
 /// Tells it.
 pub(super) fn tell(extent: ExtentId, note: &Note) {
@@ -14,11 +14,11 @@ pub(super) fn tell(extent: ExtentId, note: &Note) {
             tracing::info!(target: EVENTS, what = "serving", %extent, "is served by this node, epoch {epoch}")
         }
         Note::Fenced { reason } => {
-            let why = reason.map_or("found damaged at the start", |reason| reason.text());
+            let why = reason.map_or("found damaged at the start", failed);
             tracing::error!(target: EVENTS, what = "disk", %extent, "this node's replica is out of service: {why}");
         }
         Note::Stuck { part } => {
-            tracing::warn!(target: EVENTS, what = "disk", %extent, "this node's disk makes no progress: {}", part.text())
+            tracing::warn!(target: EVENTS, what = "disk", %extent, "this node's disk makes no progress: {}", hanging(*part))
         }
         Note::Moves => {
             tracing::info!(target: EVENTS, what = "disk", %extent, "this node's disk makes progress again")
@@ -42,6 +42,20 @@ pub(super) fn tell(extent: ExtentId, note: &Note) {
         }
         Note::BadMessage { .. } | Note::RefusedBy { .. } => tracing::warn!(%extent, ?note, "replication"),
         _ => tracing::info!(%extent, ?note, "replication"),
+    }
+}
+
+const fn failed(reason: FenceReason) -> &'static str {
+    match reason {
+        FenceReason::Journal => "a write or flush of the journal failed",
+        FenceReason::Extent => "a write or flush of the extent failed",
+    }
+}
+
+const fn hanging(part: StuckPart) -> &'static str {
+    match part {
+        StuckPart::Journal => "the journal's writes hang",
+        StuckPart::Extent => "the extent's reads or writes hang",
     }
 }
 
