@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_raft::consensus::Control;
 use holdfast_raft::lease::driver::{Clock, Lease};
 use holdfast_raft::model::{ClusterState, Extent, Node};
-use holdfast_types::{ByteSize, EVENTS, NodeId};
+use holdfast_types::{ByteSize, EVENTS, ExtentId, NodeId};
 
 use super::event::Level;
 use super::{Kind, Recorder};
@@ -202,6 +202,25 @@ pub(crate) struct Story {
     pub(crate) recorder: Arc<Recorder>,
 }
 
+/// Whether something is there, or called, as it was not before. Every commit asks, so this allocates nothing.
+fn names_differ(before: &ClusterState, after: &ClusterState) -> bool {
+    fn names(state: &ClusterState) -> impl Iterator<Item = (Named, &str)> {
+        let nodes = state.nodes.iter();
+        let extents = state.extents.iter();
+        nodes
+            .map(|(id, node)| (Named::Node(*id), node.name.as_str()))
+            .chain(extents.map(|(id, extent)| (Named::Extent(*id), extent.name.as_str())))
+    }
+    !names(before).eq(names(after))
+}
+
+/// What people call by a name.
+#[derive(PartialEq, Eq)]
+enum Named {
+    Node(NodeId),
+    Extent(ExtentId),
+}
+
 /// Tells everything that changes from now on, until the task is dropped.
 pub(crate) async fn follow(story: Story) {
     let mut states = story.control.watch();
@@ -218,7 +237,9 @@ pub(crate) async fn follow(story: Story) {
                     return;
                 }
                 let next = Arc::clone(&states.borrow_and_update());
-                story.recorder.learn(&next);
+                if names_differ(&state, &next) {
+                    story.recorder.learn(&next);
+                }
                 differences(&state, &next).iter().for_each(tell);
                 state = next;
             }
