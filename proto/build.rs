@@ -16,6 +16,28 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", file.display());
     }
     let descriptors = protox::compile(&files, [root])?;
+    let package = descriptors
+        .file
+        .iter()
+        .find(|file| file.package() == "holdfast.admin.v1");
+    let admin = package.ok_or("there is no package holdfast.admin.v1")?;
+    let services = admin.service.iter();
+    let methods: Vec<&str> = services
+        .flat_map(|service| service.method.iter().map(|method| method.name()))
+        .collect();
+    let messages = admin
+        .message_type
+        .iter()
+        .filter(|message| message.name() == "ChangeRequest");
+    let changes: Vec<&str> = messages
+        .flat_map(|message| message.field.iter().map(|field| field.name()))
+        .collect();
+    let names = format!(
+        "/// Every method of the admin service.\npub const ADMIN_METHODS: &[&str] = &{methods:?};\n\
+         /// Every kind of `ChangeRequest`.\npub const ADMIN_CHANGES: &[&str] = &{changes:?};\n"
+    );
+    let out = std::env::var_os("OUT_DIR").ok_or("cargo names no OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("admin_names.rs"), names)?;
     tonic_prost_build::configure()
         // Payloads are slices of the receive buffer, not copies.
         .bytes(".")

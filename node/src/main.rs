@@ -14,6 +14,7 @@ mod injected;
 mod isns;
 mod live;
 mod metrics;
+mod rest;
 mod runtime;
 mod socket;
 mod status;

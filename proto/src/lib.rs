@@ -13,6 +13,8 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/all.rs"));
 }
 
+include!(concat!(env!("OUT_DIR"), "/admin_names.rs"));
+
 pub use generated::holdfast::admin::v1 as admin;
 pub use generated::holdfast::raft::v1 as raft;
 pub use generated::holdfast::replication::v1 as replication;

@@ -18,7 +18,7 @@ use holdfast_tests::cluster::{self, Demo};
 use holdfast_tests::machines::{LONG, Machines, in_sync};
 use holdfast_tests::tools::Finished;
 use holdfast_tests::{say, seed};
-use holdfast_trust::{Generations, HandshakeError, Key, Port, Trust};
+use holdfast_trust::{AdminRole, Generations, HandshakeError, Key, Port, Trust};
 use holdfast_types::{Lba, NodeId};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketType, recv, socket};
 use tokio::time::{Instant, sleep};
@@ -134,7 +134,10 @@ async fn admin_port(machines: &Machines, place: u8, stranger: &Trust) -> Result<
         "without a certificate"
     );
     let false_one = machines.path(&format!("false-{name}.pem"));
-    std::fs::write(&false_one, stranger.issue_admin()?.as_bytes())?;
+    std::fs::write(
+        &false_one,
+        stranger.issue_admin(AdminRole::Admin, "eve")?.as_bytes(),
+    )?;
     let said = admin(address, Some(&false_one)).await?;
     ensure!(
         said.code == Some(1) && said.err.contains("authority"),

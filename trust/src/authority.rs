@@ -106,7 +106,7 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
-        let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(|error| IssueError::of(&error))?;
+        let pair = fresh()?;
         let certificate = params
             .signed_by(&pair, &self.issuer)
             .map_err(|error| IssueError::of(&error))?;
@@ -121,6 +121,22 @@ impl Authority {
     pub fn bundle(&self, leaf: &Leaf) -> Zeroizing<String> {
         Zeroizing::new([leaf.pem.0.as_str(), leaf.pem.1.as_str(), self.root_pem.as_str()].concat())
     }
+}
+
+/// A fresh key pair. Its PKCS #8 is of version 1, without the public key: OpenSSL 3.0, and so curl, reads no other.
+fn fresh() -> Result<KeyPair, IssueError> {
+    let drawn = KeyPair::generate_for(&PKCS_ED25519).map_err(|error| IssueError::of(&error))?;
+    let seed = seed_of(drawn.serialized_der()).ok_or_else(|| IssueError("a key of another form".into()))?;
+    let der = Zeroizing::new([PKCS8_HEAD.as_slice(), seed].concat());
+    let der = PrivatePkcs8KeyDer::from(der.to_vec());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(|error| IssueError::of(&error))
+}
+
+/// The private key's 32 bytes in PKCS #8 of either version, which differ before them in a length and a number alone.
+fn seed_of(der: &[u8]) -> Option<&[u8]> {
+    let head = PKCS8_HEAD.len();
+    let same = |at: std::ops::Range<usize>| der.get(at.clone()) == PKCS8_HEAD.get(at);
+    (same(2..4) && same(5..head)).then(|| der.get(head..head + 32))?
 }
 
 fn params(dns: Vec<String>, title: &str) -> Result<CertificateParams, IssueError> {
@@ -156,10 +172,19 @@ mod tests {
     #[test]
     fn a_certificate_holds_its_names_and_a_key_of_its_own() {
         let authority = Authority::of_cluster(&Key::new([7; 32]), &Generation::first()).unwrap();
-        let name = Name::Admin { cluster: 5 };
+        let name = Name::Admin {
+            cluster: 5,
+            role: crate::AdminRole::Viewer,
+            name: "nagios".into(),
+        };
         let leaf = authority.issue(std::slice::from_ref(&name), "admin").unwrap();
         let other = authority.issue(std::slice::from_ref(&name), "admin").unwrap();
         assert_ne!(leaf.key.secret_pkcs8_der(), other.key.secret_pkcs8_der());
+        let key = leaf.key.secret_pkcs8_der();
+        assert!(
+            key.starts_with(&PKCS8_HEAD) && key.len() == PKCS8_HEAD.len() + 32,
+            "version 1"
+        );
         let parsed = webpki::EndEntityCert::try_from(&leaf.certificate).unwrap();
         let names: Vec<_> = parsed.valid_dns_names().filter_map(Name::parse).collect();
         assert_eq!(names, [name]);

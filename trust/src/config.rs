@@ -156,7 +156,7 @@ impl Credentials {
         };
         let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| wrong("the file holds no private key"))?;
         let cluster = names_in(leaf).into_iter().find_map(|name| match name {
-            Name::Admin { cluster } => Some(cluster),
+            Name::Admin { cluster, .. } => Some(cluster),
             _ => None,
         });
         let cluster = cluster.ok_or_else(|| wrong("the certificate is no administrator's"))?;

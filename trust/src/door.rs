@@ -34,15 +34,23 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Caller {
     stream: ServerStream,
-    peer: Arc<Peer>,
+    known: Known,
+}
+
+/// Who is at the other end, and where that is. Requests have it among their extensions.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Who, proven.
+    pub peer: Arc<Peer>,
+    /// From where.
+    pub from: SocketAddr,
 }
 
 impl Connected for Caller {
-    /// Requests have it among their extensions.
-    type ConnectInfo = Arc<Peer>;
+    type ConnectInfo = Known;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        Arc::clone(&self.peer)
+        self.known.clone()
     }
 }
 
@@ -124,7 +132,7 @@ impl Door {
             };
             let (door, callers, refusals) = (Arc::clone(&door), callers.clone(), Arc::clone(&refusals));
             tokio::spawn(async move {
-                match timeout(HANDSHAKE, door.open(stream)).await {
+                match timeout(HANDSHAKE, door.open(stream, from)).await {
                     Ok(Ok(caller)) => {
                         drop(place);
                         // Nobody there any more: the connection ends.
@@ -137,14 +145,15 @@ impl Door {
         }
     }
 
-    async fn open(&self, stream: TcpStream) -> Result<Caller, HandshakeError> {
+    async fn open(&self, stream: TcpStream, from: SocketAddr) -> Result<Caller, HandshakeError> {
         set_up(&stream);
         let Some(trust) = (self.trust)() else {
             return Err(HandshakeError::NoCluster);
         };
         let (stream, peer) = trust.accept_with(self.port, stream, &*self.token).await?;
         let peer = Arc::new(peer);
-        Ok(Caller { stream, peer })
+        let known = Known { peer, from };
+        Ok(Caller { stream, known })
     }
 }
 

@@ -15,13 +15,15 @@ mod error;
 mod generation;
 mod mac;
 mod name;
+mod role;
 mod trust;
 
 pub use authority::{Authority, IssueError, Leaf};
 pub use config::{Credentials, Port};
-pub use door::{Caller, Door, FindToken, FindTrust, Refusals, channel, reach};
+pub use door::{Caller, Door, FindToken, FindTrust, Known, Refusals, channel, reach};
 pub use error::HandshakeError;
 pub use generation::{Generation, Generations, Key};
 pub use mac::{MAC_LEN, MacKeys};
 pub use name::Name;
+pub use role::{ADMIN_NAME_MAX, AdminRole, check_admin_name};
 pub use trust::{ClientStream, Peer, ServerStream, Trust, ask_with_token};

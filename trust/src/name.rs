@@ -4,6 +4,8 @@ use std::fmt;
 
 use holdfast_types::NodeId;
 
+use crate::{AdminRole, check_admin_name};
+
 /// RFC 6762 and ICANN leave `.internal` to whoever uses it inside: no such name is ever looked up.
 const DOMAIN: &str = ".holdfast.internal";
 
@@ -26,6 +28,10 @@ pub enum Name {
     Admin {
         /// The cluster's id.
         cluster: u128,
+        /// What he may do.
+        role: AdminRole,
+        /// How he is called: [`check_admin_name`].
+        name: String,
     },
     /// Whoever has a token, on both sides.
     Token {
@@ -40,7 +46,7 @@ impl Name {
         match self {
             Self::Node { cluster, node } => format!("node-{}.{cluster:032x}{DOMAIN}", node.0),
             Self::Member { cluster } => format!("member.{cluster:032x}{DOMAIN}"),
-            Self::Admin { cluster } => format!("admin.{cluster:032x}{DOMAIN}"),
+            Self::Admin { cluster, role, name } => format!("{role}-{name}.{cluster:032x}{DOMAIN}"),
             Self::Token { id } => format!("join-{id}{DOMAIN}"),
         }
     }
@@ -53,10 +59,16 @@ impl Name {
                 let cluster = u128::from_str_radix(cluster, 16).ok()?;
                 match first {
                     "member" => Self::Member { cluster },
-                    "admin" => Self::Admin { cluster },
-                    other => Self::Node {
-                        cluster,
-                        node: NodeId(other.strip_prefix("node-")?.parse().ok()?),
+                    other => match other.split_once('-')? {
+                        ("node", number) => Self::Node {
+                            cluster,
+                            node: NodeId(number.parse().ok()?),
+                        },
+                        (role, name) => Self::Admin {
+                            cluster,
+                            role: role.parse().ok()?,
+                            name: check_admin_name(name).ok().map(|()| name.to_owned())?,
+                        },
                     },
                 }
             }
@@ -74,7 +86,7 @@ impl fmt::Display for Name {
         match self {
             Self::Node { cluster, node } => write!(f, "node {node} of cluster {cluster:032x}"),
             Self::Member { cluster } => write!(f, "a member of cluster {cluster:032x}"),
-            Self::Admin { cluster } => write!(f, "an administrator of cluster {cluster:032x}"),
+            Self::Admin { cluster, role, name } => write!(f, "{role} '{name}' of cluster {cluster:032x}"),
             Self::Token { id } => write!(f, "whoever has token {id}"),
         }
     }
@@ -94,7 +106,16 @@ mod tests {
                 node: NodeId(1),
             },
             Name::Member { cluster },
-            Name::Admin { cluster },
+            Name::Admin {
+                cluster,
+                role: AdminRole::Operator,
+                name: "jane-doe".into(),
+            },
+            Name::Admin {
+                cluster,
+                role: AdminRole::Viewer,
+                name: "n".repeat(crate::ADMIN_NAME_MAX),
+            },
             Name::Token {
                 id: "00ff00ff00ff00ff".into(),
             },
@@ -115,6 +136,9 @@ mod tests {
             good.replacen(".0", ".", 1),
             good.replace("internal", "example"),
             format!("x.{good}"),
+            good.replace("node-1", "admin"),
+            good.replace("node-1", "root-jane"),
+            good.replace("node-1", "viewer--jane"),
         ] {
             assert_eq!(Name::parse(&bad), None, "{bad}");
         }

@@ -11,7 +11,9 @@ use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 use zeroize::Zeroizing;
 
 use crate::config::{self, Credentials, Port};
-use crate::{Authority, Generations, HandshakeError, IssueError, Key, MacKeys, Name};
+use crate::{
+    AdminRole, Authority, Generations, HandshakeError, IssueError, Key, MacKeys, Name, check_admin_name,
+};
 
 /// A connection that was dialled.
 pub type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -26,8 +28,13 @@ const REFUSAL_MAX: usize = 1024;
 pub enum Peer {
     /// A node, with the names of its certificate: of one cluster, and of what this was before takeovers.
     Node(Vec<Name>),
-    /// An administrator.
-    Admin,
+    /// Somebody who administers.
+    Admin {
+        /// What he may do.
+        role: AdminRole,
+        /// How he is called.
+        name: String,
+    },
     /// Whoever has this token.
     Joiner(String),
 }
@@ -49,7 +56,7 @@ impl std::fmt::Display for Peer {
                     None => f.write_str("nobody"),
                 }
             }
-            Self::Admin => f.write_str("an administrator"),
+            Self::Admin { role, name } => write!(f, "{role} '{name}'"),
             Self::Joiner(id) => write!(f, "a node with token {id}"),
         }
     }
@@ -174,16 +181,20 @@ impl Trust {
         Arc::clone(&self.now().macs)
     }
 
-    /// A certificate with which somebody may administer the cluster over TCP until the next rotation, with its key, as a PEM file.
+    /// A certificate with which somebody may use the cluster's admin ports as `role` until the next rotation, with its key, as a PEM file.
     ///
     /// # Errors
-    /// [`IssueError`].
-    pub fn issue_admin(&self) -> Result<Zeroizing<String>, IssueError> {
+    /// [`IssueError`]: also where the name is none ([`check_admin_name`]).
+    pub fn issue_admin(&self, role: AdminRole, name: &str) -> Result<Zeroizing<String>, IssueError> {
+        check_admin_name(name).map_err(IssueError)?;
         let now = self.now();
         let cluster = now.clusters.first().copied().unwrap_or_default();
-        let leaf = now
-            .authority
-            .issue(&[Name::Admin { cluster }], "Holdfast administrator")?;
+        let whom = Name::Admin {
+            cluster,
+            role,
+            name: name.to_owned(),
+        };
+        let leaf = now.authority.issue(&[whom], &format!("Holdfast {role} {name}"))?;
         Ok(now.authority.bundle(&leaf))
     }
 
@@ -269,8 +280,16 @@ impl Now {
         let ours = |cluster: &u128| self.clusters.contains(cluster);
         let current = self.clusters.first().copied().unwrap_or_default();
         match port {
-            Port::Admin if names.contains(&Name::Admin { cluster: current }) => Ok(Peer::Admin),
-            Port::Admin => Err(HandshakeError::name("an administrator", names)),
+            Port::Admin => {
+                let known = names.iter().find_map(|name| match name {
+                    Name::Admin { cluster, role, name } if *cluster == current => Some((*role, name.clone())),
+                    _ => None,
+                });
+                match known {
+                    Some((role, name)) => Ok(Peer::Admin { role, name }),
+                    None => Err(HandshakeError::name("an administrator", names)),
+                }
+            }
             Port::Raft | Port::Link => {
                 if let (Port::Raft, [Name::Token { id }]) = (port, &names[..]) {
                     return Ok(Peer::Joiner(id.clone()));

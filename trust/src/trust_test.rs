@@ -183,10 +183,15 @@ async fn what_is_for_one_port_is_refused_at_another() {
     );
     assert!(client != "in" && server != "in", "{client}; {server}");
     // A node is no administrator, nor the other way round.
-    let pem = b.issue_admin().unwrap();
+    assert!(b.issue_admin(AdminRole::Admin, "Jane Doe").is_err());
+    let pem = b.issue_admin(AdminRole::Operator, "jane").unwrap();
     let admin = Credentials::from_pem(pem.as_bytes()).unwrap();
     let (_, taken) = meet(&b, Port::Admin, |s| admin.connect(s)).await;
-    assert_eq!(taken.unwrap().1, Peer::Admin);
+    let peer = Peer::Admin {
+        role: AdminRole::Operator,
+        name: "jane".into(),
+    };
+    assert_eq!(taken.unwrap().1, peer);
     let config = a.now().client(Port::Raft).unwrap();
     let mut config = (*config).clone();
     config.alpn_protocols = vec![b"h2".to_vec()];

@@ -9,6 +9,7 @@ use holdfast_raft::model::{
 };
 use holdfast_types::{IscsiName, Lun, Network, Secret};
 use serde::{Deserialize, Serialize};
+use tonic::Status;
 use zeroize::Zeroizing;
 
 /// A secret on its way to the node; shown by nothing.
@@ -101,7 +102,38 @@ pub(crate) enum AccessRequest {
     },
 }
 
-type Made = Result<(Command, String), String>;
+/// Why a request makes no command.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// Something in it is not as it must be.
+    Invalid(String),
+    /// What it names is not there.
+    Unknown(String),
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Invalid(line) | Self::Unknown(line)) = self;
+        f.write_str(line)
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(line: String) -> Self {
+        Self::Invalid(line)
+    }
+}
+
+impl From<Wrong> for Status {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Invalid(line) => Self::invalid_argument(line),
+            Wrong::Unknown(line) => Self::not_found(line),
+        }
+    }
+}
+
+type Made = Result<(Command, String), Wrong>;
 
 fn initiators(texts: &[String]) -> Result<BTreeSet<IscsiName>, String> {
     let read =
@@ -128,16 +160,16 @@ fn lun(number: u32) -> Result<Lun, String> {
         .ok_or_else(|| format!("LUN {number} is not between 0 and 16383"))
 }
 
-fn scope(state: &ClusterState, group: Option<String>) -> Result<ChapScope, String> {
+fn scope(state: &ClusterState, group: Option<String>) -> Result<ChapScope, Wrong> {
     let Some(name) = group else {
         return Ok(ChapScope::Discovery);
     };
     if state.access.groups.contains_key(&name) {
         Ok(ChapScope::Group(name))
     } else {
-        Err(format!(
+        Err(Wrong::Unknown(format!(
             "there is no initiator group '{name}'; see 'holdfast initiators list'"
-        ))
+        )))
     }
 }
 
@@ -237,14 +269,14 @@ fn group_command(request: AccessRequest) -> Made {
                 message,
             ))
         }
-        _ => Err("not a request about a group".to_owned()),
+        _ => Err("not a request about a group".to_owned().into()),
     }
 }
 
-fn extent_named(state: &ClusterState, name: &str) -> Result<holdfast_types::ExtentId, String> {
+fn extent_named(state: &ClusterState, name: &str) -> Result<holdfast_types::ExtentId, Wrong> {
     state
         .extent_named(name)
-        .ok_or_else(|| format!("there is no extent '{name}'; see 'holdfast extent list'"))
+        .ok_or_else(|| Wrong::Unknown(format!("there is no extent '{name}'; see 'holdfast extent list'")))
 }
 
 fn lun_command(state: &ClusterState, request: AccessRequest) -> Made {
@@ -297,7 +329,7 @@ fn lun_command(state: &ClusterState, request: AccessRequest) -> Made {
             lun: number,
             read_only,
         } => set_lun_read_only(state, &name, group, number, read_only),
-        _ => Err("not a request about a LUN".to_owned()),
+        _ => Err("not a request about a LUN".to_owned().into()),
     }
 }
 
@@ -324,7 +356,9 @@ fn set_lun_read_only(
                 .get(&target)
                 .and_then(|access| access.groups.get(&group)?.luns.as_ref());
             let unit = luns.and_then(|luns| luns.get(&lun)).ok_or_else(|| {
-                format!("initiator group '{group}' has no LUN {number} of its own on {name}")
+                Wrong::Unknown(format!(
+                    "initiator group '{group}' has no LUN {number} of its own on {name}"
+                ))
             })?;
             AccessCommand::MapGroupLun {
                 target,
@@ -459,6 +493,7 @@ mod tests {
         assert!(
             user(&state, "u", "elevenbytes")
                 .unwrap_err()
+                .to_string()
                 .contains("12 to 255")
         );
         let (Command::Access(AccessCommand::SetUser { secret, .. }), _) =
@@ -471,14 +506,24 @@ mod tests {
             .discovery
             .users
             .insert("u".to_owned(), secret.unwrap());
-        assert!(mutual(&state, "correct horse").unwrap_err().contains("two"));
+        assert!(
+            mutual(&state, "correct horse")
+                .unwrap_err()
+                .to_string()
+                .contains("two")
+        );
         let (Command::Access(AccessCommand::SetMutual { mutual, .. }), _) =
             mutual(&state, "battery staple").unwrap()
         else {
             panic!("another command");
         };
         state.access.discovery.mutual = mutual;
-        assert!(user(&state, "v", "battery staple").unwrap_err().contains("two"));
+        assert!(
+            user(&state, "v", "battery staple")
+                .unwrap_err()
+                .to_string()
+                .contains("two")
+        );
         user(&state, "v", "correct horse").unwrap();
     }
 
@@ -490,6 +535,7 @@ mod tests {
             secret: secret("correct horse"),
         };
         let error = command(&ClusterState::default(), None, request.clone()).unwrap_err();
+        let error = error.to_string();
         assert!(error.contains("cluster.key"), "{error}");
         assert!(!format!("{request:?} {error}").contains("horse"));
     }
@@ -509,13 +555,23 @@ mod tests {
             command(&state, None, request)
         };
         assert!(create(&["iqn.1991-05.com.microsoft:HOST_1"], &["10.0.0.0/8"]).is_ok());
-        assert!(create(&["host"], &[]).unwrap_err().contains("'host'"));
-        assert!(create(&[], &["10.0.0.1/8"]).unwrap_err().contains("10.0.0.1/8"));
+        assert!(create(&["host"], &[]).unwrap_err().to_string().contains("'host'"));
+        assert!(
+            create(&[], &["10.0.0.1/8"])
+                .unwrap_err()
+                .to_string()
+                .contains("10.0.0.1/8")
+        );
         let request = AccessRequest::UnmapLun {
             target: "iqn.2026-11.example:t".to_owned(),
             group: None,
             lun: 16384,
         };
-        assert!(command(&state, None, request).unwrap_err().contains("16383"));
+        assert!(
+            command(&state, None, request)
+                .unwrap_err()
+                .to_string()
+                .contains("16383")
+        );
     }
 }

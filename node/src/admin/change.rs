@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{
-    Drain, IsnsServer, Leave, ResizeExtent, RotateCertificates, SetExtent, SetReplicas, SetSetting,
+    Drain, IsnsServer, Leave, ResizeExtent, RevokeApiToken, RotateCertificates, SetExtent, SetReplicas,
+    SetSetting,
 };
 use holdfast_raft::model::{AdminCommand, ClusterState, Command, ExtentChange, SecondaryAccess, SettingKey};
 use holdfast_types::{ByteSize, NodeId};
@@ -27,7 +28,14 @@ pub(crate) fn command(state: &ClusterState, change: Change) -> Result<Proposal, 
         Change::Leave(leave) => leaves(state, &leave),
         Change::IsnsServer(server) => isns_server(&server),
         Change::RotateCertificates(RotateCertificates {}) => Ok(rotation(state)),
+        Change::RevokeApiToken(revoke) => Ok(revoked(revoke)),
     }
+}
+
+fn revoked(revoke: RevokeApiToken) -> Proposal {
+    let name = revoke.name;
+    let message = format!("API token '{name}' opens nothing any more.");
+    (AdminCommand::RevokeApiToken { name }.into(), message)
 }
 
 fn rotation(state: &ClusterState) -> Proposal {

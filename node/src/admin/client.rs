@@ -7,18 +7,19 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, CertificateRequest, ChangeRequest,
-    ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest, CreateTargetRequest, Done,
-    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
-    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
-    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
+    CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest, CreateApiTokenReply,
+    CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Done, EventsRequest, HealRequest,
+    IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
+    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
+    SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
-use holdfast_raft::model::ClusterKey;
+use holdfast_raft::model::{AuditEntry, ClusterKey};
 use holdfast_trust::{ClientStream, Credentials, HandshakeError};
 use tonic::transport::{Channel, Endpoint};
 
 use super::access::AccessRequest;
-use super::{AdminAddress, TakeoverPlan};
+use super::{AdminAddress, ApiTokenStatus, TakeoverPlan};
 use crate::events::EventsDocument;
 use crate::socket::Reach;
 use crate::status::StatusDocument;
@@ -263,13 +264,34 @@ impl AdminClient {
     }
 
     /// An administrator's certificate, as a PEM file.
-    pub(crate) async fn certificate(&mut self) -> anyhow::Result<String> {
+    pub(crate) async fn certificate(&mut self, request: CertificateRequest) -> anyhow::Result<String> {
+        let reply = self.rpc.certificate(request).await.map_err(refused)?;
+        Ok(reply.into_inner().pem)
+    }
+
+    /// A new API token.
+    pub(crate) async fn create_api_token(
+        &mut self,
+        request: CreateApiTokenRequest,
+    ) -> anyhow::Result<CreateApiTokenReply> {
+        let reply = self.rpc.create_api_token(request).await.map_err(refused)?;
+        Ok(reply.into_inner())
+    }
+
+    /// The API tokens.
+    pub(crate) async fn api_tokens(&mut self) -> anyhow::Result<Vec<ApiTokenStatus>> {
+        let reply = self.rpc.api_tokens(ApiTokensRequest {}).await.map_err(refused)?;
+        Ok(serde_json::from_str(&reply.into_inner().json)?)
+    }
+
+    /// The newest entries of the audit log.
+    pub(crate) async fn audit_log(&mut self, last: u32) -> anyhow::Result<Vec<AuditEntry>> {
         let reply = self
             .rpc
-            .certificate(CertificateRequest {})
+            .audit_log(AuditLogRequest { last })
             .await
             .map_err(refused)?;
-        Ok(reply.into_inner().pem)
+        Ok(serde_json::from_str(&reply.into_inner().json)?)
     }
 
     /// The plan of a takeover by the node that was dialled; with `confirmed`, the takeover.

@@ -2,12 +2,23 @@
 
 pub(crate) mod access;
 mod address;
+mod api_tokens;
+mod audit;
+mod audit_file;
+mod caller;
 pub(crate) mod change;
 mod client;
+mod guard;
 pub(crate) mod injection;
+pub(crate) mod rules;
 pub(crate) mod server;
 mod takeover;
+mod told;
 
 pub(crate) use address::AdminAddress;
+pub(crate) use api_tokens::ApiTokenStatus;
+pub(crate) use audit::Audit;
+pub(crate) use audit_file::AuditFile;
 pub(crate) use client::{AdminClient, use_certificate};
+pub(crate) use guard::Guard;
 pub(crate) use takeover::{GoneNode, PlannedExtent, TakeoverPlan};

@@ -3,27 +3,37 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use holdfast_proto::admin::admin_server::{Admin, AdminServer};
+use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, CertificateReply,
-    CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest, CreateExtentRequest,
-    CreateTargetRequest, Document, Done, EventsRequest, HealRequest, IdentifyRequest, Identity,
-    InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
-    TakeoverRequest, TokenReply, TokenRequest,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
+    CertificateReply, CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest,
+    CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
+    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
+    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
+    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
 };
+use holdfast_raft::consensus::ProposeError;
 use holdfast_raft::model::{
-    ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent, NewNode, NodeAddresses, Reply, Role,
-    SecondaryAccess,
+    AdminCommand, ApiSecret, ApiToken, ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent,
+    NewNode, NodeAddresses, Refusal, Reply, Role, SecondaryAccess,
 };
 use holdfast_scsi::reservation::UnitOutcome;
-use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId};
+use holdfast_trust::{AdminRole, check_admin_name};
+use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId, unix_seconds};
 use tonic::{Request, Response, Status};
 
 use super::access::{self, AccessRequest};
+use super::api_tokens::ApiTokenStatus;
 use super::injection;
 use crate::runtime::{Node, Running};
+
+/// Longest time for which an API token is good, but for those without an end.
+const API_TOKEN_DAYS_MAX: u32 = 3650;
+
+/// Entries of the audit log that are shown where nobody says how many.
+const AUDIT_SHOWN: usize = 100;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -32,9 +42,38 @@ pub(crate) struct Service {
     node: Arc<Node>,
 }
 
-/// The service, ready to be served.
-pub(crate) fn service(node: Arc<Node>) -> AdminServer<Service> {
-    AdminServer::new(Service { node })
+/// What the cluster refuses: the kind of the refusal, and its line.
+fn refused(refusal: &Refusal) -> Status {
+    let line = refusal.to_string();
+    match refusal {
+        Refusal::Invalid(_) | Refusal::BadName { .. } => invalid(line),
+        Refusal::NoSuchNode { .. }
+        | Refusal::NoSuchExtent { .. }
+        | Refusal::NoSuchTarget { .. }
+        | Refusal::NoSuchLun { .. } => Status::not_found(line),
+        Refusal::Exists { .. } | Refusal::LunTaken { .. } => Status::already_exists(line),
+        Refusal::NotInitialized => Status::unavailable(line),
+        _ => failed(line),
+    }
+}
+
+/// What failed on the way to the cluster: whether trying again later may help.
+fn fault(error: anyhow::Error) -> Status {
+    let line = format!("{error:#}");
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        return refused(refusal);
+    }
+    match error.downcast_ref::<ProposeError>() {
+        Some(ProposeError::Refused(_)) | None => failed(line),
+        Some(_) => Status::unavailable(line),
+    }
+}
+
+impl Service {
+    /// Of this node. Checks everything but who asks: that is [`Guard`](super::Guard)'s.
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
 }
 
 pub(super) fn invalid(text: impl Into<String>) -> Status {
@@ -48,22 +87,21 @@ pub(super) fn failed(error: impl std::fmt::Display) -> Status {
 impl Service {
     /// The running node, once it belongs to a cluster.
     async fn running(&self) -> Result<Arc<Running>, Status> {
-        self.node
-            .running()
-            .await
-            .ok_or_else(|| failed("this node belongs to no cluster yet; see 'holdfast cluster init'"))
+        self.node.running().await.ok_or_else(|| {
+            Status::unavailable("this node belongs to no cluster yet; see 'holdfast cluster init'")
+        })
     }
 
     async fn propose(&self, command: Command, message: String) -> Answer<Done> {
         let running = self.running().await?;
-        done(running.propose(command).await.map_err(failed)?, message)
+        done(running.propose(command).await.map_err(fault)?, message)
     }
 }
 
 fn done(reply: Reply, message: String) -> Answer<Done> {
     match reply {
         Reply::Done { warnings } => Ok(Response::new(Done { message, warnings })),
-        Reply::Refused { refusal } => Err(failed(refusal)),
+        Reply::Refused { refusal } => Err(refused(&refusal)),
         other => Err(Status::internal(format!(
             "the cluster gave an answer that does not belong to the request: {other:?}"
         ))),
@@ -73,7 +111,7 @@ fn done(reply: Reply, message: String) -> Answer<Done> {
 pub(super) fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Status> {
     state.node_named(name).ok_or_else(|| {
         let names: Vec<&str> = state.nodes.values().map(|node| node.name.as_str()).collect();
-        invalid(format!(
+        Status::not_found(format!(
             "there is no node '{name}'; the nodes are {}",
             names.join(", ")
         ))
@@ -83,7 +121,7 @@ pub(super) fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Sta
 pub(super) fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
     state
         .extent_named(name)
-        .ok_or_else(|| invalid(format!("there is no extent '{name}'; see 'holdfast extent list'")))
+        .ok_or_else(|| Status::not_found(format!("there is no extent '{name}'; see 'holdfast extent list'")))
 }
 
 fn target_name(text: &str) -> Result<IscsiName, Status> {
@@ -228,8 +266,8 @@ impl Admin for Service {
             id,
             nodes,
         };
-        let reply = running.initialize(init).await.map_err(failed)?;
-        running.announce_key().await.map_err(failed)?;
+        let reply = running.initialize(init).await.map_err(fault)?;
+        running.announce_key().await.map_err(fault)?;
         done(reply, "The cluster is made.".to_owned())
     }
 
@@ -260,7 +298,7 @@ impl Admin for Service {
         } = request.into_inner();
         let running = self.running().await?;
         let extent = extent_named(&running.state(), &name)?;
-        running.set_write_cache(extent, on, lost).await.map_err(failed)?;
+        running.set_write_cache(extent, on, lost).await.map_err(fault)?;
         let message = match (on, lost) {
             (true, _) => format!("Writes of {name} are acknowledged from memory from now on (WCE=1)."),
             (false, false) => format!(
@@ -296,9 +334,8 @@ impl Admin for Service {
         let request: AccessRequest = serde_json::from_str(&request.into_inner().json)
             .map_err(|_| invalid("the request cannot be read: are command and node of the same release?"))?;
         let running = self.running().await?;
-        running.announce_key().await.map_err(failed)?;
-        let (command, message) =
-            access::command(&running.state(), running.key().as_ref(), request).map_err(invalid)?;
+        running.announce_key().await.map_err(fault)?;
+        let (command, message) = access::command(&running.state(), running.key().as_ref(), request)?;
         self.propose(command, message).await
     }
 
@@ -322,12 +359,12 @@ impl Admin for Service {
         let target = target_name(&request.iqn)?;
         let lun = lun_number(request.lun)?;
         let Some(extent) = running.state().lun(&target, lun).map(|unit| unit.id) else {
-            return Err(invalid(format!(
+            return Err(Status::not_found(format!(
                 "{target} has no LUN {lun}; see 'holdfast target list'"
             )));
         };
         let outcome = running.clear_reservations(extent, target.clone()).await;
-        match outcome.map_err(failed)? {
+        match outcome.map_err(fault)? {
             UnitOutcome::Good => Ok(Response::new(Done {
                 message: format!("Nothing is registered or reserved on LUN {lun} of {target} any more."),
                 warnings: Vec::new(),
@@ -344,7 +381,7 @@ impl Admin for Service {
         let running = self.running().await?;
         let state = running.state();
         let extent = extent_named(&state, &name)?;
-        running.scrub(extent, &name, relayed).await.map_err(failed)?;
+        running.scrub(extent, &name, relayed).await.map_err(fault)?;
         let alone = state
             .extents
             .get(&extent)
@@ -428,7 +465,7 @@ impl Admin for Service {
                 .map(|name| extent_named(&state, name))
                 .collect::<Result<Vec<_>, _>>()?
         };
-        let moved = running.switchover(extents, to).await.map_err(failed)?;
+        let moved = running.switchover(extents, to).await.map_err(fault)?;
         let message = format!(
             "{moved} of the extents moved; {} is primary of all of them.",
             request.to
@@ -462,15 +499,69 @@ impl Admin for Service {
             seconds => seconds,
         };
         let valid = std::time::Duration::from_secs(valid_seconds.into());
-        let token = running.token(valid).await.map_err(failed)?;
+        let token = running.token(valid).await.map_err(fault)?;
         Ok(Response::new(TokenReply { token, valid_seconds }))
     }
 
-    async fn certificate(&self, _request: Request<CertificateRequest>) -> Answer<CertificateReply> {
+    async fn certificate(&self, request: Request<CertificateRequest>) -> Answer<CertificateReply> {
+        let CertificateRequest { role, name } = request.into_inner();
+        let role: AdminRole = role.parse().map_err(|why: String| invalid(why))?;
+        check_admin_name(&name).map_err(invalid)?;
         let running = self.running().await?;
-        let pem = running.trust().issue_admin().map_err(failed)?;
-        tracing::warn!("a certificate for an administrator was made");
+        let pem = running.trust().issue_admin(role, &name).map_err(failed)?;
+        tracing::warn!("a certificate for {role} '{name}' was made");
         Ok(Response::new(CertificateReply { pem: pem.to_string() }))
+    }
+
+    async fn create_api_token(&self, request: Request<CreateApiTokenRequest>) -> Answer<CreateApiTokenReply> {
+        let CreateApiTokenRequest {
+            name,
+            role,
+            valid_days,
+        } = request.into_inner();
+        let role = match role.parse().map_err(|why: String| invalid(why))? {
+            AdminRole::None => return Err(invalid("an API token of role none would open nothing")),
+            role => role,
+        };
+        if valid_days > API_TOKEN_DAYS_MAX {
+            return Err(invalid(format!(
+                "an API token is good for {API_TOKEN_DAYS_MAX} days at most, or until it is revoked"
+            )));
+        }
+        let secret = ApiSecret::from_random(&name, rand::random()).map_err(invalid)?;
+        let created = unix_seconds(SystemTime::now());
+        let expires = (valid_days > 0).then(|| created + u64::from(valid_days) * 86_400);
+        let hash = secret.hash();
+        let token = ApiToken {
+            name,
+            role,
+            hash,
+            created,
+            expires,
+        };
+        self.propose(AdminCommand::AddApiToken(token).into(), String::new())
+            .await?;
+        Ok(Response::new(CreateApiTokenReply {
+            token: secret.to_text().to_string(),
+            expires: expires.unwrap_or_default(),
+        }))
+    }
+
+    async fn api_tokens(&self, _request: Request<ApiTokensRequest>) -> Answer<Document> {
+        let state = self.running().await?.state();
+        let tokens: Vec<_> = state.api_tokens.values().map(ApiTokenStatus::of).collect();
+        let json = serde_json::to_string(&tokens).map_err(failed)?;
+        Ok(Response::new(Document { json }))
+    }
+
+    async fn audit_log(&self, request: Request<AuditLogRequest>) -> Answer<Document> {
+        let last = match request.into_inner().last {
+            0 => AUDIT_SHOWN,
+            last => usize::try_from(last).unwrap_or(usize::MAX),
+        };
+        let state = self.running().await?.state();
+        let json = serde_json::to_string(&state.audit_last(last)).map_err(failed)?;
+        Ok(Response::new(Document { json }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Answer<Done> {

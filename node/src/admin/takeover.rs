@@ -5,9 +5,10 @@ use std::fmt::Write;
 use holdfast_raft::model::{Fate, Role};
 use holdfast_types::ExtentId;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TakeoverPlan {
     /// Name of the cluster.
     pub(crate) cluster: String,
@@ -24,24 +25,27 @@ pub(crate) struct TakeoverPlan {
 }
 
 /// A node that is left behind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct GoneNode {
     /// Its name.
     pub(crate) name: String,
     /// What it is for.
+    #[schema(value_type = String)]
     pub(crate) role: Role,
     /// For how long nothing has come from it; `None`: it was not heard since this node's process began.
     pub(crate) silent_seconds: Option<u64>,
 }
 
 /// What becomes of an extent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PlannedExtent {
     /// Its name.
     pub(crate) name: String,
     /// Its id.
+    #[schema(value_type = String)]
     pub(crate) id: ExtentId,
     /// What becomes of it.
+    #[schema(value_type = String)]
     pub(crate) fate: Fate,
     /// Who has every acknowledged write, as far as this node knows.
     pub(crate) in_sync: Vec<String>,

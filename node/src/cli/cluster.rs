@@ -8,9 +8,11 @@ use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{
-    Done, Drain, Identity, InitializeRequest, JoinRequest, Leave, RotateCertificates, SetSetting,
+    CertificateRequest, Done, Drain, Identity, InitializeRequest, JoinRequest, Leave, RotateCertificates,
+    SetSetting,
 };
 use holdfast_raft::model::ClusterKey;
+use holdfast_trust::AdminRole;
 
 use super::objects::print_done;
 use super::{Out, block_on};
@@ -57,6 +59,12 @@ pub(super) enum ClusterCommand {
     Certificate {
         /// The file to write, for its owner alone.
         file: PathBuf,
+        /// What its owner may do: viewer, operator or admin; none, where an API token decides.
+        #[arg(long, default_value_t = AdminRole::Admin)]
+        role: AdminRole,
+        /// How its owner is called in refusals and logs: a-z, 0-9 and -. Default: as the role.
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Let the node named by --admin join a cluster. Safe to repeat.
     Join {
@@ -108,7 +116,9 @@ pub(super) fn run(command: ClusterCommand, admin: &AdminAddress, out: Out) -> an
         }
         ClusterCommand::Members => return members(admin, out),
         ClusterCommand::Token { valid } => return token(valid, admin, out),
-        ClusterCommand::Certificate { file } => return certificate(&file, admin, out),
+        ClusterCommand::Certificate { file, role, name } => {
+            return certificate(&file, role, name, admin, out);
+        }
         ClusterCommand::RotateCertificates => Change::RotateCertificates(RotateCertificates {}),
         ClusterCommand::Join { token, replace } => return join(token, replace, admin, out),
         ClusterCommand::Set { key, value } => Change::Setting(SetSetting { key, value }),
@@ -162,8 +172,19 @@ fn token(valid: u32, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     out.answer(&document, &text)
 }
 
-fn certificate(file: &Path, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
-    let pem = block_on(async { AdminClient::connect(admin).await?.certificate().await })?;
+fn certificate(
+    file: &Path,
+    role: AdminRole,
+    name: Option<String>,
+    admin: &AdminAddress,
+    out: Out,
+) -> anyhow::Result<()> {
+    let name = name.unwrap_or_else(|| role.to_string());
+    let request = CertificateRequest {
+        role: role.to_string(),
+        name: name.clone(),
+    };
+    let pem = block_on(async { AdminClient::connect(admin).await?.certificate(request).await })?;
     let pem = zeroize::Zeroizing::new(pem);
     let write = || -> std::io::Result<()> {
         let mut written = std::fs::File::options()
@@ -174,9 +195,9 @@ fn certificate(file: &Path, admin: &AdminAddress, out: Out) -> anyhow::Result<()
         written.write_all(pem.as_bytes())
     };
     write().with_context(|| format!("cannot write {}", file.display()))?;
-    let document = serde_json::json!({"file": file});
+    let document = serde_json::json!({"file": file, "role": role, "name": name});
     let text = format!(
-        "{} is written. Whoever has it may administer the cluster: holdfast --certificate {} --admin ADDRESS:PORT status",
+        "{} is written. Whoever has it is {role} '{name}' of the cluster: holdfast --certificate {} --admin ADDRESS:PORT status",
         file.display(),
         file.display()
     );

@@ -2,6 +2,8 @@
 
 mod access;
 mod advise;
+mod api_token;
+mod audit;
 mod bench;
 mod cluster;
 mod configuration;
@@ -61,6 +63,11 @@ enum Command {
     /// Make a cluster out of nodes; its members and settings.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Make, list and revoke tokens with which programs use the admin service.
+    #[command(subcommand)]
+    ApiToken(api_token::ApiTokenCommand),
+    /// Show who has asked for what: the newest calls that changed something, or were refused.
+    Audit(audit::AuditArgs),
     /// Show the cluster at a glance.
     Status(status::StatusArgs),
     /// Create, list, change and delete extents.
@@ -183,6 +190,8 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Demo(args) => crate::demo::run(args, out),
         Command::Node(args) => crate::runtime::run(&args, out),
         Command::Cluster(command) => cluster::run(command, &cli.admin, out),
+        Command::ApiToken(command) => api_token::run(command, &cli.admin, out),
+        Command::Audit(args) => audit::run(&args, &cli.admin, out),
         Command::Status(args) => return status::run(args, &cli.admin, out),
         Command::Extent(command) => objects::extent(command, &cli.admin, out),
         Command::Target(command) => objects::target(command, &cli.admin, out),

@@ -53,7 +53,9 @@ fn command(state: &ClusterState, call: &Call) -> Result<Command, String> {
             made.map(|(command, _)| command)
                 .map_err(|status| status.to_string())
         }
-        Call::Access(request) => access::command(state, Some(&key), request.clone()).map(|made| made.0),
+        Call::Access(request) => access::command(state, Some(&key), request.clone())
+            .map(|made| made.0)
+            .map_err(|wrong| wrong.to_string()),
         Call::Secret(place) => {
             let whose = if place.mutual {
                 "the target is"
@@ -61,7 +63,9 @@ fn command(state: &ClusterState, call: &Call) -> Result<Command, String> {
                 "secret of"
             };
             let secret = SecretText(Zeroizing::new(format!("{whose} {}", place.name)));
-            access::command(state, Some(&key), place.request(secret)).map(|made| made.0)
+            access::command(state, Some(&key), place.request(secret))
+                .map(|made| made.0)
+                .map_err(|wrong| wrong.to_string())
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use holdfast_proto::admin::Identity as IdentityMessage;
+use holdfast_proto::admin::admin_server::AdminServer;
 use holdfast_raft::consensus::{JoinToken, ask_to_join};
 use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode, TakeoverOrder};
 use holdfast_trust::{Door, Port};
@@ -17,7 +18,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStre
 use tonic::service::Routes;
 
 use super::{End, Identity, Running, certificates, cluster_key, takeover};
-use crate::admin::TakeoverPlan;
+use crate::admin::{Audit, AuditFile, Guard, TakeoverPlan};
 use crate::config::{NodeConfig, Role};
 use crate::events::{EventsDocument, Recorder};
 use crate::metrics::{self, Facts};
@@ -45,11 +46,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Runs until SIGINT or SIGTERM, until it must stay out of the cluster, or until a takeover wants it to start anew.
-    pub(super) async fn run(config: NodeConfig, recorder: Arc<Recorder>) -> anyhow::Result<End> {
-        let kept = Identity::load(&config.dir)?;
-        let (fatal, mut failed) = mpsc::channel(1);
-        let node = Arc::new(Self {
+    fn new(
+        config: NodeConfig,
+        kept: Option<Identity>,
+        fatal: mpsc::Sender<anyhow::Error>,
+        recorder: Arc<Recorder>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             config,
             identity: watch::channel(kept).0,
             running: Mutex::new(None),
@@ -57,7 +60,20 @@ impl Node {
             fatal,
             again: Notify::new(),
             recorder,
-        });
+        })
+    }
+
+    /// One that belongs to no cluster and listens nowhere.
+    #[cfg(test)]
+    pub(crate) fn idle(config: NodeConfig) -> Arc<Self> {
+        Self::new(config, None, mpsc::channel(1).0, Arc::default())
+    }
+
+    /// Runs until SIGINT or SIGTERM, until it must stay out of the cluster, or until a takeover wants it to start anew.
+    pub(super) async fn run(config: NodeConfig, recorder: Arc<Recorder>) -> anyhow::Result<End> {
+        let kept = Identity::load(&config.dir)?;
+        let (fatal, mut failed) = mpsc::channel(1);
+        let node = Self::new(config, kept, fatal, recorder);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         node.serve_admin()?;
@@ -266,11 +282,17 @@ impl Node {
         if let Some(address) = self.config.admin.metrics {
             metrics::serve(Arc::clone(self), address)?;
         }
-        let service = crate::admin::server::service(Arc::clone(self));
+        let audit = Audit::start(self, &self.config.name, AuditFile::new(&self.config.dir));
+        let guard = Arc::new(Guard::new(Arc::clone(self), Some(audit)));
+        let service = AdminServer::from_arc(Arc::clone(&guard));
         // The admin service speaks gRPC (HTTP/2); whoever asks for metrics asks in HTTP/1.1, too.
         let routes = Routes::new(service)
             .into_axum_router()
-            .merge(metrics::routes(Arc::clone(self)));
+            .merge(crate::rest::for_who_may_see(
+                metrics::routes(Arc::clone(self)),
+                Arc::clone(&guard),
+            ))
+            .merge(crate::rest::routes(guard));
         let routes = Routes::from(routes);
         let server = || tonic::transport::Server::builder().accept_http1(true);
         let path = self.config.admin_socket();

@@ -15,7 +15,7 @@ use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
-use holdfast_trust::{Credentials, Trust};
+use holdfast_trust::{AdminRole, Credentials, Trust};
 use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, TpgId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -255,7 +255,7 @@ impl Running {
     }
 
     /// Whether the cluster is made, as far as this node knows.
-    pub(super) fn is_made(&self) -> bool {
+    pub(crate) fn is_made(&self) -> bool {
         self.control.state().is_initialized()
     }
 
@@ -438,7 +438,7 @@ impl Running {
             let mut client = if self.open_admin {
                 AdminClient::connect(&address).await?
             } else {
-                let pem = self.trust.issue_admin()?;
+                let pem = self.trust.issue_admin(AdminRole::Operator, "another-node")?;
                 AdminClient::connect_as(&address, Some(Credentials::from_pem(pem.as_bytes())?)).await?
             };
             let request = ScrubExtentRequest {

@@ -6,9 +6,10 @@ use std::fmt::Write;
 use holdfast_raft::model::{Chap, ClusterState, Grant, TargetAccess};
 use holdfast_types::{IscsiName, Network};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// CHAP users of a group, or of discovery.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ChapStatus {
     pub(crate) users: BTreeSet<String>,
     /// The name as which the target proves itself; `None` where it does not.
@@ -16,26 +17,28 @@ pub(crate) struct ChapStatus {
 }
 
 /// An initiator group.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct GroupAccess {
     pub(crate) name: String,
     pub(crate) any_initiator: bool,
     pub(crate) initiators: Vec<String>,
+    #[schema(value_type = Vec<String>)]
     pub(crate) networks: Vec<Network>,
     pub(crate) read_only: bool,
     pub(crate) chap: ChapStatus,
+    #[schema(value_type = Vec<String>)]
     pub(crate) targets: Vec<IscsiName>,
 }
 
 /// Everything about access that is not about one target.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct AccessStatus {
     pub(crate) groups: Vec<GroupAccess>,
     pub(crate) discovery: ChapStatus,
 }
 
 /// Who may use a target.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TargetAccessStatus {
     /// Whether every initiator may.
     pub(crate) open: bool,
@@ -49,7 +52,7 @@ pub(crate) struct TargetAccessStatus {
 }
 
 /// A group that may use a target.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct GrantStatus {
     pub(crate) group: String,
     /// Its own LUN map; `None` where it sees that of the target.
@@ -57,7 +60,7 @@ pub(crate) struct GrantStatus {
 }
 
 /// A LUN of a group's own map.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct GroupLunStatus {
     pub(crate) lun: u16,
     pub(crate) extent: String,

@@ -5,12 +5,13 @@ use std::fmt;
 use holdfast_raft::model::{AcceptedLoss, ClusterId, SecondaryAccess, Takeover};
 use holdfast_types::{ExtentId, IscsiName};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::access::{AccessStatus, TargetAccessStatus};
 use super::reservations::ReservationStatus;
 
 /// How the cluster is, worst of all extents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Health {
     /// Every block is on every replica, every node is up, and any node may be lost.
@@ -35,7 +36,7 @@ impl Health {
 }
 
 /// What `holdfast status --json` prints.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct StatusDocument {
     pub(crate) cluster: String,
     pub(crate) health: Health,
@@ -61,27 +62,32 @@ pub(crate) struct StatusDocument {
     pub(crate) isns: Vec<IsnsStatus>,
     /// The id of the cluster's present incarnation: a takeover without a quorum begins a new one.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub(crate) cluster_id: Option<ClusterId>,
     /// Every takeover without a quorum that there has been, oldest first.
     #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
     pub(crate) takeovers: Vec<Takeover>,
     /// Every loss of data that an operator has accepted, oldest first.
     #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
     pub(crate) losses: Vec<AcceptedLoss>,
 }
 
 /// An iSCSI portal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PortalStatus {
     pub(crate) node: String,
+    #[schema(value_type = String)]
     pub(crate) address: std::net::SocketAddr,
     /// Its portal group: TPGT, and target port group of its units.
     pub(crate) group: u16,
 }
 
 /// An iSNS server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct IsnsStatus {
+    #[schema(value_type = String)]
     pub(crate) server: std::net::SocketAddr,
     /// The node that speaks for the cluster.
     pub(crate) told_by: Option<String>,
@@ -92,7 +98,7 @@ pub(crate) struct IsnsStatus {
 }
 
 /// A node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NodeStatus {
     pub(crate) name: String,
     pub(crate) role: crate::config::Role,
@@ -103,7 +109,7 @@ pub(crate) struct NodeStatus {
 }
 
 /// Whether a node is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NodeState {
     Up,
@@ -113,9 +119,10 @@ pub(crate) enum NodeState {
 }
 
 /// An extent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExtentStatus {
     pub(crate) name: String,
+    #[schema(value_type = String)]
     pub(crate) id: ExtentId,
     pub(crate) naa: String,
     pub(crate) size_bytes: u64,
@@ -150,7 +157,7 @@ pub(crate) struct ExtentStatus {
 }
 
 /// What the primary's node knows of an extent's scrubs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ScrubStatus {
     /// Somebody asked for one that has not ended yet; `scrub` of a replica says how far it is.
     pub(crate) asked_for: bool,
@@ -159,7 +166,7 @@ pub(crate) struct ScrubStatus {
 }
 
 /// A scrub that has ended. Blocks are counted at most.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ScrubResult {
     /// When, in seconds since 1970.
     pub(crate) ended_unix_seconds: u64,
@@ -175,7 +182,7 @@ pub(crate) struct ScrubResult {
 }
 
 /// What a group is towards an extent that works but is not the primary's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Secondary {
     /// Its node forwards commands to the primary.
@@ -203,7 +210,7 @@ impl From<SecondaryAccess> for Secondary {
 }
 
 /// A replica of an extent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReplicaStatus {
     pub(crate) node: String,
     pub(crate) state: ReplicaState,
@@ -219,7 +226,7 @@ pub(crate) struct ReplicaStatus {
 }
 
 /// Where a replica stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReplicaState {
     InSync,
@@ -229,7 +236,7 @@ pub(crate) enum ReplicaState {
 }
 
 /// A resync's progress.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ResyncStatus {
     /// 0 to 1.
     pub(crate) done: f64,
@@ -239,7 +246,7 @@ pub(crate) struct ResyncStatus {
 }
 
 /// An initiator's session on the answering node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SessionStatus {
     /// Names it to `session close` on that node; never used again while the node runs.
     #[serde(default)]
@@ -258,8 +265,9 @@ pub(crate) struct SessionStatus {
 }
 
 /// A target.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TargetStatus {
+    #[schema(value_type = String)]
     pub(crate) iqn: IscsiName,
     pub(crate) luns: Vec<LunStatus>,
     #[serde(default)]
@@ -267,7 +275,7 @@ pub(crate) struct TargetStatus {
 }
 
 /// A LUN of a target.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LunStatus {
     pub(crate) lun: u16,
     pub(crate) extent: String,
@@ -275,7 +283,7 @@ pub(crate) struct LunStatus {
 }
 
 /// A target port group of a LUN.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct GroupStatus {
     pub(crate) node: String,
     pub(crate) id: u16,

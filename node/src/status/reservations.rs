@@ -2,9 +2,10 @@
 
 use holdfast_scsi::reservation::{ReservationType, UnitState};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What is registered and reserved on an extent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReservationStatus {
     /// The reservation in words; `None` where there are registrations alone.
     pub(crate) kind: Option<String>,
@@ -14,7 +15,7 @@ pub(crate) struct ReservationStatus {
 }
 
 /// A registered nexus, or the one that has reserved in the way of SPC-2.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RegistrationStatus {
     /// `IQN,i,0xISID`
     pub(crate) initiator: String,

@@ -74,7 +74,7 @@ pub(crate) fn checksum(key: &str, value: &[u8]) -> u32 {
 }
 
 /// Fields whose objects may be many: only those that have changed are made into text again.
-const LARGE: [&str; 2] = ["extents", "targets"];
+const LARGE: [&str; 3] = ["extents", "targets", "audit"];
 
 /// A state taken apart: one value per field, and one per object of a field that is a map. Follows the state from one commit to the next,
 /// at the cost of what has changed in it.
@@ -109,6 +109,7 @@ impl Flat {
         let mut changed = BTreeSet::new();
         self.objects("extents", (&before.extents, &now.extents), &mut changed)?;
         self.objects("targets", (&before.targets, &now.targets), &mut changed)?;
+        self.objects("audit", (&before.audit, &now.audit), &mut changed)?;
         let mut small = BTreeSet::new();
         if let Value::Object(fields) = serde_json::to_value(without_large(now))? {
             for (field, value) in fields {
@@ -208,6 +209,8 @@ fn without_large(state: &ClusterState) -> ClusterState {
         last_node: state.last_node,
         certificates: state.certificates.clone(),
         tokens: state.tokens.clone(),
+        api_tokens: state.api_tokens.clone(),
+        audit: BTreeMap::new(),
         takeovers: state.takeovers.clone(),
         losses: state.losses.clone(),
     }

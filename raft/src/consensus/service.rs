@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use holdfast_injection::{HERE, Way};
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_server::{Raft, RaftServer};
-use holdfast_trust::{Door, Peer, Port};
+use holdfast_trust::{Door, Known, Peer, Port};
 use holdfast_types::NodeId;
 
 use super::kind::{Snapshot, Vote};
@@ -50,7 +50,8 @@ struct Caller(Option<Arc<Peer>>);
 
 impl Caller {
     fn of<T>(request: &Request<T>) -> Self {
-        Self(request.extensions().get::<Arc<Peer>>().cloned())
+        let known = request.extensions().get::<Known>();
+        Self(known.map(|known| Arc::clone(&known.peer)))
     }
 }
 

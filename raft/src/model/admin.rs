@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use holdfast_types::{ExtentId, NodeId, Revision};
 use serde::{Deserialize, Serialize};
 
+use super::api_tokens::ApiToken;
+use super::audit::AuditEntry;
 use super::certificates::RotationStage;
 use super::command::{Command, ExtentStamp};
 use super::members::{Join, Token};
@@ -105,6 +107,15 @@ pub enum AdminCommand {
         /// Which step.
         stage: RotationStage,
     },
+    /// Makes a token with which a program uses the admin service.
+    AddApiToken(ApiToken),
+    /// Takes it back.
+    RevokeApiToken {
+        /// Its name.
+        name: String,
+    },
+    /// Keeps calls in the audit log.
+    Audit(Vec<AuditEntry>),
     /// Has a replica count as whole that may lack acknowledged writes, where no whole one is left (T4).
     AcceptDataLoss(LossAccepted),
 }
@@ -154,6 +165,9 @@ impl ClusterState {
             Admin::CertificatesTaken { node, number, stage } => {
                 self.certificates_taken(*node, (*number, *stage))
             }
+            Admin::AddApiToken(token) => self.add_api_token(token),
+            Admin::RevokeApiToken { name } => self.revoke_api_token(name),
+            Admin::Audit(entries) => self.add_audit(entries),
             Admin::AcceptDataLoss(loss) => self.accept_data_loss(index, loss),
         }
     }

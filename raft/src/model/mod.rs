@@ -6,10 +6,12 @@
 
 mod access;
 mod admin;
+mod api_tokens;
 mod apply;
 mod apply_access;
 mod apply_sets;
 mod apply_unit;
+mod audit;
 mod cache;
 mod certificates;
 mod command;
@@ -30,8 +32,10 @@ pub use access::{
     InitiatorGroup, NewGroup, TargetAccess, TargetChange,
 };
 pub use admin::AdminCommand;
+pub use api_tokens::{API_TOKENS_MAX, ApiSecret, ApiToken};
 pub use apply_access::check_chap_name;
 pub use apply_unit::{AnsweredCall, AnsweredCalls, UnitCall};
+pub use audit::{AUDIT_BATCH_MAX, AUDIT_MAX, AUDIT_TEXT_MAX, Audit, AuditChunk, AuditEntry};
 pub use cache::WriteCache;
 pub use certificates::{Certificates, Rotation, RotationStage};
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};

@@ -13,7 +13,9 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use super::access::Access;
+use super::api_tokens::ApiToken;
 use super::apply_unit::AnsweredCalls;
+use super::audit::Audit;
 use super::cache::WriteCache;
 use super::certificates::Certificates;
 use super::members::Token;
@@ -271,6 +273,12 @@ pub struct ClusterState {
     /// Tokens that let nodes in, used ones included.
     #[serde(default)]
     pub tokens: Vec<Token>,
+    /// Tokens with which programs use the admin service, by their names.
+    #[serde(default)]
+    pub api_tokens: BTreeMap<String, ApiToken>,
+    /// The newest calls that changed something, or were to.
+    #[serde(default)]
+    pub audit: Audit,
     /// Every takeover without a quorum, oldest first. None is ever removed.
     #[serde(default)]
     pub takeovers: Vec<Takeover>,
@@ -295,6 +303,8 @@ impl Default for ClusterState {
             last_node: NodeId(0),
             certificates: Certificates::default(),
             tokens: Vec::new(),
+            api_tokens: BTreeMap::new(),
+            audit: Audit::new(),
             takeovers: Vec::new(),
             losses: Vec::new(),
             isns: BTreeSet::new(),
