@@ -3,7 +3,7 @@
 use super::{Event, Kind};
 
 /// Events that are further apart than this do not belong to one failover, in milliseconds.
-const BEFORE_MS: u64 = 10_000;
+const GAP_MS: u64 = 5_000;
 /// What still belongs to it after the new primary serves, in milliseconds.
 const AFTER_MS: u64 = 1_000;
 /// Lines besides the first and the last one.
@@ -35,8 +35,16 @@ pub(crate) fn why(events: &[Event], extent: &str) -> Option<Vec<String>> {
         .iter()
         .find(|event| event.what == Kind::Serving && ours(event));
     let until = serves.map_or(at, |event| event.at_ms).saturating_add(AFTER_MS);
-    let close = |event: &&Event| (at.saturating_sub(BEFORE_MS)..=until).contains(&event.at_ms);
-    let mut story: Vec<&Event> = events.iter().filter(counts).filter(close).collect();
+    let mut story: Vec<&Event> = events
+        .iter()
+        .filter(counts)
+        .filter(|event| event.at_ms <= until)
+        .collect();
+    // From the change back to the first longer pause.
+    let later = |pair: &[&Event]| pair[0].at_ms < at && pair[1].at_ms.saturating_sub(pair[0].at_ms) > GAP_MS;
+    if let Some(pause) = story.windows(2).rposition(later) {
+        story.drain(..=pause);
+    }
     // Nothing from before the story: an earlier failover that was just then.
     if let Some(earlier) = story
         .iter()
@@ -81,6 +89,7 @@ mod tests {
         let events = [
             event(1_000, Kind::Primary, disk, Some("a"), "a is its primary, epoch 1"),
             event(1_010, Kind::Serving, disk, None, "is served here"),
+            event(53_000, Kind::Leader, None, Some("w"), "w leads"),
             event(60_000, Kind::Link, None, Some("a"), "link down"),
             event(60_100, Kind::Session, None, None, "an initiator logs in"),
             event(60_500, Kind::Node, None, Some("a"), "a is not heard any more"),
