@@ -12,6 +12,7 @@ mod events;
 mod front;
 mod injected;
 mod isns;
+mod line_files;
 mod live;
 mod metrics;
 mod rest;

@@ -1,6 +1,7 @@
 //! The audit log: every call that changes something, done or refused. All of them go into files of this node, the newest of all nodes into
 //! the cluster state. Neither holds up an answer: what a disk or a missing quorum keeps waiting is written later, within bounds.
 
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -8,11 +9,13 @@ use holdfast_raft::model::{AUDIT_BATCH_MAX, AUDIT_TEXT_MAX, AdminCommand, AuditE
 use holdfast_types::UnixMillis;
 use tokio::sync::mpsc;
 
-use super::audit_file::AuditFile;
+use crate::line_files::LineFiles;
 use crate::runtime::Node;
 
 /// Entries that wait for the disk, or for the cluster, at most.
 const WAITING_MAX: usize = 1024;
+/// Files at most, the one that is written included.
+const FILES: usize = 8;
 /// Before a batch that the cluster did not take is proposed again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -35,11 +38,12 @@ pub(super) struct Call {
 
 impl Audit {
     /// Begins to write; entries of this node, into files in `dir`.
-    pub(crate) fn start(node: &Arc<Node>, name: &str, file: AuditFile) -> Self {
+    pub(crate) fn start(node: &Arc<Node>, name: &str, dir: &Path) -> Self {
+        let files = LineFiles::new(dir, "audit", FILES).stable();
         let (to_file, from_calls) = std::sync::mpsc::sync_channel(WAITING_MAX);
         let (to_cluster, for_cluster) = mpsc::channel(WAITING_MAX);
         let writer = std::thread::Builder::new().name("audit".into());
-        if let Err(error) = writer.spawn(move || write(file, &from_calls)) {
+        if let Err(error) = writer.spawn(move || write(files, &from_calls)) {
             tracing::error!(%error, "the audit log is not written: no thread for it");
         }
         tokio::spawn(tell(Arc::downgrade(node), for_cluster));
@@ -84,10 +88,10 @@ fn clip(mut text: String) -> String {
     text
 }
 
-fn write(mut file: AuditFile, entries: &std::sync::mpsc::Receiver<AuditEntry>) {
+fn write(mut files: LineFiles, entries: &std::sync::mpsc::Receiver<AuditEntry>) {
     while let Ok(first) = entries.recv() {
         let batch: Vec<AuditEntry> = std::iter::once(first).chain(entries.try_iter()).collect();
-        if let Err(error) = file.append(&batch) {
+        if let Err(error) = files.append(&batch) {
             let calls = batch.len();
             tracing::error!(calls, "the audit log of this node lacks calls: {error:#}");
         }

@@ -5,7 +5,6 @@
 //! and, where it is about one, `extent` and `node`. Those are events; every other line of the log is recorded beside them, for support.
 
 mod event;
-mod files;
 mod recorder;
 mod story;
 mod why;

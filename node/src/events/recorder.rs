@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -15,7 +15,8 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::Context;
 
 use super::event::{Level, millis};
-use super::{Event, EventsDocument, Kind, files};
+use super::{Event, EventsDocument, Kind};
+use crate::line_files::LineFiles;
 
 /// Events that are kept in memory.
 const EVENTS_MAX: usize = 10_000;
@@ -23,6 +24,8 @@ const EVENTS_MAX: usize = 10_000;
 const LINES_MAX: usize = 5_000;
 /// Events that wait for the disk; more are kept in memory alone.
 const WAITING_MAX: usize = 4096;
+/// Files of them, the one that is written included.
+const FILES: usize = 4;
 /// Longest text, in bytes; the rest is cut off.
 const TEXT_MAX: usize = 2048;
 
@@ -65,12 +68,12 @@ impl Recorder {
     /// # Errors
     /// There is no thread to be had.
     pub(crate) fn file_in(&self, dir: &Path) -> std::io::Result<()> {
-        let earlier = files::read(dir, EVENTS_MAX + LINES_MAX);
+        let files = LineFiles::new(dir, "events", FILES);
+        let earlier: Vec<Event> = files.read(EVENTS_MAX + LINES_MAX);
         let (sender, receiver) = sync_channel(WAITING_MAX);
-        let place = dir.to_owned();
         std::thread::Builder::new()
             .name("events".into())
-            .spawn(move || files::write(&place, &receiver))?;
+            .spawn(move || write(files, &receiver))?;
         let mut inner = self.inner();
         let mut new = Vec::from(std::mem::take(&mut inner.events));
         new.extend(std::mem::take(&mut inner.lines));
@@ -161,6 +164,16 @@ impl Inner {
             node: node.map(|(name, _)| name),
             text,
         }
+    }
+}
+
+/// Writes what comes, until nobody sends any more: in a thread of its own, so that no disk that hangs holds up who has something to tell.
+/// Nothing is flushed: what a power cut takes is in the log of the system. What cannot be written is dropped: it is in memory.
+fn write(mut files: LineFiles, events: &Receiver<Event>) {
+    while let Ok(first) = events.recv() {
+        let batch: Vec<Event> = std::iter::once(first).chain(events.try_iter()).collect();
+        // Telling it would be an event.
+        let _ = files.append(&batch);
     }
 }
 

@@ -69,7 +69,8 @@ fn the_next_run_knows_what_the_last_one_recorded() {
         assert_eq!(texts(&recorder, false), expected);
         drop(recorder);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while files::read(dir.path(), 100).len() < expected.len() {
+        let files = LineFiles::new(dir.path(), "events", FILES);
+        while files.read::<Event>(100).len() < expected.len() {
             assert!(std::time::Instant::now() < deadline, "the events are not filed");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }

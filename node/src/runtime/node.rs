@@ -18,7 +18,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStre
 use tonic::service::Routes;
 
 use super::{End, Identity, Running, certificates, cluster_key, takeover};
-use crate::admin::{Audit, AuditFile, Guard, TakeoverPlan};
+use crate::admin::{Audit, Guard, TakeoverPlan};
 use crate::config::{NodeConfig, Role};
 use crate::events::{EventsDocument, Recorder};
 use crate::metrics::{self, Facts};
@@ -282,7 +282,7 @@ impl Node {
         if let Some(address) = self.config.admin.metrics {
             metrics::serve(Arc::clone(self), address)?;
         }
-        let audit = Audit::start(self, &self.config.name, AuditFile::new(&self.config.dir));
+        let audit = Audit::start(self, &self.config.name, &self.config.dir);
         let guard = Arc::new(Guard::new(Arc::clone(self), Some(audit)));
         let service = AdminServer::from_arc(Arc::clone(&guard));
         // The admin service speaks gRPC (HTTP/2); whoever asks for metrics asks in HTTP/1.1, too.
