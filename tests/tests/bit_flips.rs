@@ -125,6 +125,7 @@ impl Kind {
                 "join" => Self::Join,
                 "member" => Self::Member,
                 "node.toml" | "node.log" => Self::People,
+                _ if is("events.") || is("audit.") => Self::People,
                 _ => return None,
             },
             _ => return None,

@@ -31,7 +31,7 @@ pub(super) fn tell(extent: ExtentId, note: &Note) {
             "node {node} is resynced: {ranges} ranges of 1 MiB are compared"
         ),
         Note::BadBlocks { node, blocks } => {
-            tracing::warn!(target: EVENTS, what = "disk", %extent, %node, "{blocks} blocks are bad on node {node}")
+            tracing::warn!(target: EVENTS, what = "disk", %extent, %node, "node {node} has {blocks} bad blocks")
         }
         Note::Repaired { node, blocks } => {
             tracing::info!(target: EVENTS, what = "disk", %extent, %node, "{blocks} bad blocks are repaired on node {node}")
@@ -75,7 +75,7 @@ fn tell_loss(extent: ExtentId, note: &Note) {
             %node,
             %range,
             blocks,
-            "A REPLICA IN SYNC (node {node}) DIFFERS from the primary although both copies have the right checksums: the primary's \
+            "A REPLICA IN SYNC DIFFERS from the primary, that of node {node}, although both copies have the right checksums: the primary's \
              contents, which initiators were given, replace the replica's"
         ),
         _ => {}
