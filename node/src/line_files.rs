@@ -114,22 +114,33 @@ impl LineFiles {
     /// The newest entries, `most` at most, oldest first. Lines that are none are left out, and files that cannot be read.
     pub(crate) fn read<T: DeserializeOwned>(&self, most: usize) -> Vec<T> {
         let mut entries = Vec::new();
-        for number in (0..self.files).rev() {
-            let Ok(file) = File::open(self.path(number)) else {
-                continue;
-            };
-            let mut reader = BufReader::new(file);
-            let mut line = Vec::new();
-            loop {
-                line.clear();
-                match (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line) {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => entries.extend(known(&line)),
-                }
+        // The newest file first: where it has enough, the others are left alone.
+        for number in 0..self.files {
+            let mut older = read(&self.path(number));
+            older.append(&mut entries);
+            entries = older;
+            if entries.len() >= most {
+                break;
             }
         }
         let first = entries.len().saturating_sub(most);
         entries.split_off(first)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let mut entries = Vec::new();
+    let Ok(file) = File::open(path) else {
+        return entries;
+    };
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return entries,
+            Ok(_) => entries.extend(known(&line)),
+        }
     }
 }
 

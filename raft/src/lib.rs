@@ -3,5 +3,6 @@
 pub mod consensus;
 pub mod fault;
 pub mod governor;
+mod hex;
 pub mod lease;
 pub mod model;

@@ -1,6 +1,6 @@
 //! One thing that happened.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use holdfast_types::utc_to_the_millisecond;
 use serde::{Deserialize, Serialize};
@@ -96,12 +96,6 @@ impl Event {
             None => self.text.clone(),
         }
     }
-}
-
-/// Milliseconds since 1970; 0 before.
-pub(super) fn millis(at: SystemTime) -> u64 {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use holdfast_raft::model::ClusterState;
-use holdfast_types::EVENTS;
+use holdfast_types::{EVENTS, UnixMillis};
 use tracing::field::{Field, Visit};
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::Context;
 
-use super::event::{Level, millis};
+use super::event::Level;
 use super::{Event, EventsDocument, Kind};
 use crate::line_files::LineFiles;
 
@@ -221,7 +221,7 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Ear {
         };
         event.record(&mut fields);
         let mut inner = self.0.inner();
-        let event = inner.event(event.metadata(), fields, millis(SystemTime::now()));
+        let event = inner.event(event.metadata(), fields, UnixMillis::from(SystemTime::now()).0);
         self.0.take(&mut inner, event);
     }
 }

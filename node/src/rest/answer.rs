@@ -3,8 +3,9 @@
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use holdfast_proto::admin::Done as DoneMessage;
+use holdfast_proto::admin::{Document as DocumentMessage, Done as DoneMessage};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tonic::{Code, Status};
 use utoipa::ToSchema;
 
@@ -97,4 +98,12 @@ pub(super) struct Done {
 pub(super) fn done(answer: Result<tonic::Response<DoneMessage>, Status>) -> Answer {
     let DoneMessage { message, warnings } = answer?.into_inner();
     Ok(Json(Done { message, warnings }))
+}
+
+/// The answer of what tells a document.
+pub(super) fn document<T: DeserializeOwned>(
+    answer: Result<tonic::Response<DocumentMessage>, Status>,
+) -> Result<T, Problem> {
+    let text = answer?.into_inner().json;
+    serde_json::from_str(&text).map_err(|error| Problem::new(500, error.to_string()))
 }

@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Routes;
-use super::answer::{Answer, Done, Json, Problem, done};
+use super::answer::{Answer, Done, Json, document, done};
 use super::asked::{Asked, At, Body, SecretBody};
 use crate::admin::{ApiTokenStatus, Guard};
 
@@ -120,7 +120,8 @@ struct Joining {
     replaces: Option<String>,
 }
 
-async fn change(guard: &Guard, asked: &Asked, change: Change) -> Answer {
+/// Asks for a change of one thing.
+pub(super) async fn change(guard: &Guard, asked: &Asked, change: Change) -> Answer {
     let change = Some(change);
     done(guard.change(asked.of(ChangeRequest { change })).await)
 }
@@ -238,14 +239,7 @@ async fn create_api_token(
 /// The API tokens, without their secrets.
 #[utoipa::path(get, path = "/v1/api-tokens", tag = "cluster", responses((status = 200, body = Vec<ApiTokenStatus>)))]
 async fn api_tokens(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<Vec<ApiTokenStatus>> {
-    let document = guard
-        .api_tokens(asked.of(ApiTokensRequest {}))
-        .await?
-        .into_inner();
-    let tokens = serde_json::from_str(&document.json);
-    tokens
-        .map(Json)
-        .map_err(|error| Problem::new(500, error.to_string()))
+    document(guard.api_tokens(asked.of(ApiTokensRequest {})).await).map(Json)
 }
 
 /// Takes an API token back: it opens nothing any more.

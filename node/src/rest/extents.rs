@@ -6,8 +6,8 @@ use axum::extract::State;
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{
-    ChangeRequest, CreateExtentRequest, ResizeExtent, ScrubExtentRequest, SetConfirmedReadsRequest,
-    SetExtent, SetReplicas, SetWriteCacheRequest, SwitchoverRequest,
+    CreateExtentRequest, ResizeExtent, ScrubExtentRequest, SetConfirmedReadsRequest, SetExtent, SetReplicas,
+    SetWriteCacheRequest, SwitchoverRequest,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use super::Routes;
 use super::answer::{Answer, Done, done};
 use super::asked::{Asked, At, Body};
+use super::cluster::change;
 use super::groups::access;
 use crate::admin::Guard;
 use crate::admin::access::AccessRequest;
@@ -136,11 +137,6 @@ struct Switchover {
     extents: Vec<String>,
     /// The node that becomes their primary.
     to: String,
-}
-
-async fn change(guard: &Guard, asked: &Asked, change: Change) -> Answer {
-    let change = Some(change);
-    done(guard.change(asked.of(ChangeRequest { change })).await)
 }
 
 async fn set(guard: &Guard, asked: &Asked, set: SetExtent) -> Answer {

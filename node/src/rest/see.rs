@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Routes;
-use super::answer::{Answer, Json, Problem};
+use super::answer::{Answer, Json, Problem, document};
 use super::asked::{Asked, At};
 use crate::admin::Guard;
 use crate::configuration::Present;
@@ -78,8 +78,7 @@ struct Setting {
 }
 
 async fn seen(guard: &Guard, asked: &Asked) -> Result<StatusDocument, Problem> {
-    let document = guard.status(asked.of(StatusRequest {})).await?.into_inner();
-    serde_json::from_str(&document.json).map_err(|error| Problem::new(500, error.to_string()))
+    document(guard.status(asked.of(StatusRequest {})).await)
 }
 
 fn the_one<T>(mut all: Vec<T>, what: &str, name: &str, is: impl Fn(&T) -> bool) -> Answer<T> {
@@ -115,11 +114,7 @@ async fn identity(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<Ident
 /// The settings of the cluster.
 #[utoipa::path(get, path = "/v1/settings", tag = "see", responses((status = 200, body = Vec<Setting>)))]
 async fn settings(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<Vec<Setting>> {
-    let document = guard.settings(asked.of(SettingsRequest {})).await?.into_inner();
-    let settings = serde_json::from_str(&document.json);
-    settings
-        .map(Json)
-        .map_err(|error| Problem::new(500, error.to_string()))
+    document(guard.settings(asked.of(SettingsRequest {})).await).map(Json)
 }
 
 /// The members.
@@ -158,8 +153,7 @@ async fn configuration(State(guard): State<Arc<Guard>>, asked: Asked) -> Result<
             format!("{node} knows of no quorum: what it knows last may be old"),
         ));
     }
-    let settings = guard.settings(asked.of(SettingsRequest {})).await?.into_inner();
-    let settings = serde_json::from_str(&settings.json).unwrap_or_default();
+    let settings = document(guard.settings(asked.of(SettingsRequest {})).await)?;
     let present = Present::of(&status, settings).map_err(|line| Problem::new(500, line))?;
     let text = present.configuration.to_toml();
     Ok(([(CONTENT_TYPE, "application/toml; charset=utf-8")], text).into_response())
@@ -194,14 +188,7 @@ async fn events(
 ) -> Answer<EventsDocument> {
     let last = newest(query.as_deref(), 100_000)?.unwrap_or(50);
     let all = false;
-    let document = guard
-        .events(asked.of(EventsRequest { last, all }))
-        .await?
-        .into_inner();
-    let events = serde_json::from_str(&document.json);
-    events
-        .map(Json)
-        .map_err(|error| Problem::new(500, error.to_string()))
+    document(guard.events(asked.of(EventsRequest { last, all })).await).map(Json)
 }
 
 /// A call that changed something, or was to.
@@ -232,14 +219,7 @@ async fn audit(
     RawQuery(query): RawQuery,
 ) -> Answer<Vec<AuditEntry>> {
     let last = newest(query.as_deref(), 10_000)?.unwrap_or_default();
-    let document = guard
-        .audit_log(asked.of(AuditLogRequest { last }))
-        .await?
-        .into_inner();
-    let entries = serde_json::from_str(&document.json);
-    entries
-        .map(Json)
-        .map_err(|error| Problem::new(500, error.to_string()))
+    document(guard.audit_log(asked.of(AuditLogRequest { last })).await).map(Json)
 }
 
 /// Extents, with their replicas and reservations.

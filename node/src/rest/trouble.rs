@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Routes;
-use super::answer::{Answer, Done, Json, Problem, done};
+use super::answer::{Answer, Done, Json, document, done};
 use super::asked::{Asked, At, Body};
 use crate::admin::{Guard, TakeoverPlan};
 
@@ -65,12 +65,7 @@ async fn takeover(
     }): Body<Takeover>,
 ) -> Answer<TakeoverPlan> {
     let by = guard.who(&asked.head, &asked.connection).await;
-    let reply = guard
-        .takeover(asked.of(TakeoverRequest { confirmed, by }))
-        .await?;
-    let plan = serde_json::from_str(&reply.into_inner().json);
-    plan.map(Json)
-        .map_err(|error| Problem::new(500, error.to_string()))
+    document(guard.takeover(asked.of(TakeoverRequest { confirmed, by })).await).map(Json)
 }
 
 /// Has the replica of this node count as whole, where no whole one is left.

@@ -2,9 +2,6 @@
 //! `certificates.json` in the node's directory does. The file is stable before the node says that it has taken a step of a rotation, so no
 //! restart takes it back to certificates that nobody else takes any more.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +13,8 @@ use holdfast_trust::{Generations, Trust};
 use holdfast_types::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use super::kept;
 
 /// Version of the file.
 const FORMAT: u32 = 1;
@@ -58,25 +57,11 @@ pub(super) fn load(dir: &Path) -> anyhow::Result<Generations> {
 
 /// Keeps it, stable when this returns.
 pub(super) fn store(dir: &Path, generations: &Generations) -> anyhow::Result<()> {
-    let path = path(dir);
-    let fresh = path.with_extension("json.new");
     let kept = Kept {
         format: FORMAT,
         generations: generations.clone(),
     };
-    let write = || -> std::io::Result<()> {
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(&serde_json::to_vec(&kept)?)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    kept::replace(&path(dir), kept::PRIVATE, &serde_json::to_vec(&kept)?)
 }
 
 /// The ids of the cluster: the present one, and those that it had before takeovers. Its certificates name all of them, so that a node that

@@ -1,15 +1,11 @@
 //! The key that the cluster's secrets are sealed with, in a file of its own beside the node's state: `cluster.key`, for its owner alone.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use holdfast_raft::model::ClusterKey;
 
-/// Only its owner reads and writes it.
-const MODE: u32 = 0o600;
+use super::kept;
 
 fn path(dir: &Path) -> PathBuf {
     dir.join("cluster.key")
@@ -42,26 +38,8 @@ pub(super) fn must_load(dir: &Path) -> anyhow::Result<ClusterKey> {
 
 /// Keeps a key, stable when this returns, in place of one that was there.
 pub(super) fn store(dir: &Path, key: &ClusterKey) -> anyhow::Result<()> {
-    let path = path(dir);
-    let fresh = dir.join("cluster.key.new");
-    let write = || -> std::io::Result<()> {
-        // Made anew, so that it never has the mode of a file that lay there.
-        match std::fs::remove_file(&fresh) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(&fresh)?;
-        file.write_all(key.to_text().as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    let line = zeroize::Zeroizing::new(format!("{}\n", key.to_text().as_str()));
+    kept::replace(&path(dir), kept::PRIVATE, line.as_bytes())
 }
 
 #[cfg(test)]
@@ -79,7 +57,7 @@ mod tests {
             store(dir.path(), &key).unwrap();
             assert_eq!(load(dir.path()).unwrap().unwrap().id(), key.id());
             let mode = std::fs::metadata(path(dir.path())).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, MODE);
+            assert_eq!(mode & 0o777, 0o600);
         }
     }
 

@@ -9,6 +9,8 @@ use holdfast_raft::model::ClusterId;
 use holdfast_types::NodeId;
 use serde::{Deserialize, Serialize};
 
+use super::kept;
+
 /// Version of the file.
 const FORMAT: u32 = 1;
 
@@ -108,15 +110,7 @@ impl Identity {
 
     /// Keeps it in the place of another one: only a takeover changes which cluster a node belongs to (T3).
     pub(super) fn replace(self, dir: &Path) -> anyhow::Result<()> {
-        let path = Self::path(dir);
-        let fresh = path.with_extension("json.new");
-        let mut file = File::create(&fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
-        file.write_all(&serde_json::to_vec(&self)?)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &path)?;
-        File::open(dir)?
-            .sync_all()
-            .with_context(|| format!("cannot write {}", path.display()))
+        kept::replace(&Self::path(dir), kept::OPEN, &serde_json::to_vec(&self)?)
     }
 }
 

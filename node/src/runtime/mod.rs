@@ -7,6 +7,7 @@ mod cluster_key;
 mod control;
 mod data;
 mod identity;
+mod kept;
 mod node;
 mod proposals;
 mod running;

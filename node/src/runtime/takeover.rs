@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -20,7 +19,7 @@ use holdfast_raft::model::{ClusterState, TakeoverOrder};
 use holdfast_types::{NodeId, utc};
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::{Identity, kept};
 
 /// Version of the file.
 const FORMAT: u32 = 1;
@@ -151,7 +150,7 @@ pub(super) fn order(
     };
     let path = order_file(dir);
     let text = serde_json::to_string(&ordered)?;
-    replace(&path, summed(&text).as_bytes()).inspect_err(|_| {
+    kept::replace(&path, kept::OPEN, summed(&text).as_bytes()).inspect_err(|_| {
         // It may stand there all the same, and whoever asked is told that nothing was ordered.
         if let Err(error) = remove(&path)
             && path.exists()
@@ -165,19 +164,6 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     std::fs::remove_file(path)
         .and_then(|()| File::open(path.parent().unwrap_or(path))?.sync_all())
         .with_context(|| format!("cannot remove {}", path.display()))
-}
-
-/// Writes a file as a whole; stable when this returns.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let fresh = path.with_extension("new");
-    let written = File::create(&fresh).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .and_then(|()| File::open(path.parent().unwrap_or(path))?.sync_all())
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The file's text: the order, and a line with its CRC32C.

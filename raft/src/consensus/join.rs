@@ -19,6 +19,7 @@ use holdfast_types::{NodeId, unix_seconds};
 use tonic::transport::Endpoint;
 
 use super::propose::{Committed, Core};
+use crate::hex::{hex, unhex_exact};
 use crate::model::{AdminCommand, ClusterId, ClusterKey, ClusterState, Join, NewNode, Reply, Token};
 
 const PREFIX: &str = "holdfast1";
@@ -121,21 +122,6 @@ pub enum JoinError {
     NotTheCluster(SocketAddr),
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
-    }
-    Some(out)
-}
-
 /// A keyed hash over parts whose borders count.
 fn prove(key: &[u8; 32], what: &str, parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_keyed(key);
@@ -169,7 +155,7 @@ fn answer_proof(key: &[u8; 32], nonce: &str, joined: &proto::Joined) -> blake3::
 /// The key of a token, for the connection of who has it. A used one too: the same node may ask again.
 pub(super) fn token_key(state: &ClusterState, id: &str) -> Option<Key> {
     let known = state.tokens.iter().find(|token| token.id == id)?;
-    unhex(&known.key).map(Key::new)
+    unhex_exact(&known.key).map(Key::new)
 }
 
 fn is_proof(hash: blake3::Hash, given: &[u8]) -> bool {
@@ -308,7 +294,7 @@ pub(super) async fn answer(core: &Core, request: proto::JoinRequest) -> proto::J
 async fn let_in(core: &Core, request: &proto::JoinRequest) -> Result<([u8; 32], NodeId), String> {
     let state = core.state.borrow().clone();
     let known = state.tokens.iter().find(|token| token.id == request.token);
-    let key = known.and_then(|token| unhex(&token.key));
+    let key = known.and_then(|token| unhex_exact(&token.key));
     let (Some(known), Some(key)) = (known, key) else {
         return Err("the token is not known: make a new one with 'holdfast cluster token'".into());
     };
@@ -364,7 +350,7 @@ mod tests {
         assert_eq!(token.members.len(), 3);
         let secret = hex(&token.secret);
         assert!(!format!("{token:?}").contains(&secret) && !kept.key.contains(&secret));
-        assert_eq!(unhex(&kept.key), Some(token.key()));
+        assert_eq!(unhex_exact(&kept.key), Some(token.key()));
         crate::model::fixture::must(&AdminCommand::AddToken(kept).into(), &mut state);
         for wrong in [
             "",

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::reply::{Refusal, Reply};
 use super::state::ClusterState;
+use crate::hex::{hex, unhex};
 
 /// API tokens of a cluster at most.
 pub const API_TOKENS_MAX: usize = 256;
@@ -80,20 +81,10 @@ impl FromStr for ApiSecret {
         let [PREFIX, name, digits] = parts[..] else {
             return Err(wrong());
         };
-        let mut secret = [0; 32];
-        let is_hex = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_hex {
-            return Err(wrong());
-        }
-        for (at, byte) in secret.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&digits[at * 2..at * 2 + 2], 16).map_err(|_| wrong())?;
-        }
+        let digits = Zeroizing::new(unhex(digits).ok_or_else(wrong)?);
+        let secret = digits.as_slice().try_into().map_err(|_| wrong())?;
         Self::from_random(name, secret).map_err(|_| wrong())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl ClusterState {
