@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use holdfast_types::REPLICATION_LINKS_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -49,11 +50,43 @@ pub(crate) struct Listen {
     pub(crate) raft: SocketAddr,
     /// Heartbeats, UDP.
     pub(crate) heartbeat: SocketAddr,
-    /// Replication and forwarding, TCP. Data nodes only.
-    pub(crate) replication: Option<SocketAddr>,
+    /// Replication and forwarding, TCP: one address, or up to four in order of preference. Data nodes only.
+    #[serde(
+        default,
+        deserialize_with = "one_or_many",
+        serialize_with = "as_one_or_many",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub(crate) replication: Vec<SocketAddr>,
     /// iSCSI portals. Data nodes only.
     #[serde(default)]
     pub(crate) portals: Vec<SocketAddr>,
+}
+
+/// A list, or one address without brackets.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "listen.replication: ADDRESS:PORT in quotes, or a list of such"
+)]
+enum OneOrMany {
+    One(SocketAddr),
+    Many(Vec<SocketAddr>),
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(address) => vec![address],
+        OneOrMany::Many(addresses) => addresses,
+    })
+}
+
+/// As one had to be written before there could be several.
+fn as_one_or_many<S: serde::Serializer>(addresses: &[SocketAddr], serializer: S) -> Result<S::Ok, S::Error> {
+    match addresses {
+        [address] => address.serialize(serializer),
+        addresses => addresses.serialize(serializer),
+    }
 }
 
 /// How `holdfast` commands reach this node.
@@ -135,7 +168,7 @@ impl NodeConfig {
         check_node_name(&self.name)?;
         let listen = &self.listen;
         let mut all = vec![("raft", listen.raft), ("heartbeat", listen.heartbeat)];
-        all.extend(listen.replication.map(|address| ("replication", address)));
+        all.extend(listen.replication.iter().map(|address| ("replication", *address)));
         all.extend(listen.portals.iter().map(|address| ("portals", *address)));
         for (field, address) in all {
             ensure!(
@@ -145,10 +178,7 @@ impl NodeConfig {
         }
         match self.role {
             Role::Data => {
-                ensure!(
-                    listen.replication.is_some(),
-                    "a data node needs listen.replication"
-                );
+                check_replication(&listen.replication)?;
                 ensure!(
                     !listen.portals.is_empty(),
                     "a data node needs at least one address in listen.portals"
@@ -156,7 +186,7 @@ impl NodeConfig {
             }
             Role::Witness => {
                 ensure!(
-                    listen.replication.is_none(),
+                    listen.replication.is_empty(),
                     "a witness holds no data: leave listen.replication out"
                 );
                 ensure!(
@@ -191,6 +221,24 @@ impl NodeConfig {
         );
         Ok(())
     }
+}
+
+/// A data node's addresses for replication.
+pub(crate) fn check_replication(addresses: &[SocketAddr]) -> anyhow::Result<()> {
+    ensure!(!addresses.is_empty(), "a data node needs listen.replication");
+    ensure!(
+        addresses.len() <= REPLICATION_LINKS_MAX,
+        "listen.replication has {} addresses: from 1 to {REPLICATION_LINKS_MAX}",
+        addresses.len()
+    );
+    for (at, address) in addresses.iter().enumerate() {
+        ensure!(
+            !addresses[..at].iter().any(|other| other.ip() == address.ip()),
+            "listen.replication names {} twice: each of its addresses is that of another interface",
+            address.ip()
+        );
+    }
+    Ok(())
 }
 
 /// A node's name: 1 to 63 letters, digits, `-` and `.`, first and last a letter or digit.
@@ -231,6 +279,9 @@ mod tests {
     #[test]
     fn a_data_node_is_read() {
         assert_eq!(check(DATA), Ok(()));
+        let several = "replication = [\"127.0.0.1:2\", \"127.0.0.2:2\"]";
+        let several = DATA.replace("replication = \"127.0.0.1:2\"", several);
+        assert_eq!(check(&several), Ok(()));
         for more in [
             "[raft]\nsnapshot_after = 16",
             "[replication]\ntls = false",
@@ -241,12 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn one_replication_address_is_written_as_it_always_was() {
+        let config: NodeConfig = toml::from_str(DATA).unwrap();
+        let text = toml::to_string(&config).unwrap();
+        assert!(text.contains("replication = \"127.0.0.1:2\""), "{text}");
+        let mut several = config;
+        several.listen.replication.push(([127, 0, 0, 2], 2).into());
+        let text = toml::to_string(&several).unwrap();
+        assert_eq!(toml::from_str::<NodeConfig>(&text).unwrap(), several);
+    }
+
+    #[test]
     fn the_installed_example_is_accepted() {
         assert_eq!(check(include_str!("../../deploy/node.toml")), Ok(()));
     }
 
     #[test]
     fn wrong_input_names_the_field() {
+        let replication = |addresses: &str| DATA.replace("\"127.0.0.1:2\"", addresses);
         let cases = [
             (DATA.replace("\"a\"", "\"-a\""), "-a"),
             (DATA.replace("127.0.0.1:2", "0.0.0.0:2"), "listen.replication"),
@@ -254,6 +317,19 @@ mod tests {
                 DATA.replace("replication = \"127.0.0.1:2\"", ""),
                 "listen.replication",
             ),
+            (replication("[]"), "listen.replication"),
+            (
+                replication("[\"127.0.0.1:2\", \"127.0.0.1:3\"]"),
+                "127.0.0.1 twice",
+            ),
+            (replication("[\"127.0.0.1:2\", \"[::]:2\"]"), "listen.replication"),
+            (
+                replication(
+                    "[\"127.0.0.1:2\", \"127.0.0.2:2\", \"127.0.0.3:2\", \"127.0.0.4:2\", \"127.0.0.5:2\"]",
+                ),
+                "from 1 to 4",
+            ),
+            (replication("7401"), "a list of such"),
             (DATA.replace("[\"127.0.0.1:3\"]", "[]"), "listen.portals"),
             (DATA.replace("\"data\"", "\"witness\""), "listen.replication"),
             (DATA.replace("dir =", "dri ="), "dri"),

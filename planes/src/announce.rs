@@ -97,6 +97,7 @@ mod tests {
                 addresses: NodeAddresses {
                     raft: address,
                     replication: Some(address),
+                    spare_replication: Vec::new(),
                     admin: None,
                     heartbeat: address,
                     portals: Vec::new(),

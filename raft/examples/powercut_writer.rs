@@ -89,6 +89,7 @@ async fn write(dir: &str) -> Result<(), Failure> {
             addresses: NodeAddresses {
                 raft: nowhere,
                 replication: Some(nowhere),
+                spare_replication: Vec::new(),
                 admin: Some(nowhere),
                 heartbeat: nowhere,
                 portals: vec![nowhere],

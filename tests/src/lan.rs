@@ -32,6 +32,8 @@ pub struct Lan {
     nodes: Vec<Child>,
     dir: TempDir,
     network: Network,
+    /// The end of each data node's configuration.
+    more: String,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -52,12 +54,21 @@ impl Lan {
     /// # Errors
     /// The cluster does not come up.
     pub async fn start_in(network: Network, size: &str) -> Result<Self> {
+        Self::start_as(network, size, "").await
+    }
+
+    /// The same, with `more` at the end of each data node's configuration. Where the network has further ones, replication runs over those.
+    ///
+    /// # Errors
+    /// The cluster does not come up.
+    pub async fn start_as(network: Network, size: &str, more: &str) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().await;
         let dir = tempfile::Builder::new().prefix("holdfast-lan-").tempdir()?;
         let mut lan = Self {
             nodes: Vec::new(),
             dir,
             network,
+            more: more.to_owned(),
             _turn: turn,
         };
         for machine in MACHINES {
@@ -144,10 +155,20 @@ impl Lan {
         let address = self.network.address(machine)?;
         let (role, data) = match machine {
             "w" => ("witness", String::new()),
-            _ => (
-                "data",
-                format!("replication = \"{address}:3263\"\nportals = [\"{address}:3260\"]\n"),
-            ),
+            _ => {
+                let links = (1..=self.network.further())
+                    .map(|network| Ok(format!("\"{}:3263\"", self.network.address_on(network, machine)?)))
+                    .collect::<Result<Vec<_>>>()?;
+                let links = match &links[..] {
+                    [] => format!("\"{address}:3263\""),
+                    links => format!("[{}]", links.join(", ")),
+                };
+                let more = &self.more;
+                (
+                    "data",
+                    format!("replication = {links}\nportals = [\"{address}:3260\"]\n{more}\n"),
+                )
+            }
         };
         let config = format!(
             "name = \"{machine}\"\nrole = \"{role}\"\ndir = \"{}\"\n[listen]\nraft = \"{address}:3262\"\n\

@@ -21,6 +21,26 @@ pub struct Status {
     pub nodes: Vec<Node>,
     pub extents: Vec<Extent>,
     pub targets: Vec<Target>,
+    #[serde(default)]
+    pub replication: Vec<Replication>,
+}
+
+/// Links of the node that answers to another data node.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "named and described by the interface itself")]
+pub struct Replication {
+    pub peer: String,
+    pub moves: u64,
+    pub links: Vec<Link>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "named and described by the interface itself")]
+pub struct Link {
+    pub address: String,
+    pub up: bool,
+    pub used: bool,
 }
 
 /// The cluster's health.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Nodes in a cluster, witness included.
 pub const NODES_MAX: usize = 9;
+/// Replication addresses of a data node: links between two nodes, of which one is used at a time.
+pub const REPLICATION_LINKS_MAX: usize = 4;
 /// Logical units of a target.
 pub const LUNS_MAX: usize = 1024;
 /// Largest extent: 16 TiB.

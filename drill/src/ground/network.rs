@@ -21,7 +21,19 @@ const MARK: &str = "hfnet";
 const FLUSH: &str = "flush chain bridge cuts links";
 
 fn rule(from: &str, to: &str) -> String {
-    format!("add rule bridge cuts links iifname p-{from} oifname p-{to} drop")
+    rule_between(&port(0, from), &port(0, to))
+}
+
+fn rule_between(from: &str, to: &str) -> String {
+    format!("add rule bridge cuts links iifname {from} oifname {to} drop")
+}
+
+/// The switch's end of a machine's interface: 0 is the network that all are on, from 1 on come further ones.
+fn port(network: usize, machine: &str) -> String {
+    match network {
+        0 => format!("p-{machine}"),
+        network => format!("p{network}-{machine}"),
+    }
 }
 
 /// Far more than there are networks at a time.
@@ -49,6 +61,15 @@ pub struct Network {
     /// What keeps others from taking them.
     _claim: UnixListener,
     machines: Vec<String>,
+    /// Networks of some machines beside the one that all are on.
+    further: Vec<Further>,
+}
+
+/// A further network.
+#[derive(Debug)]
+struct Further {
+    subnet: [u8; 3],
+    _claim: UnixListener,
 }
 
 /// Name of the process's own interface, within the 15 characters that there are.
@@ -95,6 +116,7 @@ impl Network {
             subnet,
             _claim: claim,
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
+            further: Vec::new(),
         };
         network
             .probe()
@@ -130,7 +152,7 @@ impl Network {
             let address = format!("{}/24", self.address_at(at));
             self.ip_in(&space, &["addr", "add", &address, "dev", "eth0"])?;
             self.ip_in(&space, &["link", "set", "eth0", "up"])?;
-            self.plug(&port)?;
+            self.plug(&port, "br0")?;
         }
         let own = own_interface(&self.prefix);
         let switch = self.switch();
@@ -140,12 +162,69 @@ impl Network {
         let [a, b, c] = self.subnet;
         self.ip(&["addr", "add", &format!("{a}.{b}.{c}.254/24"), "dev", &own])?;
         self.ip(&["link", "set", &own, "up"])?;
-        self.plug("p-self")
+        self.plug("p-self", "br0")
     }
 
-    fn plug(&self, port: &str) -> Result<()> {
-        self.ip_in(&self.switch(), &["link", "set", port, "master", "br0"])?;
+    fn plug(&self, port: &str, bridge: &str) -> Result<()> {
+        self.ip_in(&self.switch(), &["link", "set", port, "master", bridge])?;
         self.ip_in(&self.switch(), &["link", "set", port, "up"])
+    }
+
+    /// Gives these machines a further network, with an interface and an address of its own. Networks are numbered from 1.
+    ///
+    /// # Errors
+    /// There is no such machine, or an interface cannot be made.
+    pub fn add_network(&mut self, machines: &[&str]) -> Result<usize> {
+        let first = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let (subnet, claim) = free_subnet(first)
+            .ok_or_else(|| GroundError::Unavailable("every address for a network is taken".to_owned()))?;
+        self.further.push(Further {
+            subnet,
+            _claim: claim,
+        });
+        let number = self.further.len();
+        let (switch, bridge) = (self.switch(), format!("br{number}"));
+        self.ip_in(&switch, &["link", "add", "name", &bridge, "type", "bridge"])?;
+        self.ip_in(&switch, &["link", "set", &bridge, "up"])?;
+        for machine in machines {
+            let (space, port, own) = (self.space(machine), port(number, machine), format!("eth{number}"));
+            let address = format!("{}/24", self.address_on(number, machine)?);
+            self.ip_in(
+                &space,
+                &[
+                    "link", "add", &own, "type", "veth", "peer", "name", &port, "netns", &switch,
+                ],
+            )?;
+            self.ip_in(&space, &["addr", "add", &address, "dev", &own])?;
+            self.ip_in(&space, &["link", "set", &own, "up"])?;
+            self.plug(&port, &bridge)?;
+        }
+        Ok(number)
+    }
+
+    /// How many networks there are beside the one that all machines are on.
+    pub const fn further(&self) -> usize {
+        self.further.len()
+    }
+
+    /// A machine's address on a further network.
+    ///
+    /// # Errors
+    /// There is no such machine or network.
+    pub fn address_on(&self, network: usize, machine: &str) -> Result<Ipv4Addr> {
+        let further = network.checked_sub(1).and_then(|at| self.further.get(at));
+        let further = further.ok_or_else(|| GroundError::failed(network.to_string(), "no such network"))?;
+        let [.., last] = self.address(machine)?.octets();
+        let [a, b, c] = further.subnet;
+        Ok(Ipv4Addr::new(a, b, c, last))
+    }
+
+    /// From now on nothing that `from` sends over a further network reaches `to`, until [`Self::heal`].
+    ///
+    /// # Errors
+    /// The filter cannot be set.
+    pub fn cut_on(&self, network: usize, from: &str, to: &str) -> Result<()> {
+        self.nft(&[&rule_between(&port(network, from), &port(network, to))])
     }
 
     fn switch(&self) -> String {
@@ -185,7 +264,7 @@ impl Network {
     pub fn add_tap(&mut self, machine: &str) -> Result<(String, Ipv4Addr)> {
         let port = format!("p-{machine}");
         self.ip_in(&self.switch(), &["tuntap", "add", "dev", &port, "mode", "tap"])?;
-        self.plug(&port)?;
+        self.plug(&port, "br0")?;
         self.machines.push(machine.to_owned());
         Ok((port, self.address(machine)?))
     }

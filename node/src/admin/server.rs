@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status};
 use super::access::{self, AccessRequest};
 use super::api_tokens::ApiTokenStatus;
 use super::injection;
+use crate::config::check_replication;
 use crate::runtime::{Node, Running};
 
 /// Longest time for which an API token is good, but for those without an end.
@@ -160,13 +161,26 @@ fn member(identity: &Identity) -> Result<NewNode, Status> {
             )));
         }
     };
+    let replication = optional("replication", &identity.replication)?;
+    let spares = identity.spare_replication.iter();
+    let spare_replication: Vec<SocketAddr> = spares
+        .map(|text| address("spare_replication", text))
+        .collect::<Result<_, _>>()?;
+    if !spare_replication.is_empty() {
+        let all: Vec<SocketAddr> = replication
+            .into_iter()
+            .chain(spare_replication.iter().copied())
+            .collect();
+        check_replication(&all).map_err(|error| invalid(format!("node '{}': {error}", identity.name)))?;
+    }
     Ok(NewNode {
         id: NodeId(identity.node_id),
         name: identity.name.clone(),
         role,
         addresses: NodeAddresses {
             raft: address("raft", &identity.raft)?,
-            replication: optional("replication", &identity.replication)?,
+            replication,
+            spare_replication,
             admin: optional("admin", &identity.admin)?,
             heartbeat: address("heartbeat", &identity.heartbeat)?,
             portals: identity

@@ -79,6 +79,7 @@ impl Rig {
             addresses: NodeAddresses {
                 raft: ([127, 0, 0, 1], 1000 + id).into(),
                 replication: (role == Role::Data).then(|| ([127, 0, 0, 1], 2000 + id).into()),
+                spare_replication: Vec::new(),
                 admin: None,
                 heartbeat: ([127, 0, 0, 1], 4000 + id).into(),
                 portals: Vec::new(),

@@ -87,7 +87,7 @@ impl Layout {
             listen: Listen {
                 raft: self.address(5 + index),
                 heartbeat: self.address(2 + index),
-                replication: data.then(|| self.address(8 + index)),
+                replication: data.then(|| self.address(8 + index)).into_iter().collect(),
                 portals: if data {
                     vec![self.portal(index)]
                 } else {
@@ -178,7 +178,7 @@ mod tests {
         for index in 0..3 {
             let config = layout.config(index);
             tcp.extend(config.listen.portals.iter().map(SocketAddr::port));
-            tcp.extend(config.listen.replication.map(|address| address.port()));
+            tcp.extend(config.listen.replication.iter().map(SocketAddr::port));
             tcp.extend([config.listen.raft.port(), layout.admin(index).port()]);
         }
         tcp.sort_unstable();

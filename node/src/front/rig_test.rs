@@ -75,6 +75,7 @@ fn node(id: NodeId, name: &str, role: Role, portals: Vec<SocketAddr>) -> NewNode
         addresses: NodeAddresses {
             raft: address(1000),
             replication: (role == Role::Data).then(|| address(2000)),
+            spare_replication: Vec::new(),
             admin: None,
             heartbeat: address(4000),
             portals,

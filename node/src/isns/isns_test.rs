@@ -28,6 +28,7 @@ fn node(id: u64, role: Role) -> NewNode {
         addresses: NodeAddresses {
             raft: at(1000),
             replication: data.then(|| at(2000)),
+            spare_replication: Vec::new(),
             admin: None,
             heartbeat: at(4000),
             portals: if data { vec![at(3260)] } else { Vec::new() },

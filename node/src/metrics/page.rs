@@ -9,7 +9,8 @@ use holdfast_types::ExtentId;
 use super::exposition::{Kind, Page};
 use super::traffic::{BUCKETS_US, Meter, Operation, Traffic};
 use crate::status::{
-    ExtentStatus, Health, NodeState, NodeStatus, ReplicaState, ReplicaStatus, StatusDocument,
+    ExtentStatus, Health, LinkStatus, NodeState, NodeStatus, ReplicaState, ReplicaStatus, ReplicationStatus,
+    StatusDocument,
 };
 
 /// What only this node knows of itself.
@@ -54,6 +55,8 @@ impl Facts {
 
 /// A value of a node.
 type OfNode = fn(&StatusDocument, &NodeStatus) -> bool;
+/// A value of a link.
+type OfLink = fn(&LinkStatus) -> bool;
 /// A value of an extent.
 type OfExtent = fn(&ExtentStatus) -> u64;
 
@@ -66,6 +69,7 @@ pub(super) fn page(document: &StatusDocument, facts: &Facts) -> String {
     extents(&mut page, &document.extents);
     replicas(&mut page, &document.extents);
     scrubs(&mut page, &document.extents);
+    links(&mut page, &document.replication);
     sessions(&mut page, document, facts);
     let names: BTreeMap<ExtentId, &str> = document
         .extents
@@ -164,6 +168,36 @@ fn cluster(page: &mut Page, document: &StatusDocument) {
     page.single("holdfast_cluster_revision", Gauge, help, document.revision);
     let help = "Alarms that need somebody's attention.";
     page.single("holdfast_alarms", Gauge, help, document.alarms.len());
+}
+
+fn links(page: &mut Page, peers: &[ReplicationStatus]) {
+    let families: [(&str, &str, OfLink); 2] = [
+        (
+            "holdfast_replication_link_up",
+            "Whether the link is up; 1 is the preferred one.",
+            |link| link.up,
+        ),
+        (
+            "holdfast_replication_link_used",
+            "Whether replication with that node runs over the link.",
+            |link| link.used,
+        ),
+    ];
+    for (name, help, value) in families {
+        page.family(name, Kind::Gauge, help);
+        for peer in peers {
+            for (at, link) in (1..).zip(&peer.links) {
+                let labels = [("peer", peer.peer.as_str()), ("link", &format!("{at}"))];
+                page.sample(name, &labels, u8::from(value(link)));
+            }
+        }
+    }
+    let name = "holdfast_replication_link_moves_total";
+    let help = "How often replication with that node has moved from one link to another.";
+    page.family(name, Kind::Counter, help);
+    for peer in peers {
+        page.sample(name, &[("peer", &peer.peer)], peer.moves);
+    }
 }
 
 fn nodes(page: &mut Page, document: &StatusDocument) {

@@ -58,6 +58,8 @@ struct Identity {
     heartbeat: String,
     /// Empty at a witness.
     replication: String,
+    /// Further ones, in order of preference.
+    spare_replication: Vec<String>,
     portals: Vec<String>,
     /// Empty where there is none.
     admin: String,
@@ -105,6 +107,7 @@ async fn identity(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<Ident
         raft: told.raft,
         heartbeat: told.heartbeat,
         replication: told.replication,
+        spare_replication: told.spare_replication,
         portals: told.portals,
         admin: told.admin,
         version: told.version,

@@ -1,6 +1,7 @@
 //! The data plane of a data node, tied to committed state, lease and front.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,13 +60,13 @@ impl Data {
         tasks: &mut JoinSet<()>,
         fatal: mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Self> {
-        let address = config
-            .listen
-            .replication
-            .context("a data node needs listen.replication")?;
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address} (listen.replication)"))?;
+        let mut listeners = Vec::new();
+        for address in &config.listen.replication {
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} (listen.replication)"))?;
+            listeners.push(listener);
+        }
         let me = parts.run();
         let lease = Lease {
             cell: parts.lease.cell(),
@@ -78,9 +79,10 @@ impl Data {
             config: DriverConfig::default(),
             net: NetConfig {
                 trust: config.replication.tls.then_some(trust),
+                from: config.listen.replication.iter().map(SocketAddr::ip).collect(),
                 ..NetConfig::default()
             },
-            listener: Some(listener),
+            listeners,
             runtime: tokio::runtime::Handle::current(),
             front: Arc::new(Answerer(registry)),
             proposer: Arc::new(Proposals::new(parts.control.clone(), ask)),
@@ -156,6 +158,7 @@ impl Data {
     /// Adds what this node knows of its extents.
     pub(super) fn describe(&self, seen: &mut Seen) {
         seen.alarms.extend(space_alarm(&seen.my_name, &self.node));
+        seen.links = self.node.links();
         for status in self.node.statuses() {
             let extent = status.core.extent;
             for resync in &status.resyncs {
@@ -274,12 +277,11 @@ async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::
             .nodes
             .iter()
             .filter(|(id, member)| member.role == Role::Data && **id != me)
-            .filter_map(|(id, member)| {
-                Some(PeerAddress {
-                    node: *id,
-                    address: member.addresses.replication?.to_string(),
-                })
+            .map(|(id, member)| PeerAddress {
+                node: *id,
+                addresses: member.addresses.replication_links(),
             })
+            .filter(|peer| !peer.addresses.is_empty())
             .collect();
         node.set_peers(&peers);
         let data = Arc::clone(&node);

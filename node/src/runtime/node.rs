@@ -239,8 +239,15 @@ impl Node {
             heartbeat: listen.heartbeat.to_string(),
             replication: listen
                 .replication
-                .map(|address| address.to_string())
+                .first()
+                .map(ToString::to_string)
                 .unwrap_or_default(),
+            spare_replication: listen
+                .replication
+                .iter()
+                .skip(1)
+                .map(ToString::to_string)
+                .collect(),
             portals: listen.portals.iter().map(ToString::to_string).collect(),
             admin: self
                 .config

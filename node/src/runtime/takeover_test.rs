@@ -31,6 +31,7 @@ fn node(id: u64, raft: SocketAddr) -> NewNode {
         addresses: NodeAddresses {
             raft,
             replication: Some(raft),
+            spare_replication: Vec::new(),
             admin: None,
             heartbeat: raft,
             portals: vec![raft],

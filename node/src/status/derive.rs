@@ -7,6 +7,7 @@ use holdfast_iscsi::isns::Condition;
 use holdfast_raft::model::{ClusterState, Extent, Node, Role as ModelRole};
 use holdfast_replication::core::api::{RoleName, Status as CoreStatus};
 use holdfast_replication::driver::Scrubs;
+use holdfast_replication::net::PeerReport;
 use holdfast_types::{ExtentId, Naa, NodeId};
 
 use super::document::{
@@ -35,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) lease: bool,
     /// Nodes that it hears, itself included.
     pub(crate) heard: BTreeSet<NodeId>,
+    /// Its links to other data nodes.
+    pub(crate) links: Vec<PeerReport>,
     /// Its replication cores.
     pub(crate) cores: BTreeMap<ExtentId, CoreStatus>,
     /// Scrubs of extents whose primary it is.
@@ -105,7 +108,9 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         .filter_map(|extent| waits_for_memory(state, &seen, extent, &name))
         .collect();
     let isns = isns(state, &seen, &name);
-    let alarms = seen.alarms.into_iter().chain(waits).collect();
+    let replication = super::links::links(&seen, &name);
+    let links = super::links::alarms(state, seen.me, &replication, &seen.my_name);
+    let alarms = seen.alarms.into_iter().chain(waits).chain(links).collect();
     StatusDocument {
         cluster: state
             .cluster
@@ -126,6 +131,7 @@ pub(crate) fn derive(state: &ClusterState, seen: Seen) -> StatusDocument {
         access: super::access::access(state),
         portals: portals(state),
         isns,
+        replication,
         cluster_id: state.cluster.as_ref().map(|cluster| cluster.id),
         takeovers: state.takeovers.clone(),
         losses: state.losses.clone(),

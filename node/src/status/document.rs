@@ -60,6 +60,9 @@ pub(crate) struct StatusDocument {
     /// iSNS servers, and what they know.
     #[serde(default)]
     pub(crate) isns: Vec<IsnsStatus>,
+    /// The links of the node that answers to other data nodes.
+    #[serde(default)]
+    pub(crate) replication: Vec<ReplicationStatus>,
     /// The id of the cluster's present incarnation: a takeover without a quorum begins a new one.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -82,6 +85,30 @@ pub(crate) struct PortalStatus {
     pub(crate) address: std::net::SocketAddr,
     /// Its portal group: TPGT, and target port group of its units.
     pub(crate) group: u16,
+}
+
+/// Replication between the node that answers and another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ReplicationStatus {
+    pub(crate) peer: String,
+    /// How often it has moved from one link to another, since the node that answers was started.
+    pub(crate) moves: u64,
+    /// One for each pair of addresses, the preferred one first.
+    pub(crate) links: Vec<LinkStatus>,
+}
+
+/// A link between two data nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LinkStatus {
+    /// The other node's address.
+    pub(crate) address: String,
+    pub(crate) up: bool,
+    /// Replication runs over it.
+    pub(crate) used: bool,
+    /// It is down while another one works, and not only for a moment.
+    pub(crate) failed: bool,
+    /// Why it failed last.
+    pub(crate) error: Option<String>,
 }
 
 /// An iSNS server.

@@ -3,14 +3,15 @@
 mod access;
 mod derive;
 mod document;
+mod links;
 mod reservations;
 mod text;
 
 pub(crate) use access::{ChapStatus, GroupAccess, chap_text, groups_text};
 pub(crate) use derive::{Seen, derive};
 pub(crate) use document::{
-    ExtentStatus, Health, IsnsStatus, NodeState, NodeStatus, PortalStatus, ReplicaState, ReplicaStatus,
-    ScrubStatus, Secondary, SessionStatus, StatusDocument, TargetStatus,
+    ExtentStatus, Health, IsnsStatus, LinkStatus, NodeState, NodeStatus, PortalStatus, ReplicaState,
+    ReplicaStatus, ReplicationStatus, ScrubStatus, Secondary, SessionStatus, StatusDocument, TargetStatus,
 };
 #[cfg(test)]
 pub(crate) use reservations::RegistrationStatus;

@@ -67,6 +67,7 @@ pub(crate) fn text(status: &StatusDocument) -> String {
         status.cluster, status.revision, status.answered_by
     );
     let _ = write!(text, "\n{}{}", nodes_text(status), takeovers_text(status));
+    text.push_str(&super::links::text(status));
     let _ = write!(text, "\n{}\n{}", extents_text(status), targets_text(status));
     if !status.sessions.is_empty() {
         let _ = write!(text, "\nSESSIONS on {}\n", status.answered_by);

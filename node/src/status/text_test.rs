@@ -82,6 +82,7 @@ pub(crate) fn sample() -> StatusDocument {
         portals: vec![],
         cluster_id: Some(ClusterId(1)),
         isns: vec![],
+        replication: vec![],
         takeovers: vec![],
         losses: vec![],
     }

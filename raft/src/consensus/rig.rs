@@ -99,6 +99,7 @@ pub(crate) fn init(seats: &[Seat]) -> Command {
         addresses: NodeAddresses {
             raft: seat.address,
             replication: Some(seat.address),
+            spare_replication: Vec::new(),
             admin: Some(seat.address),
             heartbeat: seat.address,
             portals: vec![SocketAddr::from((

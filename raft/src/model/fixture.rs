@@ -24,6 +24,7 @@ pub(crate) fn addresses(node: NodeId) -> NodeAddresses {
     NodeAddresses {
         raft: address(1000 + node.0),
         replication: Some(address(2000 + node.0)),
+        spare_replication: Vec::new(),
         admin: Some(address(3000 + node.0)),
         heartbeat: address(4000 + node.0),
         portals: vec![address(3260 + node.0)],

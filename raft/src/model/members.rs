@@ -317,7 +317,9 @@ impl Node {
         let (a, b) = (&self.addresses, &new.addresses);
         a.raft == b.raft
             || a.heartbeat == b.heartbeat
-            || (a.replication.is_some() && a.replication == b.replication)
+            || a.replication_links()
+                .iter()
+                .any(|address| b.replication_links().contains(address))
             || a.portals.iter().any(|portal| b.portals.contains(portal))
     }
 }

@@ -1,7 +1,7 @@
 use holdfast_types::Incarnation;
 
 use super::super::fixture::{self, A, B, C, W, extent, go, must, set};
-use super::super::{AdminCommand, Command, ExtentChange};
+use super::super::{AdminCommand, Command, ExtentChange, NodeAddresses};
 use super::*;
 
 fn token(id: &str) -> Token {
@@ -99,6 +99,30 @@ fn i12_a_node_that_does_not_fit_is_not_let_in() {
     assert!(why(&go(&join("t", "n", "c", Some(W)), &mut state)).contains("another role"));
     assert_eq!(state.nodes, before);
     assert_eq!(state.tokens[0].used, None, "the token still lets one in");
+}
+
+/// Further addresses for replication: a member of before them reads and is written as it was, and no two nodes have one in common.
+#[test]
+fn i12_spare_addresses_are_a_nodes_own() {
+    let old = r#"{"raft":"127.0.0.1:1","replication":"127.0.0.1:2","admin":null,"heartbeat":"127.0.0.1:3","portals":[]}"#;
+    let mut addresses: NodeAddresses = serde_json::from_str(old).unwrap();
+    assert_eq!(addresses.replication_links(), [([127, 0, 0, 1], 2).into()]);
+    assert_eq!(serde_json::to_string(&addresses).unwrap(), old);
+    addresses.spare_replication = vec![([127, 0, 0, 2], 2).into()];
+    let text = serde_json::to_string(&addresses).unwrap();
+    assert_eq!(serde_json::from_str::<NodeAddresses>(&text).unwrap(), addresses);
+
+    let mut state = fixture::trio(1);
+    must(&AdminCommand::AddToken(token("t")).into(), &mut state);
+    let Command::Admin(command) = join("t", "n", "c", None) else {
+        panic!("no command of an administrator")
+    };
+    let AdminCommand::Join(mut join) = command else {
+        panic!("no join")
+    };
+    join.node.addresses.spare_replication = fixture::addresses(B).replication_links();
+    let join: Command = AdminCommand::Join(join).into();
+    assert!(why(&go(&join, &mut state)).contains("one of its addresses"));
 }
 
 #[test]

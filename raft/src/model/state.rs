@@ -97,6 +97,9 @@ pub struct NodeAddresses {
     /// Replication and forwarded commands (TCP); `None` for a witness.
     #[serde(default)]
     pub replication: Option<SocketAddr>,
+    /// Further addresses for the same, which are used while the first does not work, in order of preference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spare_replication: Vec<SocketAddr>,
     /// The admin service (TCP); `None` where it is reached through a local socket only.
     #[serde(default)]
     pub admin: Option<SocketAddr>,
@@ -105,6 +108,16 @@ pub struct NodeAddresses {
     /// iSCSI portals of the node's home set (TCP); empty for a witness.
     #[serde(default)]
     pub portals: Vec<SocketAddr>,
+}
+
+impl NodeAddresses {
+    /// All addresses for replication, the preferred one first; none of a witness.
+    pub fn replication_links(&self) -> Vec<SocketAddr> {
+        self.replication
+            .into_iter()
+            .chain(self.spare_replication.iter().copied())
+            .collect()
+    }
 }
 
 /// A cluster member.

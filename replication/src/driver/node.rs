@@ -22,7 +22,7 @@ use crate::core::ExtentCore;
 use crate::core::api::{
     AbortScope, Event, Identity, OpId, Recovered, Request, RoleName, Room, StatusNews, View,
 };
-use crate::net::{Links, Net, NetConfig, PeerAddress};
+use crate::net::{Links, Net, NetConfig, PeerAddress, PeerReport};
 use crate::store::{
     Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError,
 };
@@ -40,8 +40,8 @@ pub struct Parts {
     pub config: DriverConfig,
     /// Times of links.
     pub net: NetConfig,
-    /// Where it listens for links.
-    pub listener: Option<TcpListener>,
+    /// Where it listens for links: on each of its addresses for them.
+    pub listeners: Vec<TcpListener>,
     /// Where links run.
     pub runtime: tokio::runtime::Handle,
     /// Who takes answers.
@@ -90,7 +90,7 @@ impl DataNode {
             cluster,
             config,
             net,
-            listener,
+            listeners,
             runtime,
             front,
             proposer,
@@ -124,7 +124,7 @@ impl DataNode {
         let links = Arc::new(Links::new(me, cluster, Box::new(Ears(Arc::downgrade(&shared)))));
         let _ = shared.links.set(Arc::clone(&links));
         let threads = spawn_all(&shared).map_err(|error| StoreError::io("start threads for", root, error))?;
-        let net = Net::start(runtime, listener, links, net);
+        let net = Net::start(runtime, listeners, links, net);
         Ok(Self {
             shared,
             net: Some(net),
@@ -148,6 +148,15 @@ impl DataNode {
         if let Some(net) = &self.net {
             net.set_peers(peers);
         }
+    }
+
+    /// How the links to other data nodes stand.
+    pub fn links(&self) -> Vec<PeerReport> {
+        self.shared
+            .links
+            .get()
+            .map(|links| links.reports())
+            .unwrap_or_default()
     }
 
     /// Takes in a committed state of the cluster: all its extents. New ones are created, sizes followed, and those gone from a

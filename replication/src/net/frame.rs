@@ -88,8 +88,13 @@ pub(crate) const fn of(kind: pb::frame::Kind) -> pb::Frame {
     pb::Frame { kind: Some(kind) }
 }
 
-/// A batch as a frame.
-pub(crate) fn batch(number: u64, room: Room, messages: Vec<(ExtentId, Message)>) -> pb::Frame {
+/// What goes over each lane of several: see [`pb::Beat`].
+pub(crate) const fn beat(turn: u64, received: u64) -> pb::Frame {
+    of(pb::frame::Kind::Beat(pb::Beat { turn, received }))
+}
+
+/// A batch as a frame; `received` is how many batches have come the other way, where there are several lanes.
+pub(crate) fn batch(number: u64, room: Room, messages: Vec<(ExtentId, Message)>, received: u64) -> pb::Frame {
     let messages = messages
         .into_iter()
         .map(|(extent, message)| wire::encode(extent, message))
@@ -98,6 +103,7 @@ pub(crate) fn batch(number: u64, room: Room, messages: Vec<(ExtentId, Message)>)
     of(pb::frame::Kind::Batch(pb::Batch {
         number,
         messages,
+        received,
         room: (room != Room::default()).then_some(pb::Room { crowded, low, full }),
     }))
 }
@@ -130,7 +136,7 @@ mod tests {
             crowded: true,
             ..Room::default()
         };
-        let sent: Vec<pb::Frame> = (1..20).map(|n| batch(n, crowded, probes(n))).collect();
+        let sent: Vec<pb::Frame> = (1..20).map(|n| batch(n, crowded, probes(n), n)).collect();
         let mut bytes = Vec::new();
         sent.iter().for_each(|frame| put(frame, &mut bytes));
         for step in [1, 7, 8, 9, 100, bytes.len()] {
@@ -149,7 +155,7 @@ mod tests {
     #[test]
     fn a_changed_bit_is_noticed() {
         let mut bytes = Vec::new();
-        put(&batch(1, Room::default(), probes(3)), &mut bytes);
+        put(&batch(1, Room::default(), probes(3), 0), &mut bytes);
         // Behind the length, whose change makes the frame wait for more, or too long.
         for bit in 32..bytes.len() * 8 {
             let mut changed = BytesMut::from(&bytes[..]);
@@ -163,7 +169,7 @@ mod tests {
         let mut http = BytesMut::from(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]);
         assert!(matches!(take(&mut http, false), Err(FrameError::TooLong(_))));
         let mut long = Vec::new();
-        put(&batch(1, Room::default(), probes(1000)), &mut long);
+        put(&batch(1, Room::default(), probes(1000), 0), &mut long);
         assert!(matches!(
             take(&mut BytesMut::from(&long[..]), true),
             Err(FrameError::TooLong(_))
@@ -192,6 +198,7 @@ mod tests {
             u64::MAX,
             Room::default(),
             vec![(ExtentId::from_u128(u128::MAX), message)],
+            u64::MAX,
         );
         let mut bytes = Vec::new();
         put(&sent, &mut bytes);

@@ -1,7 +1,7 @@
 //! The handshake of a link.
 
 use holdfast_proto::replication as pb;
-use holdfast_types::{Incarnation, NodeId};
+use holdfast_types::{Incarnation, NodeId, REPLICATION_LINKS_MAX};
 
 use super::wire::{halves, join};
 use crate::core::api::{Identity, LinkId};
@@ -20,6 +20,21 @@ pub struct Hello {
     pub to: NodeId,
     /// The link: chosen by who dials, repeated by who answers.
     pub link: LinkId,
+    /// The connection.
+    pub lane: LaneHello,
+}
+
+/// What a hello says of the connection that it is sent over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LaneHello {
+    /// Pairs of addresses that the link may run over; with at most one the link has one lane and ends with it.
+    pub paths: usize,
+    /// Which of them this is, from 0.
+    pub path: usize,
+    /// Its number, as those of links.
+    pub lane: u64,
+    /// It joins the link of that number, which there is.
+    pub joins: bool,
 }
 
 /// Why a peer's hello is refused. Sent to it and logged on both sides.
@@ -56,6 +71,12 @@ pub enum Refusal {
     /// The number was used before.
     #[error("link {0} is not newer than the one there is")]
     Stale(u64),
+    /// No pair of addresses that there can be.
+    #[error("it runs over pair {0} of {1} pairs of addresses: a link has up to {REPLICATION_LINKS_MAX}")]
+    Path(usize, usize),
+    /// A lane wants to join a link that is no more.
+    #[error("link {0} is no more")]
+    Gone(u64),
 }
 
 impl Hello {
@@ -70,6 +91,11 @@ impl Hello {
             incarnation: self.from.incarnation.0,
             to: self.to.0,
             link: self.link.0,
+            // At most four.
+            paths: u32::try_from(self.lane.paths).unwrap_or(u32::MAX),
+            path: u32::try_from(self.lane.path).unwrap_or(u32::MAX),
+            lane: self.lane.lane,
+            joins: self.lane.joins,
         }
     }
 
@@ -106,7 +132,27 @@ impl Hello {
             },
             to: me,
             link: LinkId(hello.link),
+            lane: LaneHello::decode(&hello)?,
         })
+    }
+}
+
+impl LaneHello {
+    fn decode(hello: &pb::Hello) -> Result<Self, Refusal> {
+        let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let lane = Self {
+            paths: number(hello.paths),
+            path: number(hello.path),
+            lane: hello.lane,
+            joins: hello.joins,
+        };
+        if lane.paths > REPLICATION_LINKS_MAX
+            || lane.path >= lane.paths.max(1)
+            || (lane.joins && lane.paths < 2)
+        {
+            return Err(Refusal::Path(lane.path, lane.paths));
+        }
+        Ok(lane)
     }
 }
 
@@ -123,6 +169,12 @@ mod tests {
             },
             to: NodeId(2),
             link: LinkId(3),
+            lane: LaneHello {
+                paths: 2,
+                path: 1,
+                lane: 8,
+                joins: true,
+            },
         }
     }
 
@@ -164,5 +216,29 @@ mod tests {
             Err(Refusal::Stranger(NodeId(2)))
         );
         assert_eq!(Hello::decode(None, 0, NodeId(2)), Err(Refusal::Missing));
+        // A fifth pair of addresses, one that there is not, and a second connection where there is one pair.
+        for (paths, path, joins) in [(5, 0, false), (2, 2, false), (0, 1, false), (1, 0, true)] {
+            let lane = pb::Hello {
+                paths,
+                path,
+                joins,
+                ..good
+            };
+            assert!(matches!(decode(lane), Err(Refusal::Path(..))), "{lane:?}");
+        }
+    }
+
+    /// A release that knows of one connection says nothing of it.
+    #[test]
+    fn a_hello_of_old_has_one_lane() {
+        let old = pb::Hello {
+            paths: 0,
+            path: 0,
+            lane: 0,
+            joins: false,
+            ..hello().encode()
+        };
+        let taken = Hello::decode(frame(old), hello().cluster, NodeId(2)).unwrap();
+        assert_eq!(taken.lane, LaneHello::default());
     }
 }

@@ -1,15 +1,12 @@
 //! Which links there are, and the order in which the cores hear of them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use holdfast_proto::replication as pb;
-use holdfast_types::{ExtentId, NodeId};
-use tokio::sync::Notify;
+use holdfast_types::{EVENTS, ExtentId, NodeId};
 
-use super::frame;
-use super::hello::{Hello, Refusal};
-use super::outbox::Outbox;
+use super::hello::{Hello, LaneHello, Refusal};
+use super::link::{Carrier, Lane, Link, Taken};
+use super::paths::{Limits, Order, PathReport, Paths};
 use crate::core::api::{Identity, LinkId, Message, Room};
 
 /// Bytes that may wait for one peer. The core bounds what it has under way, so more means that the peer takes nothing off: the
@@ -17,17 +14,6 @@ use crate::core::api::{Identity, LinkId, Message, Room};
 const OUTBOX_BYTES_MAX: usize = 1 << 30;
 /// Bytes that wait for one peer from which on new writes wait with them.
 const CONGESTED_BYTES: usize = 32 << 20;
-
-/// What a connection must be able to do besides carrying batches: the seam between [`Links`] and a transport.
-pub trait Carrier: Send + Sync + std::fmt::Debug {
-    /// Sends as much of `bytes` as goes without waiting, and says how much that was.
-    ///
-    /// # Errors
-    /// [`std::io::ErrorKind::WouldBlock`]: nothing now, more once the connection has room. All others are the end of the connection.
-    fn send(&self, bytes: &[u8]) -> std::io::Result<usize>;
-    /// Ends the connection at once, so that nothing that was sent and has not arrived ever arrives.
-    fn abort(&self);
-}
 
 /// Who hears of links and messages. For one peer the calls come one at a time, in order: up, its messages, down.
 pub trait LinkEvents: Send + Sync + 'static {
@@ -43,131 +29,40 @@ pub trait LinkEvents: Send + Sync + 'static {
     }
 }
 
-/// One link.
-#[derive(Debug)]
-pub struct Link {
-    id: LinkId,
-    peer: Identity,
-    outbox: Outbox,
-    wire: Mutex<Wire>,
-    /// The connection had no room: its task sends on once it has.
-    blocked: Notify,
-    carrier: Box<dyn Carrier>,
-    /// What the peer said last of its disk.
-    room: Mutex<Room>,
-    /// No batch is handed on any more.
-    ended: AtomicBool,
+/// How the links to a peer stand, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Who.
+    pub peer: NodeId,
+    /// A link is up.
+    pub up: bool,
+    /// How often it has moved from one pair of addresses to another, since this process started.
+    pub moves: u64,
+    /// Each pair of addresses in order of preference: what it is called, and how it stands. All are down while no link is up.
+    pub paths: Vec<(String, PathReport)>,
 }
 
-/// Frames on their way into the socket. Only who sends touches it.
+/// What came over a lane at once.
 #[derive(Debug, Default)]
-struct Wire {
-    bytes: Vec<u8>,
-    /// Bytes of it that were sent.
-    sent: usize,
-}
-
-/// More than this is not kept for the next batch.
-const WIRE_KEEP_BYTES: usize = 2 << 20;
-
-/// What sending came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// All that waited, or the link has ended. The caller is sender no more.
-    All,
-    /// The connection has no room for the rest; the caller is sender still.
-    Blocked,
-}
-
-impl Link {
-    /// Its number.
-    pub fn id(&self) -> LinkId {
-        self.id
-    }
-
-    /// The other end.
-    pub fn peer(&self) -> Identity {
-        self.peer
-    }
-
-    pub(crate) fn outbox(&self) -> &Outbox {
-        &self.outbox
-    }
-
-    /// Whether it was ended.
-    pub fn ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    /// When the connection has no room for what a thread had to send: whoever hears it is sender now.
-    pub(crate) async fn blocked(&self) {
-        self.blocked.notified().await;
-    }
-
-    /// Sends what waits, from the caller's thread, unless somebody does so already. Never waits.
-    pub(crate) fn flush(&self) {
-        if self.outbox.begin() && self.send_on() == Sent::Blocked {
-            self.blocked.notify_one();
-        }
-    }
-
-    /// For whoever opens the link: sends `first`, then what waits, and is sender no more.
-    pub(crate) fn open(&self, first: &pb::Frame) {
-        frame::put(first, &mut self.wire().bytes);
-        self.start();
-    }
-
-    /// The same where the first frame was sent already.
-    pub(crate) fn start(&self) {
-        if self.send_on() == Sent::Blocked {
-            self.blocked.notify_one();
-        }
-    }
-
-    fn wire(&self) -> MutexGuard<'_, Wire> {
-        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For the sender: goes on.
-    pub(crate) fn send_on(&self) -> Sent {
-        let mut wire = self.wire();
-        loop {
-            while wire.sent < wire.bytes.len() {
-                match self.carrier.send(&wire.bytes[wire.sent..]) {
-                    Ok(sent) => wire.sent += sent,
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Sent::Blocked,
-                    Err(error) => {
-                        tracing::debug!(peer = %self.peer.node, link = self.id.0, %error, "cannot send");
-                        self.end();
-                        break;
-                    }
-                }
-            }
-            wire.bytes.clear();
-            wire.bytes.shrink_to(WIRE_KEEP_BYTES);
-            wire.sent = 0;
-            let Some(batch) = self.outbox.next() else {
-                return Sent::All;
-            };
-            frame::put(
-                &frame::batch(batch.number, batch.room, batch.messages),
-                &mut wire.bytes,
-            );
-        }
-    }
-
-    /// Ends it at once.
-    pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-        self.outbox.close();
-        self.carrier.abort();
-    }
+pub(crate) struct Received {
+    /// What the last batch says of the peer's disk.
+    pub(crate) room: Room,
+    /// Number of the first batch.
+    pub(crate) first: u64,
+    /// Where the messages of each further batch begin, the end of the last one included.
+    pub(crate) ends: Vec<usize>,
+    /// Messages of all batches.
+    pub(crate) messages: Vec<(ExtentId, Message)>,
+    /// Batches that the peer has received.
+    pub(crate) received: u64,
 }
 
 /// The links of one node.
 pub struct Links {
     me: Identity,
     cluster: u128,
+    /// For what decides which pair of addresses a link runs over.
+    limits: Limits,
     peers: RwLock<Vec<Arc<Peer>>>,
     /// What peers are told of this node's disk.
     room: Mutex<Room>,
@@ -180,6 +75,14 @@ struct Peer {
     order: Mutex<()>,
     /// The link to send over.
     current: RwLock<Option<Arc<Link>>>,
+    /// Which pair of addresses it runs over. Taken before a link's own locks, and never while they are held.
+    routes: Mutex<Routes>,
+}
+
+struct Routes {
+    paths: Paths,
+    /// What people call each.
+    names: Vec<String>,
 }
 
 impl Peer {
@@ -192,6 +95,10 @@ impl Peer {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, link: Option<Arc<Link>>) -> Option<Arc<Link>> {
@@ -212,10 +119,17 @@ impl Links {
         Self {
             me,
             cluster,
+            limits: Limits::default(),
             peers: RwLock::new(Vec::new()),
             room: Mutex::default(),
             events,
         }
+    }
+
+    /// The same with other times for links that have several pairs of addresses. For tests.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Who this node is.
@@ -224,12 +138,13 @@ impl Links {
     }
 
     /// The hello for a link to `to`.
-    pub fn hello(&self, to: NodeId, link: LinkId) -> Hello {
+    pub fn hello(&self, to: NodeId, link: LinkId, lane: LaneHello) -> Hello {
         Hello {
             cluster: self.cluster,
             from: self.me,
             to,
             link,
+            lane,
         }
     }
 
@@ -257,6 +172,10 @@ impl Links {
                         node,
                         order: Mutex::new(()),
                         current: RwLock::new(None),
+                        routes: Mutex::new(Routes {
+                            paths: self.paths(node, 1),
+                            names: Vec::new(),
+                        }),
                     }));
                 }
             }
@@ -270,42 +189,192 @@ impl Links {
         }
     }
 
+    fn paths(&self, peer: NodeId, count: usize) -> Paths {
+        // Who dials decides.
+        Paths::new(count, self.me.node < peer, self.limits.clone())
+    }
+
+    /// Says what people call the pairs of addresses towards a peer, the preferred one first. A present link goes on.
+    pub(crate) fn name_paths(&self, node: NodeId, names: Vec<String>) {
+        if let Some(peer) = self.peer(node) {
+            let mut routes = peer.routes();
+            if peer.current().is_none() && routes.paths.count() != names.len() {
+                routes.paths = self.paths(node, names.len());
+            }
+            routes.names = names;
+        }
+    }
+
     /// A handshake is done: the link counts from now on, and any older one of that peer is down.
     ///
     /// # Errors
     /// [`Refusal`] if the peer may have no link, or this one's number is not newer than that of its present one in the same run.
-    pub fn up(&self, hello: &Hello, carrier: Box<dyn Carrier>) -> Result<Arc<Link>, Refusal> {
+    pub fn up(&self, hello: &Hello, carrier: Box<dyn Carrier>) -> Result<(Arc<Link>, Arc<Lane>), Refusal> {
         let node = hello.from.node;
         let peer = self.peer(node).ok_or(Refusal::Stranger(node))?;
         let _order = peer.order();
         if let Some(old) = peer.current()
-            && old.peer == hello.from
-            && old.id >= hello.link
+            && old.peer() == hello.from
+            && old.id() >= hello.link
         {
             return Err(Refusal::Stale(hello.link.0));
         }
         self.end_current(&peer);
-        let link = Arc::new(Link {
-            id: hello.link,
-            peer: hello.from,
-            outbox: Outbox::default(),
-            wire: Mutex::default(),
-            blocked: Notify::new(),
-            carrier,
-            room: Mutex::default(),
-            ended: AtomicBool::new(false),
-        });
-        link.outbox
-            .say(*self.room.lock().unwrap_or_else(PoisonError::into_inner));
+        let room = *self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let (link, lane) = Link::begin(hello, carrier, room);
+        {
+            let mut routes = peer.routes();
+            // The end that dials knows how many there are.
+            let count = hello.lane.paths.max(1);
+            if routes.paths.count() != count {
+                routes.paths = self.paths(node, count);
+            }
+            routes.paths.begin(lane.path());
+        }
         peer.set(Some(Arc::clone(&link)));
         self.events.link_up(hello.from, hello.link);
-        Ok(link)
+        Ok((link, lane))
+    }
+
+    /// A handshake is done: the connection is one more lane of the present link.
+    ///
+    /// # Errors
+    /// [`Refusal`] if there is no such link (any more), or the peer may have none.
+    pub fn join(&self, hello: &Hello, carrier: Box<dyn Carrier>) -> Result<(Arc<Link>, Arc<Lane>), Refusal> {
+        let node = hello.from.node;
+        let peer = self.peer(node).ok_or(Refusal::Stranger(node))?;
+        let mut routes = peer.routes();
+        let link = peer
+            .current()
+            .filter(|link| link.id() == hello.link && link.peer() == hello.from && link.keeps())
+            .ok_or(Refusal::Gone(hello.link.0))?;
+        let lane = link.join(hello, carrier).ok_or(Refusal::Gone(hello.link.0))?;
+        let orders = routes.paths.up(lane.path());
+        self.obey(&routes, &link, None, &orders);
+        Ok((link, lane))
+    }
+
+    /// A lane's connection is over. True if the link is over with it: then [`Links::down`] is next.
+    pub(crate) fn lane_down(&self, link: &Link, lane: &Lane, why: &str) -> bool {
+        let left = link.detach(lane);
+        let is_over = left == 0 || link.ended();
+        let Some(peer) = self.peer(link.peer().node) else {
+            return true;
+        };
+        let path = lane.path();
+        let mut routes = peer.routes();
+        let is_current = peer
+            .current()
+            .is_some_and(|current| std::ptr::eq(&*current, link));
+        // Another lane may have taken its place already, and who gave it up has said so.
+        if is_current && link.lane_on(path).is_none() && routes.paths.is_up(path) {
+            let orders = routes.paths.down(path, why);
+            if !is_over {
+                self.obey(&routes, link, Some(path), &orders);
+            }
+        }
+        is_over
+    }
+
+    /// A lane cannot be made.
+    pub(crate) fn lane_fails(&self, node: NodeId, path: usize, why: &str) {
+        let Some(peer) = self.peer(node) else { return };
+        let mut routes = peer.routes();
+        if !routes.paths.is_up(path) {
+            routes.paths.down(path, why);
+        }
+    }
+
+    /// A tick of a lane of several; whether anything was heard over it since the one before.
+    pub(crate) fn tick(&self, link: &Link, lane: &Lane, heard: bool) {
+        let Some(peer) = self.peer(link.peer().node) else {
+            return;
+        };
+        let mut routes = peer.routes();
+        let newest = link.lane_on(lane.path());
+        let is_current = peer
+            .current()
+            .is_some_and(|current| std::ptr::eq(&*current, link));
+        if is_current && newest.is_some_and(|newest| std::ptr::eq(&*newest, lane)) {
+            let orders = routes.paths.tick(lane.path(), heard);
+            self.obey(&routes, link, None, &orders);
+        }
+        drop(routes);
+        link.beat(lane);
+    }
+
+    /// The peer told over a lane how far it is, and with `turn` whether it moved there.
+    pub(crate) fn beat(&self, link: &Link, lane: &Lane, turn: u64, received: u64) {
+        if let Some(turn) = link.heard(lane, turn, received)
+            && self.me.node > link.peer().node
+            && let Some(peer) = self.peer(link.peer().node)
+        {
+            let mut routes = peer.routes();
+            if link.move_to(lane, Some(turn)) {
+                let from = routes.paths.used();
+                routes.paths.follow(lane.path());
+                told_of_move(link, &routes, from, lane.path());
+            }
+        }
+    }
+
+    /// With the peer's routes held.
+    fn obey(&self, routes: &Routes, link: &Link, mut left: Option<usize>, orders: &[Order]) {
+        for order in orders {
+            match *order {
+                Order::GiveUp(path) => {
+                    left = Some(path);
+                    if let Some(lane) = link.lane_on(path) {
+                        lane.give_up();
+                    }
+                }
+                Order::Use(path) => {
+                    // A lane that is gone is told of in a moment, and another one is chosen then.
+                    if let Some(lane) = link.lane_on(path)
+                        && link.move_to(&lane, None)
+                    {
+                        told_of_move(link, routes, left, path);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How the links to all peers stand.
+    pub fn reports(&self) -> Vec<PeerReport> {
+        let report = |peer: &Arc<Peer>| {
+            let routes = peer.routes();
+            let up = peer.current().is_some_and(|link| !link.ended());
+            let name = |at| {
+                let unnamed = || format!("link {}", at + 1);
+                routes.names.get(at).cloned().unwrap_or_else(unnamed)
+            };
+            let paths = routes.paths.report().into_iter().enumerate();
+            let seen = |(at, path): (usize, PathReport)| {
+                let there = if up {
+                    path
+                } else {
+                    PathReport {
+                        why: path.why,
+                        ..PathReport::default()
+                    }
+                };
+                (name(at), there)
+            };
+            PeerReport {
+                peer: peer.node,
+                up,
+                moves: routes.paths.moves(),
+                paths: paths.map(seen).collect(),
+            }
+        };
+        self.peers().iter().map(report).collect()
     }
 
     /// The connection of a link has ended.
     pub fn down(&self, link: &Link) {
         link.end();
-        let Some(peer) = self.peer(link.peer.node) else {
+        let Some(peer) = self.peer(link.peer().node) else {
             return;
         };
         let _order = peer.order();
@@ -321,33 +390,47 @@ impl Links {
     fn end_current(&self, peer: &Peer) {
         if let Some(old) = peer.set(None) {
             old.end();
-            self.events.link_down(peer.node, old.id);
+            self.events.link_down(peer.node, old.id());
         }
     }
 
-    /// A batch came over a link. False if the link has ended: then it was dropped, and nothing more will be taken.
-    pub fn receive(&self, link: &Link, room: Room, messages: Vec<(ExtentId, Message)>) -> bool {
-        let node = link.peer.node;
-        let Some(peer) = self.peer(node) else { return false };
+    /// Batches came over a lane of a link. What has come before, over another lane, is dropped.
+    pub(crate) fn receive(&self, link: &Link, lane: &Lane, mut came: Received) -> Taken {
+        let node = link.peer().node;
+        let Some(peer) = self.peer(node) else {
+            return Taken::Ended;
+        };
         let _order = peer.order();
         if link.ended()
             || !peer
                 .current()
                 .is_some_and(|current| std::ptr::eq(&*current, link))
         {
-            return false;
+            return Taken::Ended;
+        }
+        link.heard(lane, 0, came.received);
+        let batches = came.ends.len();
+        let known = match link.take(lane, came.first, batches as u64) {
+            Ok(known) => usize::try_from(known).unwrap_or(batches),
+            Err(taken) => return taken,
+        };
+        if known >= batches {
+            return Taken::Fine;
+        }
+        if known > 0 {
+            came.messages.drain(..came.ends[known - 1]);
         }
         let news = {
             let mut known = link.room.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *known, room) != room
+            std::mem::replace(&mut *known, came.room) != came.room
         };
         if news {
-            self.events.room(node, room);
+            self.events.room(node, came.room);
         }
-        if !messages.is_empty() {
-            self.events.receive(node, link.id, messages);
+        if !came.messages.is_empty() {
+            self.events.receive(node, link.id(), came.messages);
         }
-        true
+        Taken::Fine
     }
 
     /// Whether so much waits for some peer that new writes had better wait.
@@ -357,7 +440,7 @@ impl Links {
             let current = peer.current.read().unwrap_or_else(PoisonError::into_inner);
             current
                 .as_ref()
-                .is_some_and(|link| link.outbox.bytes() > CONGESTED_BYTES)
+                .is_some_and(|link| link.outbox().bytes() > CONGESTED_BYTES)
         })
     }
 
@@ -365,7 +448,7 @@ impl Links {
     pub fn say(&self, room: Room) {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
         for link in self.peers().iter().filter_map(|peer| peer.current()) {
-            link.outbox.say(room);
+            link.outbox().say(room);
             link.flush();
         }
     }
@@ -381,10 +464,10 @@ impl Links {
         let Some(current) = self.peer(to).and_then(|peer| peer.current()) else {
             return;
         };
-        if current.id != link {
+        if current.id() != link {
             return;
         }
-        if current.outbox.push(messages) > OUTBOX_BYTES_MAX {
+        if current.outbox().push(messages) + current.kept_bytes() > OUTBOX_BYTES_MAX {
             tracing::warn!(node = %to, link = link.0, "the peer takes nothing off its link: it is reset");
             current.end();
         }
@@ -404,7 +487,7 @@ impl Links {
     /// Ends a link at once; its down follows, from the task that serves it. Safe under an extent's lock.
     pub fn reset(&self, node: NodeId, link: LinkId) {
         if let Some(current) = self.peer(node).and_then(|peer| peer.current())
-            && current.id == link
+            && current.id() == link
         {
             current.end();
         }
@@ -427,9 +510,29 @@ impl Links {
         let links: Vec<_> = peers
             .iter()
             .filter_map(|peer| peer.current())
-            .map(|link| (link.peer, link.id))
+            .map(|link| (link.peer(), link.id()))
             .collect();
         f(&links)
+    }
+}
+
+/// People are told that a link moved; with the peer's routes held.
+fn told_of_move(link: &Link, routes: &Routes, from: Option<usize>, to: usize) {
+    let name = |path: usize| {
+        let address = routes.names.get(path).map_or("", String::as_str);
+        format!("link {} ({address})", path + 1)
+    };
+    let why = match from.and_then(|from| routes.paths.why(from)) {
+        Some(why) if from.is_some_and(|from| !routes.paths.is_up(from)) => {
+            format!(", since {} {why}", from.map(name).unwrap_or_default())
+        }
+        _ => String::new(),
+    };
+    let (peer, number, to) = (link.peer().node, link.id().0, name(to));
+    if why.is_empty() {
+        tracing::info!(target: EVENTS, what = "link", %peer, link = number, "replication with node {peer} moved to its {to}");
+    } else {
+        tracing::warn!(target: EVENTS, what = "link", %peer, link = number, "replication with node {peer} moved to its {to}{why}");
     }
 }
 

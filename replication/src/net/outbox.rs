@@ -128,6 +128,14 @@ impl Outbox {
         begins
     }
 
+    /// Makes the caller sender if nobody is, whether something waits or not.
+    pub(crate) fn seize(&self) -> bool {
+        let mut state = self.lock();
+        let seized = !state.sending && !state.closed;
+        state.sending |= seized;
+        seized
+    }
+
     /// For the sender: all that waits, as far as one batch goes. With `None` the caller is sender no more.
     pub(crate) fn next(&self) -> Option<Batch> {
         let mut state = self.lock();

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::links::Carrier;
+use super::link::Carrier;
 use super::tls::Tls;
 
 /// Most bytes of a TLS connection that are read at once.

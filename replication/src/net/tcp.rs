@@ -1,9 +1,8 @@
-//! Links over TCP: one connection for each pair of nodes, with frames both ways.
-//!
-//! Per link there is one task that reads and drives the cores with what came, and one that wakes up only to see whether the peer still
-//! speaks, to say something where nothing else is said, and to send on where the socket had no room.
+//! Links over TCP: a connection for each pair of nodes, or one for each of their pairs of addresses, with frames both ways. What dials is
+//! in `dial`, what serves a connection from its handshake on in `lane`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,26 +10,23 @@ use bytes::BytesMut;
 use holdfast_injection::{HERE, Way};
 use holdfast_proto::replication as pb;
 use holdfast_trust::{HandshakeError, Peer, Port, Refusals, Trust};
-use holdfast_types::{EVENTS, ExtentId, NodeId};
+use holdfast_types::{EVENTS, NodeId};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
-use tokio::time::MissedTickBehavior;
 
+use super::dial::dial;
 use super::frame;
 use super::hello::{Hello, Refusal};
-use super::links::{Link, Links, Sent};
+use super::lane::serve_lane;
+use super::links::Links;
 use super::socket::{Reading, Socket};
-use super::wire;
-use crate::core::api::{LinkId, Message};
+use crate::core::api::LinkId;
 
-/// Read buffers grow by this much.
-const READ_BYTES: usize = 256 << 10;
 /// Connections whose hello has not come yet, at most; more are closed.
 const STRANGERS_MAX: usize = 64;
 /// After a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
-/// Reads in a row before other tasks get their turn.
-const READS_MAX: usize = 64;
 
 /// Times of links. The default is for a local network.
 #[derive(Debug, Clone)]
@@ -38,6 +34,8 @@ pub struct NetConfig {
     /// With what both ends prove who they are; all that passes is then encrypted. `None`: plain TCP, for tests, measurements and wires that
     /// nobody else reaches. Both ends must have the same.
     pub trust: Option<Arc<Trust>>,
+    /// This node's own addresses for links, in order of preference: where a peer has as many, its k-th is dialled from the k-th of these.
+    pub from: Vec<IpAddr>,
     /// How long a connection, and then its handshake, may take.
     pub connect_timeout: Duration,
     /// First wait before dialling again; doubles up to `backoff_max`.
@@ -54,6 +52,7 @@ impl Default for NetConfig {
     fn default() -> Self {
         Self {
             trust: None,
+            from: Vec::new(),
             connect_timeout: Duration::from_secs(1),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_millis(250),
@@ -68,28 +67,30 @@ impl Default for NetConfig {
 pub struct PeerAddress {
     /// Who.
     pub node: NodeId,
-    /// `host:port`.
-    pub address: String,
+    /// Where, in order of preference: a link for each, one of which is used.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// The links of a node over TCP: the listener and whoever dials. Ends with all its links when it goes away.
 pub struct Net {
     shared: Arc<Shared>,
     runtime: tokio::runtime::Handle,
-    server: Option<JoinHandle<()>>,
+    servers: Vec<JoinHandle<()>>,
     dialers: Mutex<Vec<Dialer>>,
 }
 
-struct Shared {
-    links: Arc<Links>,
-    config: NetConfig,
-    /// Numbers the links that this run dials.
-    next_link: AtomicU64,
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) links: Arc<Links>,
+    pub(super) config: NetConfig,
+    /// Numbers the links, and their lanes, that this run dials.
+    pub(super) next_link: AtomicU64,
 }
 
 struct Dialer {
     peer: PeerAddress,
-    task: AbortHandle,
+    /// One for each address.
+    tasks: Vec<AbortHandle>,
 }
 
 impl std::fmt::Debug for Net {
@@ -99,10 +100,10 @@ impl std::fmt::Debug for Net {
 }
 
 impl Net {
-    /// Serves links on `listener`, on the runtime `runtime`. Peers come with [`Net::set_peers`].
+    /// Serves links on `listeners`, on the runtime `runtime`. Peers come with [`Net::set_peers`].
     pub fn start(
         runtime: tokio::runtime::Handle,
-        listener: Option<TcpListener>,
+        listeners: Vec<TcpListener>,
         links: Arc<Links>,
         config: NetConfig,
     ) -> Self {
@@ -111,11 +112,13 @@ impl Net {
             config,
             next_link: AtomicU64::new(1),
         });
-        let server = listener.map(|listener| runtime.spawn(serve(Arc::clone(&shared), listener)));
+        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+        let serve = |listener| runtime.spawn(serve(Arc::clone(&shared), listener, Arc::clone(&strangers)));
+        let servers = listeners.into_iter().map(serve).collect();
         Self {
             shared,
             runtime,
-            server,
+            servers,
             dialers: Mutex::new(Vec::new()),
         }
     }
@@ -127,20 +130,41 @@ impl Net {
         self.shared.links.set_peers(&nodes);
         let mut dialers = self.dialers.lock().unwrap_or_else(PoisonError::into_inner);
         for gone in dialers.extract_if(.., |dialer| !peers.contains(&dialer.peer)) {
-            gone.task.abort();
+            for task in gone.tasks {
+                task.abort();
+            }
             if let Some(link) = self.shared.links.current(gone.peer.node) {
                 self.shared.links.down(&link);
             }
         }
+        for peer in peers {
+            self.shared.links.name_paths(peer.node, self.names(peer));
+        }
         for peer in peers.iter().filter(|peer| peer.node > me) {
             if !dialers.iter().any(|dialer| dialer.peer == *peer) {
-                let task = self.runtime.spawn(dial(Arc::clone(&self.shared), peer.clone()));
+                let turn = Arc::new(tokio::sync::Mutex::new(()));
+                let dial = |path| {
+                    let (shared, turn) = (Arc::clone(&self.shared), Arc::clone(&turn));
+                    self.runtime
+                        .spawn(dial(shared, peer.clone(), path, turn))
+                        .abort_handle()
+                };
                 dialers.push(Dialer {
                     peer: peer.clone(),
-                    task: task.abort_handle(),
+                    tasks: (0..peer.addresses.len()).map(dial).collect(),
                 });
             }
         }
+    }
+
+    /// What people call the paths to a peer: its addresses. Who listens may have more of them than who dials.
+    fn names(&self, peer: &PeerAddress) -> Vec<String> {
+        let own = &self.shared.config.from;
+        let listens = peer.node < self.shared.links.me().node;
+        if listens && !own.is_empty() && own.len() != peer.addresses.len() {
+            return own.iter().map(ToString::to_string).collect();
+        }
+        peer.addresses.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -152,17 +176,18 @@ impl Drop for Net {
             .unwrap_or_else(PoisonError::into_inner)
             .drain(..)
         {
-            dialer.task.abort();
+            for task in dialer.tasks {
+                task.abort();
+            }
         }
-        if let Some(server) = &self.server {
+        for server in &self.servers {
             server.abort();
         }
         self.shared.links.close();
     }
 }
 
-async fn serve(shared: Arc<Shared>, listener: TcpListener) {
-    let strangers = Arc::new(tokio::sync::Semaphore::new(STRANGERS_MAX));
+async fn serve(shared: Arc<Shared>, listener: TcpListener, strangers: Arc<Semaphore>) {
     let refusals = Arc::new(Refusals::default());
     let mut connections = JoinSet::new();
     loop {
@@ -240,26 +265,35 @@ async fn accept(
         socket.is_of(hello.from.node);
     }
     let link = hello.and_then(|hello| {
-        links
-            .up(&hello, Box::new(Arc::clone(&socket)))
-            .map(|link| (hello, link))
+        let carrier = Box::new(Arc::clone(&socket));
+        let attached = if hello.lane.joins {
+            links.join(&hello, carrier)
+        } else {
+            links.up(&hello, carrier)
+        };
+        attached.map(|(link, lane)| (hello, link, lane))
     });
     drop(place);
     match link {
-        Ok((hello, link)) => {
-            up(hello.from.node, hello.link);
-            let answer = links.hello(hello.from.node, hello.link);
-            link.open(&frame::of(pb::frame::Kind::Hello(answer.encode())));
-            read_and_end(Arc::clone(&shared), reading, buffer, socket, link).await;
+        Ok((hello, link, lane)) => {
+            let answer = links.hello(hello.from.node, hello.link, hello.lane);
+            let answer = frame::of(pb::frame::Kind::Hello(answer.encode()));
+            if hello.lane.joins {
+                link.greet(&lane, &answer);
+            } else {
+                up(hello.from.node, hello.link);
+                link.open(&lane, &answer);
+            }
+            serve_lane(shared, (reading, buffer, socket), link, lane).await;
         }
         Err(refusal) => {
             tracing::warn!(%refusal, "a link was refused");
-            let reason = refusal.to_string();
+            let rejected = pb::Rejected {
+                reason: refusal.to_string(),
+                gone: matches!(refusal, Refusal::Gone(_)),
+            };
             let mut bytes = Vec::new();
-            frame::put(
-                &frame::of(pb::frame::Kind::Rejected(pb::Rejected { reason })),
-                &mut bytes,
-            );
+            frame::put(&frame::of(pb::frame::Kind::Rejected(rejected)), &mut bytes);
             // Who does not take it is none the wiser.
             let _ = tokio::time::timeout(wait, socket.send_all(&bytes)).await;
         }
@@ -268,7 +302,7 @@ async fn accept(
 }
 
 /// Whether a connection can be made, which takes messages both ways; soon, unless a drill is in the way.
-async fn both_ways(peer: NodeId, wait: Duration) -> bool {
+pub(super) async fn both_ways(peer: NodeId, wait: Duration) -> bool {
     let pass = async {
         HERE.pass(peer, Way::Out, 0).await?;
         HERE.pass(peer, Way::In, 0).await
@@ -277,7 +311,7 @@ async fn both_ways(peer: NodeId, wait: Duration) -> bool {
 }
 
 /// The first frame of a connection.
-async fn first_frame(
+pub(super) async fn first_frame(
     socket: &Socket,
     reading: &mut Reading,
     buffer: &mut BytesMut,
@@ -297,238 +331,9 @@ async fn first_frame(
     }
 }
 
-/// Keeps a link to `peer`: dials again, soon, whenever there is none.
-async fn dial(shared: Arc<Shared>, peer: PeerAddress) {
-    let mut backoff = shared.config.backoff_min;
-    let mut told = String::new();
-    loop {
-        match dial_once(&shared, &peer).await {
-            Ok(Dialled {
-                reading,
-                buffer,
-                socket,
-                link,
-            }) => {
-                up(peer.node, link.id());
-                backoff = shared.config.backoff_min;
-                told.clear();
-                read_and_end(Arc::clone(&shared), reading, buffer, socket, link).await;
-            }
-            Err(why) => {
-                // Said once, not at every try.
-                if why != told {
-                    tracing::info!(peer = %peer.node, address = peer.address, why, "no link");
-                    told = why;
-                }
-            }
-        }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(shared.config.backoff_max);
-    }
-}
-
-/// A link that was dialled.
-#[derive(Debug)]
-struct Dialled {
-    reading: Reading,
-    /// What came behind the hello.
-    buffer: BytesMut,
-    socket: Arc<Socket>,
-    link: Arc<Link>,
-}
-
-/// The other end of [`open`].
-async fn prove(
-    shared: &Shared,
-    peer: NodeId,
-    stream: TcpStream,
-) -> Result<(Reading, Socket), HandshakeError> {
-    let Some(trust) = &shared.config.trust else {
-        return Ok(Socket::new(stream, None)?);
-    };
-    stream.set_nodelay(true)?;
-    let (stream, session) = trust.connect(Port::Link, peer, stream).await?.into_inner();
-    Ok(Socket::new(stream, Some(session.into()))?)
-}
-
-async fn dial_once(shared: &Shared, peer: &PeerAddress) -> Result<Dialled, String> {
-    let wait = shared.config.connect_timeout;
-    if !both_ways(peer.node, wait).await {
-        return Err("connecting took too long".to_owned());
-    }
-    let connecting = tokio::time::timeout(wait, TcpStream::connect(&peer.address)).await;
-    let stream = connecting
-        .map_err(|_| "connecting took too long".to_owned())?
-        .map_err(|error| error.to_string())?;
-    let proving = tokio::time::timeout(wait, prove(shared, peer.node, stream)).await;
-    let (mut reading, socket) = proving
-        .map_err(|_| "the TLS handshake took too long".to_owned())?
-        .map_err(|error| error.to_string())?;
-    let number = LinkId(shared.next_link.fetch_add(1, Ordering::Relaxed));
-    let hello = shared.links.hello(peer.node, number);
-    let mut buffer = BytesMut::new();
-    let mut bytes = Vec::new();
-    frame::put(&frame::of(pb::frame::Kind::Hello(hello.encode())), &mut bytes);
-    let handshake = async {
-        socket.send_all(&bytes).await.map_err(|error| error.to_string())?;
-        first_frame(&socket, &mut reading, &mut buffer).await
-    };
-    let shaken = tokio::time::timeout(wait, handshake).await;
-    let first = shaken.map_err(|_| "the handshake took too long".to_owned())??;
-    if let Some(pb::frame::Kind::Rejected(rejected)) = first.kind {
-        return Err(rejected.reason);
-    }
-    socket.is_of(peer.node);
-    let socket = Arc::new(socket);
-    let link = Hello::decode(Some(first), shared.links.cluster(), shared.links.me().node)
-        .and_then(|answer| {
-            let fits = answer.from.node == peer.node && answer.link == number;
-            fits.then_some(answer).ok_or(Refusal::Stranger(answer.from.node))
-        })
-        .and_then(|answer| shared.links.up(&answer, Box::new(Arc::clone(&socket))))
-        .map_err(|refusal| refusal.to_string())?;
-    link.start();
-    Ok(Dialled {
-        reading,
-        buffer,
-        socket,
-        link,
-    })
-}
-
-fn up(peer: NodeId, link: LinkId) {
+/// Tells people.
+pub(super) fn up(peer: NodeId, link: LinkId) {
     tracing::info!(target: EVENTS, what = "link", %peer, link = link.0, "has a replication link to node {peer}");
-}
-
-/// Hands batches on until the link ends, one way or the other.
-async fn read_and_end(
-    shared: Arc<Shared>,
-    reading: Reading,
-    buffer: BytesMut,
-    socket: Arc<Socket>,
-    link: Arc<Link>,
-) {
-    let heard = Arc::new(AtomicU64::new(0));
-    let mut keeper = JoinSet::new();
-    keeper.spawn(keep(
-        Arc::clone(&link),
-        Arc::clone(&socket),
-        Arc::clone(&heard),
-        shared.config.clone(),
-    ));
-    let why = read(&shared, reading, buffer, &link, &socket, &heard).await;
-    let (peer, number) = (link.peer().node, link.id().0);
-    tracing::warn!(target: EVENTS, what = "link", %peer, link = number, "lost the replication link to node {peer}: {why}");
-    shared.links.down(&link);
-}
-
-/// Counts what was read in `heard`.
-async fn read(
-    shared: &Shared,
-    mut reading: Reading,
-    mut buffer: BytesMut,
-    link: &Arc<Link>,
-    socket: &Socket,
-    heard: &AtomicU64,
-) -> String {
-    let (mut batches, mut reads) = (0, 0);
-    loop {
-        match take_batches(&mut buffer, &mut batches) {
-            Ok(None) => {}
-            Ok(Some((room, messages))) => {
-                if !shared.links.receive(link, room, messages) {
-                    return "it was replaced or reset".to_owned();
-                }
-            }
-            Err(why) => return why,
-        }
-        let missing = frame::wanted(&buffer).saturating_sub(buffer.len());
-        if buffer.capacity() - buffer.len() < missing.max(4096) {
-            buffer.reserve(missing.max(READ_BYTES));
-        }
-        match socket.read(&mut reading, &mut buffer).await {
-            Ok(0) => return "the peer ended it".to_owned(),
-            Ok(bytes) => {
-                if let Err(lost) = socket.hears(bytes).await {
-                    link.end();
-                    return lost.to_string();
-                }
-                heard.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => return error.to_string(),
-        }
-        reads += 1;
-        if reads % READS_MAX == 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-type Received = (crate::core::api::Room, Vec<(ExtentId, Message)>);
-
-/// All messages of all whole batches that have come; of the disk, what the last one says.
-fn take_batches(buffer: &mut BytesMut, batches: &mut u64) -> Result<Option<Received>, String> {
-    let mut received: Option<Received> = None;
-    while let Some(frame) = frame::take(buffer, false).map_err(|error| error.to_string())? {
-        let Some(pb::frame::Kind::Batch(batch)) = frame.kind else {
-            return Err("the peer sent something else than a batch".to_owned());
-        };
-        *batches += 1;
-        if batch.number != *batches {
-            return Err(format!("batch {batches} is missing"));
-        }
-        let (room, messages) = received.get_or_insert_default();
-        *room = frame::room(&batch);
-        messages.reserve(batch.messages.len());
-        for envelope in batch.messages {
-            messages.push(wire::decode(envelope).map_err(|error| error.to_string())?);
-        }
-    }
-    Ok(received)
-}
-
-/// Sends on where the socket had no room, says something where nothing else is said, and ends the link of a silent peer. It counts
-/// ticks, not time, so that a peer is not blamed for a pause of this process.
-async fn keep(link: Arc<Link>, socket: Arc<Socket>, heard: Arc<AtomicU64>, config: NetConfig) {
-    let every = (config.keepalive_every / 3).max(Duration::from_millis(1));
-    let silent_max = (config.keepalive_every + config.keepalive_timeout)
-        .as_nanos()
-        .div_ceil(every.as_nanos());
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut silent, mut quiet) = (0, 0);
-    let (mut known_heard, mut known_sent) = (0, 0);
-    let mut blocked = false;
-    loop {
-        tokio::select! {
-            () = link.blocked(), if !blocked => blocked = true,
-            writable = socket.writable(), if blocked => {
-                // An error is the reader's to tell.
-                if writable.is_err() {
-                    return;
-                }
-                blocked = link.send_on() == Sent::Blocked;
-            }
-            _ = ticks.tick() => {
-                let now = heard.load(Ordering::Relaxed);
-                silent = if now == known_heard { silent + 1 } else { 0 };
-                known_heard = now;
-                if silent >= silent_max {
-                    tracing::info!(peer = %link.peer().node, link = link.id().0, "the peer is silent");
-                    link.end();
-                    return;
-                }
-                let now = link.outbox().batches();
-                quiet = if now == known_sent { quiet + 1 } else { 0 };
-                known_sent = now;
-                if quiet >= 3 {
-                    quiet = 0;
-                    link.outbox().ping();
-                    link.flush();
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

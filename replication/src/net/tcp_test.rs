@@ -1,13 +1,16 @@
 //! Links over loopback.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use holdfast_types::{Epoch, Incarnation};
+use holdfast_types::{Epoch, ExtentId, Incarnation};
 
+use super::super::dial::{dial_once, prove};
+use super::super::hello::LaneHello;
+use super::super::wire;
 use super::*;
-use crate::core::api::Identity;
+use crate::core::api::{Identity, Message};
 use crate::net::LinkEvents;
 
 const EXTENT: ExtentId = ExtentId::from_u128(5);
@@ -107,10 +110,10 @@ impl Rig {
             trust: self.tls.then(|| trust(NodeId(node), cluster, 7)),
             ..NetConfig::default()
         };
-        let net = Net::start(handle, Some(listener), Arc::clone(&links), config);
+        let net = Net::start(handle, vec![listener], Arc::clone(&links), config);
         let peers = [1, 2].map(|peer| PeerAddress {
             node: NodeId(peer),
-            address: self.ports[usize::try_from(peer).unwrap() - 1].to_string(),
+            addresses: vec![self.ports[usize::try_from(peer).unwrap() - 1]],
         });
         net.set_peers(&peers);
         End {
@@ -208,9 +211,12 @@ fn another_cluster_is_refused_by_name() {
     assert!(b.heard.recv_timeout(Duration::from_millis(1)).is_err());
     let peer = PeerAddress {
         node: NodeId(2),
-        address: rig.ports[1].to_string(),
+        addresses: vec![rig.ports[1]],
     };
-    let why = rig.runtime.block_on(dial_once(&a.net.shared, &peer)).unwrap_err();
+    let why = rig
+        .runtime
+        .block_on(dial_once(&a.net.shared, &peer, 0, &tokio::sync::Mutex::new(())))
+        .unwrap_err();
     assert_eq!(why, Refusal::Cluster.to_string());
 }
 
@@ -223,6 +229,7 @@ fn mute(rig: &Rig, me: Identity, link: u64) -> std::net::TcpStream {
         from: me,
         to: NodeId(2),
         link: LinkId(link),
+        lane: LaneHello::default(),
     };
     let mut bytes = Vec::new();
     frame::put(&frame::of(pb::frame::Kind::Hello(hello.encode())), &mut bytes);
@@ -274,7 +281,7 @@ fn a_peer_that_reads_nothing_for_a_while_gets_everything_in_order() {
         for number in 1.. {
             let mut bytes = Vec::new();
             frame::put(
-                &frame::batch(number, crate::core::api::Room::default(), vec![]),
+                &frame::batch(number, crate::core::api::Room::default(), vec![], 0),
                 &mut bytes,
             );
             if speaks.write_all(&bytes).is_err() {
@@ -369,6 +376,7 @@ fn a_link_needs_the_certificate_of_the_node_that_says_hello() {
         },
         to: NodeId(2),
         link: LinkId(1),
+        lane: LaneHello::default(),
     };
     let answer = |proof: Option<Arc<Trust>>| {
         rig.runtime.block_on(async {

@@ -176,7 +176,7 @@ impl Pair {
             cluster: 77,
             config: self.config.clone(),
             net: NetConfig::default(),
-            listener: Some(listener),
+            listeners: vec![listener],
             runtime: self.runtime.handle().clone(),
             front: Arc::new(Answers(tell)),
             proposer: Arc::new(Wishes(self.ask.clone())),
@@ -188,7 +188,7 @@ impl Pair {
             .iter()
             .map(|(node, address)| PeerAddress {
                 node: *node,
-                address: address.to_string(),
+                addresses: vec![*address],
             })
             .collect();
         node.set_peers(&peers);

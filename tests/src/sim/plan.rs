@@ -321,6 +321,7 @@ pub(super) fn new_node(node: Node, data: bool) -> NewNode {
         addresses: NodeAddresses {
             raft: port(1000),
             replication: data.then(|| port(2000)),
+            spare_replication: Vec::new(),
             admin: None,
             heartbeat: port(4000),
             portals: if data { vec![port(3260)] } else { Vec::new() },
