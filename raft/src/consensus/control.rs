@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use openraft::Instant as _;
@@ -167,6 +167,7 @@ impl Control {
             state,
             timers: config.timers,
             heard: Mutex::new(None),
+            inspected: OnceLock::new(),
         });
         let keeper = tokio::spawn(keep_log_small(raft.clone(), log.clone()));
         let guard = Arc::new(Guard {

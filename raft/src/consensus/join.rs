@@ -16,7 +16,7 @@ use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
 use holdfast_trust::{Generations, HandshakeError, Key};
 use holdfast_types::{NodeId, unix_seconds};
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::propose::{Committed, Core};
 use crate::hex::{hex, unhex_exact};
@@ -198,7 +198,7 @@ pub async fn ask_to_join(
     request.proof = Bytes::copy_from_slice(ask_proof(&key, &request).as_bytes());
     let mut last = JoinError::Unreachable("the token names no member".into());
     for member in &token.members {
-        match ask_one(token, &key, *member, request.clone()).await {
+        match ask_one(token, *member, request.clone()).await {
             Ok(proto::join_response::Result::Joined(joined)) => {
                 return welcome(&key, nonce, &joined).ok_or(JoinError::NotTheCluster(*member));
             }
@@ -232,27 +232,29 @@ fn no_connection(error: HandshakeError) -> String {
     }
 }
 
+/// One connection to a member, opened with the token; it is not dialled again.
+pub(super) async fn token_channel(token: &JoinToken, member: SocketAddr) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{member}")).map_err(|error| error.to_string())?;
+    let stream = holdfast_trust::reach(member, Duration::from_secs(2))
+        .await
+        .map_err(no_connection)?;
+    let stream = holdfast_trust::ask_with_token(&token.id, &Key::new(token.key()), stream)
+        .await
+        .map_err(no_connection)?;
+    let stream = Mutex::new(Some(stream));
+    Ok(holdfast_trust::channel(&endpoint, move || {
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async { stream.ok_or(HandshakeError::Ended) }
+    }))
+}
+
 async fn ask_one(
     token: &JoinToken,
-    key: &[u8; 32],
     member: SocketAddr,
     request: proto::JoinRequest,
 ) -> Result<proto::join_response::Result, String> {
     let asked = async {
-        let endpoint =
-            Endpoint::from_shared(format!("http://{member}")).map_err(|error| error.to_string())?;
-        let stream = holdfast_trust::reach(member, Duration::from_secs(2))
-            .await
-            .map_err(no_connection)?;
-        let stream = holdfast_trust::ask_with_token(&token.id, &Key::new(*key), stream)
-            .await
-            .map_err(no_connection)?;
-        let stream = Mutex::new(Some(stream));
-        // One connection for one call.
-        let channel = holdfast_trust::channel(&endpoint, move || {
-            let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
-            async { stream.ok_or(HandshakeError::Ended) }
-        });
+        let channel = token_channel(token, member).await?;
         let response = RaftClient::new(channel).join(request).await;
         let response = response.map_err(|status| status.message().to_owned())?;
         response

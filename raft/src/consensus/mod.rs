@@ -10,6 +10,7 @@ mod keeper;
 mod kind;
 mod log;
 mod machine;
+mod meet;
 mod membership;
 mod network;
 mod peers;
@@ -28,6 +29,7 @@ pub use error::{InitializeError, MembershipError, ProposeError, ReadIndexError, 
 pub use join::{JoinError, JoinToken, Welcome, ask_to_join};
 pub use log::VotersHook;
 pub use machine::AppliedHook;
+pub use meet::{Inspected, MeetError, Met, MetMember, meet_with_token};
 pub use membership::Membership;
 pub use service::RaftService;
 pub use takeover::begin_incarnation;

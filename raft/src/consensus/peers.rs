@@ -40,6 +40,8 @@ pub(crate) enum Purpose {
     Snapshot,
     /// Proposals and read indexes for the leader.
     Relay,
+    /// Measuring the way, and asking what a peer has found.
+    Look,
 }
 
 struct Link {

@@ -1,6 +1,6 @@
 //! Proposals and confirmed reads: here if this node leads, else relayed to who does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::config::Timers;
 use super::error::{ProposeError, ReadIndexError};
 use super::kind::{Kind, PeerAddress, Proposal, Raft};
 use super::log::LogStore;
+use super::meet::Inspected;
 use super::peers::Peers;
 use crate::model::{ClusterState, Command, Reply};
 
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     /// When this node last took a leader's message, and whose.
     pub(crate) heard: Mutex<Option<(NodeId, Instant)>>,
+    /// What answers those who measure, once the node runs.
+    pub(crate) inspected: OnceLock<Arc<dyn Inspected>>,
 }
 
 /// What became of a command that was committed.

@@ -341,6 +341,34 @@ impl Raft for RaftService {
         }
         Ok(Response::new(super::join::answer(&self.core, request).await))
     }
+
+    async fn meet(
+        &self,
+        request: Request<proto::MeetRequest>,
+    ) -> Result<Response<proto::MeetResponse>, Status> {
+        let caller = Caller::of(&request);
+        if let Some(Peer::Joiner(token)) = caller.0.as_deref() {
+            if !super::meet::is_good(&self.core, token) {
+                return Err(Status::permission_denied("the token is not good any more"));
+            }
+            return super::meet::answer(&self.core, true).map(Response::new);
+        }
+        let sender = self.sender(&caller, request.get_ref().envelope.as_ref())?;
+        self.let_in(sender).await?;
+        let answer = super::meet::answer(&self.core, false)?;
+        self.let_out(sender, answer).await
+    }
+
+    async fn look(
+        &self,
+        request: Request<proto::LookRequest>,
+    ) -> Result<Response<proto::LookResponse>, Status> {
+        let caller = Caller::of(&request);
+        let sender = self.sender(&caller, request.get_ref().envelope.as_ref())?;
+        self.let_in(sender).await?;
+        let look = super::meet::inspected(&self.core)?.look().await.into();
+        self.let_out(sender, proto::LookResponse { look }).await
+    }
 }
 
 fn not_leader(leader: Option<NodeId>) -> proto::NotLeader {

@@ -13,6 +13,7 @@ use holdfast_types::{Incarnation, LeaseGeneration, Mono, NodeId};
 
 use super::cell::LeaseCell;
 use super::keeper::{Action, Keeper, ResetCause};
+use super::probe::{Nonce, Nonces, PROBE_MAX};
 use super::view::KeeperView;
 use super::wire::{DATAGRAM_MAX, Datagram};
 use crate::model::ClusterState;
@@ -43,6 +44,8 @@ pub struct Lease {
     cell: Arc<LeaseCell>,
     clock: Clock,
     on_reset: OnReset,
+    /// Of whoever measures the way to this node.
+    probes: Arc<Mutex<Nonces>>,
 }
 
 impl Lease {
@@ -54,6 +57,7 @@ impl Lease {
             cell: Arc::default(),
             clock,
             on_reset,
+            probes: Arc::default(),
         }
     }
 
@@ -89,6 +93,12 @@ impl Lease {
         self.lock().raft_hint(term, leader);
     }
 
+    /// From now on, for a while, the heartbeat thread answers probes that carry this number.
+    pub fn answer_probes(&self, nonce: Nonce) {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.add(nonce, (self.clock)());
+    }
+
     /// See [`Keeper::view`].
     pub fn view(&self) -> KeeperView {
         let keeper = self.lock();
@@ -113,7 +123,8 @@ impl Lease {
     }
 
     fn run(&self, socket: &UdpSocket, trust: &Trust, stop: &AtomicBool) {
-        let mut buffer = [0; DATAGRAM_MAX + 1];
+        const { assert!(PROBE_MAX > DATAGRAM_MAX) };
+        let mut buffer = [0; PROBE_MAX + 1];
         let mut delayed = Delayed::default();
         while !stop.load(Ordering::Relaxed) {
             let keys = trust.macs();
@@ -134,8 +145,9 @@ impl Lease {
             let wait = self.lock().next_wake().since(now).clamp(WAIT_MIN, longest);
             // A socket that refuses a timeout keeps the one it was given at the start.
             let _ = socket.set_read_timeout(Some(wait));
-            match socket.recv(&mut buffer) {
-                Ok(len) => {
+            match socket.recv_from(&mut buffer) {
+                Ok((len, from)) => {
+                    self.answer_probe(socket, from, &buffer[..len]);
                     if let Ok(datagram) = Datagram::decode(&buffer[..len], &keys)
                         && let Some(datagram) = delayed.hears(datagram)
                     {
@@ -146,6 +158,13 @@ impl Lease {
                 // A port unreachable from an earlier send shows up here; a broken socket must not spin.
                 Err(_) => std::thread::sleep(WAIT_MIN),
             }
+        }
+    }
+
+    fn answer_probe(&self, socket: &UdpSocket, from: SocketAddr, question: &[u8]) {
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = probes.answer(question, (self.clock)()) {
+            put(socket, from, &answer);
         }
     }
 

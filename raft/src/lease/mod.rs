@@ -7,6 +7,7 @@ mod cell;
 pub mod driver;
 mod keeper;
 mod peer;
+pub mod probe;
 mod view;
 mod wire;
 

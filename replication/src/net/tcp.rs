@@ -204,6 +204,9 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, strangers: Arc<Semaph
         if let Ok(place) = Arc::clone(&strangers).try_acquire_owned() {
             let (shared, refusals) = (Arc::clone(&shared), Arc::clone(&refusals));
             connections.spawn(async move {
+                if only_looks(&stream, shared.config.connect_timeout).await {
+                    return;
+                }
                 if let Err(why) = accept(shared, stream, place).await {
                     refusals.tell(Port::Link, from, &why);
                 }
@@ -223,6 +226,12 @@ async fn open(shared: &Shared, stream: TcpStream) -> Result<(Reading, Socket, Op
     let (stream, session) = stream.into_inner();
     let (reading, socket) = Socket::new(stream, Some(session.into()))?;
     Ok((reading, socket, Some(peer)))
+}
+
+/// Whoever closes without a word has looked whether somebody listens here.
+async fn only_looks(stream: &TcpStream, wait: Duration) -> bool {
+    let first = tokio::time::timeout(wait, stream.peek(&mut [0])).await;
+    matches!(first, Ok(Ok(0)))
 }
 
 /// Serves a connection that a peer has dialled. An error: it was no peer.
