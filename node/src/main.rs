@@ -4,6 +4,7 @@
 
 mod admin;
 mod chaos;
+mod check;
 mod cli;
 mod config;
 mod configuration;

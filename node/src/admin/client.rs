@@ -8,11 +8,11 @@ use anyhow::{Context, anyhow};
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
-    CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest, CreateApiTokenReply,
-    CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Done, EventsRequest, HealRequest,
-    IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
-    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
-    SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
+    CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
+    CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Done,
+    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
+    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
+    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_raft::model::{AuditEntry, ClusterKey};
 use holdfast_trust::{ClientStream, Credentials, HandshakeError};
@@ -20,6 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::access::AccessRequest;
 use super::{AdminAddress, ApiTokenStatus, TakeoverPlan};
+use crate::check::CheckDocument;
 use crate::events::EventsDocument;
 use crate::socket::Reach;
 use crate::status::StatusDocument;
@@ -120,6 +121,17 @@ impl AdminClient {
     pub(crate) async fn events(&mut self, last: u32, all: bool) -> anyhow::Result<EventsDocument> {
         let request = EventsRequest { last, all };
         let reply = self.rpc.events(request).await.map_err(refused)?.into_inner();
+        Ok(serde_json::from_str(&reply.json)?)
+    }
+
+    /// What a look at the whole cluster has found.
+    pub(crate) async fn check(&mut self) -> anyhow::Result<CheckDocument> {
+        let reply = self
+            .rpc
+            .check(CheckRequest {})
+            .await
+            .map_err(refused)?
+            .into_inner();
         Ok(serde_json::from_str(&reply.json)?)
     }
 

@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest, AdoptRequest, ApiTokensRequest, AuditLogRequest, CertificateReply,
-    CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest, CreateApiTokenReply,
-    CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Document, Done, EventsRequest,
-    HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
-    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
-    SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
+    CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
+    CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
+    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
+    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
+    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_types::unix_seconds;
 use tonic::metadata::MetadataMap;
@@ -184,6 +184,7 @@ guarded! {
     api_tokens: ApiTokensRequest => Document;
     audit_log: AuditLogRequest => Document;
     events: EventsRequest => Document;
+    check: CheckRequest => Document;
     clear_reservations: ClearReservationsRequest => Done;
     scrub_extent: ScrubExtentRequest => Done;
     takeover: TakeoverRequest => Document;

@@ -45,6 +45,7 @@ pub(crate) const RULES: &[Rule] = &[
     rule("identify", Viewer, "see who a node is"),
     rule("settings", Viewer, "see the settings"),
     rule("events", Viewer, "see the events"),
+    rule("check", Viewer, "check the cluster"),
     rule("api_tokens", Viewer, "see the API tokens"),
     rule("audit_log", Viewer, "see the audit log"),
     rule("switchover", Operator, "switch over"),

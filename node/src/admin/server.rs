@@ -8,11 +8,12 @@ use std::time::SystemTime;
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
-    CertificateReply, CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest,
-    CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
-    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
-    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
-    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
+    CertificateReply, CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest,
+    CloseSessionRequest, CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest,
+    CreateTargetRequest, Document, Done, EventsRequest, HealRequest, IdentifyRequest, Identity,
+    InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
+    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
+    TakeoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_raft::consensus::ProposeError;
 use holdfast_raft::model::{
@@ -231,6 +232,14 @@ pub(crate) fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> 
 impl Admin for Service {
     async fn status(&self, _request: Request<StatusRequest>) -> Answer<Document> {
         let document = self.node.status().await;
+        let json = serde_json::to_string(&document).map_err(failed)?;
+        Ok(Response::new(Document { json }))
+    }
+
+    async fn check(&self, _request: Request<CheckRequest>) -> Answer<Document> {
+        // Refuses where there is no cluster.
+        self.running().await?;
+        let document = self.node.check().await;
         let json = serde_json::to_string(&document).map_err(failed)?;
         Ok(Response::new(Document { json }))
     }
@@ -582,14 +591,11 @@ impl Admin for Service {
         let request = request.into_inner();
         let token = request.token.parse().map_err(|why: String| invalid(why))?;
         let me = member(&self.node.identify())?;
-        let message = self
+        let (message, warnings) = self
             .node
-            .join(token, me, &request.replaces)
+            .join(token, me, (&request.replaces, request.force))
             .await
             .map_err(failed)?;
-        Ok(Response::new(Done {
-            message,
-            warnings: Vec::new(),
-        }))
+        Ok(Response::new(Done { message, warnings }))
     }
 }

@@ -2,10 +2,11 @@
 
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
-    CertificateRequest, ChangeRequest, ClearReservationsRequest, CloseSessionRequest, CreateApiTokenRequest,
-    CreateExtentRequest, CreateTargetRequest, EventsRequest, HealRequest, IdentifyRequest, InitializeRequest,
-    InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
-    SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenRequest,
+    CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
+    CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, EventsRequest, HealRequest,
+    IdentifyRequest, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
+    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
+    TakeoverRequest, TokenRequest,
 };
 
 use super::access::AccessRequest;
@@ -34,6 +35,7 @@ whole! {
     ApiTokensRequest,
     AuditLogRequest,
     EventsRequest,
+    CheckRequest,
     InitializeRequest,
     CreateExtentRequest,
     SetConfirmedReadsRequest,
@@ -108,6 +110,7 @@ mod tests {
         let join = JoinRequest {
             token: secret.into(),
             replaces: "b".into(),
+            force: false,
         };
         for told in [told, strange, adopt.told(), join.told()] {
             assert!(!told.contains("horse"), "{told}");

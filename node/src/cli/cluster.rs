@@ -73,7 +73,14 @@ pub(super) enum ClusterCommand {
         /// The member whose place it takes, dead or alive: its replicas move here, and it leaves.
         #[arg(long, value_name = "NODE")]
         replace: Option<String>,
+        /// Join although packets that are sent do not pass on the way to a member, or its answers take too long. Members that are up must
+        /// be reached all the same.
+        #[arg(long)]
+        force: bool,
     },
+    /// Look at the whole cluster from every node: clocks, ways between nodes, packet sizes, disks, room, hosts. Ends with 1 where anything
+    /// is not ok.
+    Check,
     /// Take a node out of the cluster. Safe to repeat.
     Leave {
         /// Which.
@@ -120,7 +127,12 @@ pub(super) fn run(command: ClusterCommand, admin: &AdminAddress, out: Out) -> an
             return certificate(&file, role, name, admin, out);
         }
         ClusterCommand::RotateCertificates => Change::RotateCertificates(RotateCertificates {}),
-        ClusterCommand::Join { token, replace } => return join(token, replace, admin, out),
+        ClusterCommand::Join {
+            token,
+            replace,
+            force,
+        } => return join(token, replace, force, admin, out),
+        ClusterCommand::Check => return check(admin, out),
         ClusterCommand::Set { key, value } => Change::Setting(SetSetting { key, value }),
         ClusterCommand::Unset { key } => Change::Setting(SetSetting {
             key,
@@ -205,15 +217,35 @@ fn certificate(
 }
 
 /// A token of `-` is read from standard input, where nobody sees it in a list of processes.
-fn join(token: String, replace: Option<String>, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+fn join(
+    token: String,
+    replace: Option<String>,
+    force: bool,
+    admin: &AdminAddress,
+    out: Out,
+) -> anyhow::Result<()> {
     let token = match token.as_str() {
         "-" => std::io::read_to_string(std::io::stdin())?.trim().to_owned(),
         _ => token,
     };
     let replaces = replace.unwrap_or_default();
-    let request = JoinRequest { token, replaces };
+    let request = JoinRequest {
+        token,
+        replaces,
+        force,
+    };
     let done = block_on(async { AdminClient::connect(admin).await?.join(request).await })?;
     print_done(&done, out)
+}
+
+/// What is not ok is an error of the command, so that its exit status says so.
+fn check(admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
+    let document = block_on(async { AdminClient::connect(admin).await?.check().await })?;
+    out.answer(&document, &document.text())?;
+    match document.trouble() {
+        Some(trouble) => bail!("not everything is as it should be: {trouble}"),
+        None => Ok(()),
+    }
 }
 
 /// Adopts every node into one cluster and initializes it through the first. What was done before is kept, so that it can be

@@ -118,6 +118,9 @@ struct Joining {
     /// The member whose place it takes.
     #[serde(default)]
     replaces: Option<String>,
+    /// Joins although packets that are sent do not pass on the way to a member, or its answers take too long.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Asks for a change of one thing.
@@ -271,8 +274,17 @@ async fn join_token(
 async fn join(
     State(guard): State<Arc<Guard>>,
     asked: Asked,
-    SecretBody(Joining { token, replaces }): SecretBody<Joining>,
+    SecretBody(Joining {
+        token,
+        replaces,
+        force,
+    }): SecretBody<Joining>,
 ) -> Answer {
     let replaces = replaces.unwrap_or_default();
-    done(guard.join(asked.of(JoinRequest { token, replaces })).await)
+    let request = JoinRequest {
+        token,
+        replaces,
+        force,
+    };
+    done(guard.join(asked.of(request)).await)
 }

@@ -7,7 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
-    AuditLogRequest, EventsRequest, IdentifyRequest, SettingsRequest, StatusRequest,
+    AuditLogRequest, CheckRequest, EventsRequest, IdentifyRequest, SettingsRequest, StatusRequest,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,6 +18,7 @@ use super::Routes;
 use super::answer::{Answer, Json, Problem, document};
 use super::asked::{Asked, At};
 use crate::admin::Guard;
+use crate::check::CheckDocument;
 use crate::configuration::Present;
 use crate::events::EventsDocument;
 use crate::status::{
@@ -28,6 +29,7 @@ use crate::status::{
 pub(super) fn routes() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(status))
+        .routes(routes!(check))
         .routes(routes!(identity))
         .routes(routes!(settings))
         .routes(routes!(nodes))
@@ -93,6 +95,13 @@ fn the_one<T>(mut all: Vec<T>, what: &str, name: &str, is: impl Fn(&T) -> bool) 
 #[utoipa::path(get, path = "/v1/status", tag = "see", responses((status = 200, body = StatusDocument)))]
 async fn status(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<StatusDocument> {
     Ok(Json(seen(&guard, &asked).await?))
+}
+
+/// Looks at the whole cluster from every node, as `holdfast cluster check` does: clocks, ways between nodes, disks, hosts. Takes a second,
+/// and some more where a node does not answer.
+#[utoipa::path(get, path = "/v1/check", tag = "see", responses((status = 200, body = CheckDocument)))]
+async fn check(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<CheckDocument> {
+    document(guard.check(asked.of(CheckRequest {})).await).map(Json)
 }
 
 /// Who this node is.

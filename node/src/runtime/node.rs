@@ -19,6 +19,7 @@ use tonic::service::Routes;
 
 use super::{End, Identity, Running, certificates, cluster_key, takeover};
 use crate::admin::{Audit, Guard, TakeoverPlan};
+use crate::check::CheckDocument;
 use crate::config::{NodeConfig, Role};
 use crate::events::{EventsDocument, Recorder};
 use crate::metrics::{self, Facts};
@@ -140,17 +141,20 @@ impl Node {
         self.start(identity).await
     }
 
-    /// Joins a cluster with a token; what became of it, for people. Safe to repeat: the number that names this try is kept in the directory
+    /// Joins a cluster with a token, after a look at the ways to its members; what became of it and what to know about it, for people. Safe
+    /// to repeat: the number that names this try is kept in the directory
     /// before anybody is asked, so that the same node is let in once.
     pub(crate) async fn join(
         self: &Arc<Self>,
         token: JoinToken,
         me: NewNode,
-        replaces: &str,
-    ) -> anyhow::Result<String> {
+        (replaces, force): (&str, bool),
+    ) -> anyhow::Result<(String, Vec<String>)> {
         let name = self.config.name.clone();
         let mut joined = *self.identity.borrow();
+        let mut warnings = Vec::new();
         if joined.is_none() {
+            warnings = crate::check::before_joining(&self.config, &token, replaces, force).await?;
             let nonce = super::identity::join_nonce(&self.config.dir)?;
             let welcome = ask_to_join(&token, &nonce, &me, replaces).await?;
             // Both before the identity: with that alone the node could not prove who it is.
@@ -162,7 +166,7 @@ impl Node {
         self.start(identity).await?;
         let running = self.running().await.context("the node stops")?;
         if running.wait_for_vote(identity.node, JOIN_WITHIN).await {
-            return Ok(format!("{name} is a member, and votes."));
+            return Ok((format!("{name} is a member, and votes."), warnings));
         }
         let state = running.state();
         if state.is_initialized() && state.node(identity.node).is_none() {
@@ -171,9 +175,10 @@ impl Node {
                 self.config.dir.display()
             );
         }
-        Ok(format!(
+        let waits = format!(
             "{name} is let in; it gets its vote once it has caught up and every node is up (see 'holdfast status')."
-        ))
+        );
+        Ok((waits, warnings))
     }
 
     /// Plans a takeover of the cluster by this node alone, and with `confirmed` orders it: the node starts anew a moment later, and carries
@@ -269,6 +274,15 @@ impl Node {
             Some(running) => running.status(seen),
             None => derive(&ClusterState::default(), seen),
         }
+    }
+
+    /// Looks at the whole cluster, from every node; `None` where there is none yet.
+    pub(crate) async fn check(&self) -> Option<CheckDocument> {
+        let seen = Seen {
+            my_name: self.config.name.clone(),
+            ..Seen::default()
+        };
+        Some(self.running().await?.check(seen).await)
     }
 
     /// What it has recorded.

@@ -29,6 +29,7 @@ use super::data::Data;
 use super::sanitize::sanitize;
 use super::units::UnitService;
 use crate::admin::{AdminAddress, AdminClient};
+use crate::check::{CheckDocument, Evidence, Looker, judge};
 use crate::config::{NodeConfig, Role};
 use crate::events::Recorder;
 use crate::front::{Front, FrontState, Portals, Registry};
@@ -55,6 +56,7 @@ pub(crate) struct Running {
     pub(super) control: Control,
     pub(super) lease: Lease,
     registry: Arc<Registry>,
+    looker: Arc<Looker>,
     /// What the cluster's secrets are sealed with, where this node has it.
     key: watch::Sender<Option<ClusterKey>>,
     /// With what it proves who it is.
@@ -139,6 +141,7 @@ impl Running {
         tasks.spawn(essential("the certificates", certificates, fatal.clone()));
         parts.spawn_loops(&mut tasks, recorder, &fatal);
         tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
+        let looker = Looker::start(config, me, &control, &lease, Arc::clone(&registry));
         let shared = (Arc::clone(&registry), Arc::clone(&trust));
         let data = parts
             .start_data(config, &identity, shared, &mut tasks, &fatal)
@@ -154,6 +157,7 @@ impl Running {
             control,
             lease,
             registry,
+            looker,
             key,
             trust,
             plain_links: config.role == Role::Data && !config.replication.tls,
@@ -526,6 +530,18 @@ impl Running {
             isns.describe(&mut seen);
         }
         derive(&state, seen)
+    }
+
+    /// Looks at the whole cluster, from every node.
+    pub(crate) async fn check(&self, seen: Seen) -> CheckDocument {
+        let looks = self.looker.everywhere().await;
+        let status = self.status(seen);
+        let lines = judge(&Evidence {
+            status: &status,
+            lease: self.control.state().settings.lease_time(),
+            looks: &looks,
+        });
+        CheckDocument::new(status.cluster, status.answered_by, lines)
     }
 
     /// What the metrics show beside the status.

@@ -3,7 +3,8 @@
 //! Whoever asks draws nothing himself: the other end gives him a number over a connection that is proven, and answers datagrams that carry
 //! it, for a while. So nobody else gets an answer. An answer is as short as the shortest question.
 //!
-//! Layout (version 1), numbers big-endian: `H P`, version, kind, the number (16 bytes), sequence (u32), length (u32), zeros up to that length.
+//! Layout (version 1), numbers big-endian: `H P`, version, kind, the number (16 bytes), sequence (u32), length (u32), zeros up to that
+//! length.
 
 use std::time::Duration;
 
