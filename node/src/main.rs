@@ -11,6 +11,7 @@ mod configuration;
 mod demo;
 mod events;
 mod front;
+mod image;
 mod injected;
 mod isns;
 mod line_files;

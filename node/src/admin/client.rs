@@ -14,8 +14,11 @@ use holdfast_proto::admin::{
     MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
     StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
+use holdfast_proto::admin::{ImportPart, ImportProgress};
 use holdfast_raft::model::{AuditEntry, ClusterKey};
 use holdfast_trust::{ClientStream, Credentials, HandshakeError};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use super::access::AccessRequest;
@@ -173,6 +176,14 @@ impl AdminClient {
             .await
             .map_err(refused)?
             .into_inner())
+    }
+
+    /// Has an extent made equal to an image that comes in parts; how far it is, and what came of it.
+    pub(crate) async fn import_extent(
+        &mut self,
+        parts: ReceiverStream<ImportPart>,
+    ) -> anyhow::Result<Streaming<ImportProgress>> {
+        Ok(self.rpc.import_extent(parts).await.map_err(refused)?.into_inner())
     }
 
     /// Switches confirmed reads.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use holdfast_proto::admin::ImportPart;
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest, AdoptRequest, ApiTokensRequest, AuditLogRequest, CertificateReply,
@@ -15,10 +16,11 @@ use holdfast_proto::admin::{
 };
 use holdfast_types::unix_seconds;
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::audit::{Audit, Call};
 use super::caller::Caller;
+use super::import::{self, ImportStream};
 use super::rules::{self, Rule};
 use super::server::Service;
 use super::told::Told;
@@ -110,19 +112,37 @@ impl Guard {
             Err(refused) => Err(refused),
         };
         if let (Some(audit), Some((from, request))) = (audited, told) {
-            audit.note(Call {
-                who: caller.map_or_else(|_| "nobody".to_owned(), |caller| caller.to_string()),
-                from,
-                method: match kind {
-                    "" => method.to_owned(),
-                    kind => format!("{method}/{kind}"),
-                },
-                request,
-                outcome: match &answered {
-                    Ok(_) => "done".to_owned(),
-                    Err(refused) => refused.message().to_owned(),
-                },
-            });
+            let method = match kind {
+                "" => method.to_owned(),
+                kind => format!("{method}/{kind}"),
+            };
+            audit.note(call(caller, from, method, request, &answered));
+        }
+        answered
+    }
+
+    /// The same of an import, of which the first message says what it is about.
+    async fn guarded_import(
+        &self,
+        request: Request<Streaming<ImportPart>>,
+    ) -> Result<Response<ImportStream>, Status> {
+        const METHOD: &str = "import_extent";
+        let caller = self.caller(request.metadata(), request.extensions()).await;
+        let from = Caller::place(request.extensions());
+        let mut parts = request.into_inner();
+        let mut told = String::new();
+        let answered = match Self::judge(&caller, rules::of(METHOD, "")) {
+            Ok(()) => match import::head(&mut parts).await {
+                Ok(head) => {
+                    told = head.told();
+                    self.service.import(head, parts).await
+                }
+                Err(wrong) => Err(wrong),
+            },
+            Err(refused) => Err(refused),
+        };
+        if let Some(audit) = &self.audit {
+            audit.note(call(caller, from, METHOD.to_owned(), told, &answered));
         }
         answered
     }
@@ -142,6 +162,26 @@ impl Guard {
     }
 }
 
+/// A call as the audit log has it.
+fn call<A>(
+    caller: Result<Caller, Status>,
+    from: String,
+    method: String,
+    request: String,
+    answered: &Result<Response<A>, Status>,
+) -> Call {
+    Call {
+        who: caller.map_or_else(|_| "nobody".to_owned(), |caller| caller.to_string()),
+        from,
+        method,
+        request,
+        outcome: match answered {
+            Ok(_) => "done".to_owned(),
+            Err(refused) => refused.message().to_owned(),
+        },
+    }
+}
+
 fn kind_of_change(request: &ChangeRequest) -> &'static str {
     rules::kind_of(request.change.as_ref())
 }
@@ -158,6 +198,15 @@ macro_rules! guarded {
                 let answer = async |request| self.service.$method(request).await;
                 self.guarded((stringify!($method), kind), request, answer).await
             })*
+
+            type ImportExtentStream = ImportStream;
+
+            async fn import_extent(
+                &self,
+                request: Request<Streaming<ImportPart>>,
+            ) -> Result<Response<ImportStream>, Status> {
+                self.guarded_import(request).await
+            }
         }
     };
 }

@@ -8,6 +8,7 @@ mod caller;
 pub(crate) mod change;
 mod client;
 mod guard;
+mod import;
 pub(crate) mod injection;
 pub(crate) mod rules;
 pub(crate) mod server;

@@ -57,6 +57,7 @@ pub(crate) const RULES: &[Rule] = &[
     rule("adopt", Admin, "give a node to a cluster"),
     rule("initialize", Admin, "make a cluster"),
     rule("create_extent", Admin, "create extents"),
+    rule("import_extent", Admin, "import images"),
     rule("set_confirmed_reads", Admin, "change extents"),
     rule("set_write_cache", Admin, "change extents"),
     rule("create_target", Admin, "create targets"),

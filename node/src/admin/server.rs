@@ -15,6 +15,7 @@ use holdfast_proto::admin::{
     SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
     TakeoverRequest, TokenReply, TokenRequest,
 };
+use holdfast_proto::admin::{ImportHead, ImportPart};
 use holdfast_raft::consensus::ProposeError;
 use holdfast_raft::model::{
     AdminCommand, ApiSecret, ApiToken, ClusterId, ClusterKey, ClusterState, Command, Init, NewExtent,
@@ -23,10 +24,11 @@ use holdfast_raft::model::{
 use holdfast_scsi::reservation::UnitOutcome;
 use holdfast_trust::{AdminRole, check_admin_name};
 use holdfast_types::{BlockSize, ExtentId, IscsiName, Lun, NodeId, unix_seconds};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::access::{self, AccessRequest};
 use super::api_tokens::ApiTokenStatus;
+use super::import::{self, ImportStream};
 use super::injection;
 use crate::config::check_replication;
 use crate::runtime::{Node, Running};
@@ -45,7 +47,7 @@ pub(crate) struct Service {
 }
 
 /// What the cluster refuses: the kind of the refusal, and its line.
-fn refused(refusal: &Refusal) -> Status {
+pub(super) fn refused(refusal: &Refusal) -> Status {
     let line = refusal.to_string();
     match refusal {
         Refusal::Invalid(_) | Refusal::BadName { .. } => invalid(line),
@@ -60,7 +62,7 @@ fn refused(refusal: &Refusal) -> Status {
 }
 
 /// What failed on the way to the cluster: whether trying again later may help.
-fn fault(error: anyhow::Error) -> Status {
+pub(super) fn fault(error: anyhow::Error) -> Status {
     let line = format!("{error:#}");
     if let Some(refusal) = error.downcast_ref::<Refusal>() {
         return refused(refusal);
@@ -92,6 +94,16 @@ impl Service {
         self.node.running().await.ok_or_else(|| {
             Status::unavailable("this node belongs to no cluster yet; see 'holdfast cluster init'")
         })
+    }
+
+    /// Begins an import.
+    pub(super) async fn import(
+        &self,
+        head: ImportHead,
+        parts: Streaming<ImportPart>,
+    ) -> Answer<ImportStream> {
+        let running = self.running().await?;
+        import::begin(running, head, parts).await.map(Response::new)
     }
 
     async fn propose(&self, command: Command, message: String) -> Answer<Done> {
@@ -242,6 +254,14 @@ impl Admin for Service {
         let document = self.node.check().await;
         let json = serde_json::to_string(&document).map_err(failed)?;
         Ok(Response::new(Document { json }))
+    }
+
+    type ImportExtentStream = ImportStream;
+
+    async fn import_extent(&self, request: Request<Streaming<ImportPart>>) -> Answer<ImportStream> {
+        let mut parts = request.into_inner();
+        let head = import::head(&mut parts).await?;
+        self.import(head, parts).await
     }
 
     async fn events(&self, request: Request<EventsRequest>) -> Answer<Document> {

@@ -9,6 +9,8 @@ use holdfast_proto::admin::{
     TakeoverRequest, TokenRequest,
 };
 
+use holdfast_proto::admin::ImportHead;
+
 use super::access::AccessRequest;
 
 /// A request that can be told.
@@ -38,6 +40,7 @@ whole! {
     CheckRequest,
     InitializeRequest,
     CreateExtentRequest,
+    ImportHead,
     SetConfirmedReadsRequest,
     SetWriteCacheRequest,
     CreateTargetRequest,

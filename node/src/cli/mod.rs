@@ -11,6 +11,7 @@ mod drill;
 mod events;
 mod failover;
 mod fault;
+mod image;
 mod isns;
 mod objects;
 mod out;

@@ -46,6 +46,9 @@ pub(super) enum ExtentCommand {
         #[arg(long, value_enum, default_value = "off")]
         write_cache: OnOff,
     },
+    /// Make an extent out of a raw image of a disk, or make one equal to it. What is equal already is not written, so an import that was
+    /// broken off goes on when it is run again.
+    Import(super::image::ImportArgs),
     /// Acknowledge writes from memory (WCE=1), or only once they are stable. 'off' returns when all that was acknowledged is stable.
     WriteCache {
         /// The extent's name.
@@ -290,6 +293,7 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             let done = block_on(async { AdminClient::connect(admin).await?.create_extent(request).await })?;
             print_done(&done, out)
         }
+        ExtentCommand::Import(args) => super::image::run(args, admin, out),
         ExtentCommand::ConfirmedReads { name, to } => confirmed_reads(name, to, admin, out),
         ExtentCommand::WriteCache { name, to, lost } => write_cache(name, to, lost, admin, out),
         ExtentCommand::Scrub { name } => scrub(name, admin, out),
@@ -311,11 +315,8 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
         }
         ExtentCommand::Resize { name, size } => {
             let size_bytes = size.0;
-            change(
-                Change::ResizeExtent(ResizeExtent { name, size_bytes }),
-                admin,
-                out,
-            )
+            let resize = ResizeExtent { name, size_bytes };
+            change(Change::ResizeExtent(resize), admin, out)
         }
         ExtentCommand::Replicas { name, nodes } => {
             change(Change::SetReplicas(SetReplicas { name, nodes }), admin, out)

@@ -15,12 +15,16 @@ use crate::config::NodeConfig;
 use crate::runtime::Node;
 
 /// Methods without a route, and why.
-const NO_ROUTE: [(&str, &str); 2] = [
+const NO_ROUTE: [(&str, &str); 3] = [
     (
         "adopt",
         "a step of 'cluster init', which goes from machine to machine and hands the cluster's key over",
     ),
     ("initialize", "the last step of the same"),
+    (
+        "import_extent",
+        "a stream in both directions, of any length; 'holdfast extent import' reads the image where it is",
+    ),
 ];
 
 /// Kinds of requests about access that a handler has made.

@@ -16,7 +16,7 @@ use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
 use holdfast_trust::{AdminRole, Credentials, Trust};
-use holdfast_types::{ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, TpgId};
+use holdfast_types::{BlockOp, ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, OpOutcome, TpgId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -418,6 +418,19 @@ impl Running {
             tpg: TpgId(0),
         };
         units.change(extent, nobody, UnitChange::ClearReservations).await
+    }
+
+    /// Whether it has a way to extents: a witness has none.
+    pub(crate) const fn has_storage(&self) -> bool {
+        self.units.is_some()
+    }
+
+    /// Has an operation of the cluster's own carried out, here or on the extent's primary: no reservation stands in its way.
+    pub(crate) async fn on_storage(&self, extent: ExtentId, op: BlockOp) -> OpOutcome {
+        match &self.units {
+            Some(units) => units.0.on_storage(extent, op).await,
+            None => OpOutcome::Standby,
+        }
     }
 
     /// Has an extent's replicas compared. Its primary does it: one on another node is asked to.

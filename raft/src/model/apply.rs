@@ -229,24 +229,22 @@ impl ClusterState {
         Ok(Reply::DONE)
     }
 
-    fn delete_extent(&mut self, extent: ExtentId) -> Applied {
-        let by = self.targets.iter().find_map(|(name, t)| {
-            t.luns
-                .iter()
-                .find(|(_, e)| **e == extent)
-                .map(|(lun, _)| (name, lun))
+    /// As what initiators may see an extent, for people; `None` where it is no LUN.
+    pub fn shown_as(&self, extent: ExtentId) -> Option<String> {
+        let own = self.targets.iter().find_map(|(name, target)| {
+            let (lun, _) = target.luns.iter().find(|(_, unit)| **unit == extent)?;
+            Some(format!("LUN {lun} of {name}"))
         });
-        if let Some((target, lun)) = by {
-            return Err(Refusal::InUse {
-                what: format!("extent {extent}"),
-                by: format!("LUN {lun} of {target}"),
-            });
-        }
-        if let Some((target, group, lun)) = self.shown_to_group(extent) {
-            return Err(Refusal::InUse {
-                what: format!("extent {extent}"),
-                by: format!("LUN {lun} of {target} for initiator group '{group}'"),
-            });
+        own.or_else(|| {
+            let (target, group, lun) = self.shown_to_group(extent)?;
+            Some(format!("LUN {lun} of {target} for initiator group '{group}'"))
+        })
+    }
+
+    fn delete_extent(&mut self, extent: ExtentId) -> Applied {
+        if let Some(by) = self.shown_as(extent) {
+            let what = format!("extent {extent}");
+            return Err(Refusal::InUse { what, by });
         }
         self.extents
             .remove(&extent)
