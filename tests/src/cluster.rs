@@ -1,5 +1,6 @@
 //! A demo cluster of real processes: started, hurt, asked back and looked at through the interface that users have.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_drill::error::Error;
 use holdfast_drill::ground::claim;
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::multipath::{MultiPath, Patience};
@@ -257,12 +259,24 @@ impl Demo {
         Ok(Dial::new(self.url_of(name, lun)?, initiator, number))
     }
 
-    /// A session through a data node's portal.
+    /// A session through a data node's portal. A node that has just been started is waited for: the others count its replica as in sync
+    /// from the moment that they have a quorum, and its portal listens a little later.
     ///
     /// # Errors
-    /// The login fails.
+    /// The login fails, or nobody listens for long.
     pub async fn session(&self, name: &str) -> Result<Session> {
-        Ok(Session::connect(&self.dial(name)?).await?)
+        let dial = self.dial(name)?;
+        let start = Instant::now();
+        loop {
+            match Session::connect(&dial).await {
+                Err(Error::Connect { source, .. })
+                    if source.kind() == ErrorKind::ConnectionRefused && start.elapsed() < COMMAND_LIMIT =>
+                {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// The LUN over several paths, the first one preferred.

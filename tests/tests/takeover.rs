@@ -92,7 +92,8 @@ async fn comes_back_as_it_was(demo: &Demo) -> Result<()> {
     });
     let alone = alone.await?;
     ensure!(!alone.quorum && alone.health == Health::Down, "{alone:?}");
-    ensure!(demo.session("b").await.is_err(), "its port refuses initiators");
+    let refused = Session::connect(&demo.dial("b")?).await;
+    ensure!(refused.is_err(), "its port refuses initiators");
     let log = std::fs::read_to_string(demo.dir().join("a/node.log"))?;
     let lines = log.lines().filter(|line| line.contains("before a took over"));
     ensure!(lines.count() == 1, "one line at a says who is refused");

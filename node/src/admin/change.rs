@@ -8,11 +8,11 @@ use holdfast_proto::admin::{
     SetSetting,
 };
 use holdfast_raft::model::{AdminCommand, ClusterState, Command, ExtentChange, SecondaryAccess, SettingKey};
-use holdfast_types::{ByteSize, NodeId};
+use holdfast_types::{ByteSize, ExtentId, NodeId};
 use serde::Serialize;
 use tonic::Status;
 
-use super::server::{extent_named, failed, invalid, node_named};
+use super::server::{extent_named, failed, invalid, node_named, preferred_named, refuse_witness};
 
 /// What to propose, and what to say once it is done.
 pub(crate) type Proposal = (Command, String);
@@ -60,6 +60,13 @@ fn set(setting: &SetSetting) -> Result<Proposal, Status> {
 fn draining(state: &ClusterState, drain: &Drain) -> Result<Proposal, Status> {
     let node = node_named(state, &drain.node)?;
     let draining = drain.draining;
+    if draining {
+        refuse_witness(
+            state,
+            node,
+            "it has no extents that could move away; stop it when the others are up",
+        )?;
+    }
     let message = if draining {
         format!(
             "{} drains: its extents move away, and none comes back until 'holdfast cluster undrain'.",
@@ -108,7 +115,7 @@ fn set_extent(state: &ClusterState, set: SetExtent) -> Result<Proposal, Status> 
             format!("Extent {} prefers no node.", set.name),
         ),
         ("", node, "") => (
-            ExtentChange::Preferred(Some(node_named(state, node)?)),
+            ExtentChange::Preferred(Some(preferred(state, extent, node)?)),
             format!("Extent {} prefers {node}.", set.name),
         ),
         (name, "", "") => (
@@ -129,6 +136,11 @@ fn set_extent(state: &ClusterState, set: SetExtent) -> Result<Proposal, Status> 
         }
     };
     Ok((AdminCommand::SetExtent { extent, change }.into(), message))
+}
+
+fn preferred(state: &ClusterState, extent: ExtentId, name: &str) -> Result<NodeId, Status> {
+    let replicas = state.extents.get(&extent).map(|extent| &extent.replicas);
+    preferred_named(state, replicas.into_iter().flatten(), name)
 }
 
 fn secondary(text: &str) -> Result<SecondaryAccess, Status> {

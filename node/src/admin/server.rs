@@ -132,6 +132,35 @@ pub(super) fn node_named(state: &ClusterState, name: &str) -> Result<NodeId, Sta
     })
 }
 
+/// Refuses a witness, where only a data node makes sense; `why` says so.
+pub(super) fn refuse_witness(state: &ClusterState, node: NodeId, why: &str) -> Result<(), Status> {
+    match state.nodes.get(&node) {
+        Some(member) if member.role == Role::Witness => {
+            Err(invalid(format!("node '{}' is a witness: {why}", member.name)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The node that is preferred: one of those that keep a replica.
+pub(super) fn preferred_named<'a>(
+    state: &ClusterState,
+    replicas: impl IntoIterator<Item = &'a NodeId>,
+    name: &str,
+) -> Result<NodeId, Status> {
+    let node = node_named(state, name)?;
+    let replicas: Vec<&NodeId> = replicas.into_iter().collect();
+    if replicas.contains(&&node) {
+        return Ok(node);
+    }
+    let names = replicas.iter().filter_map(|id| state.nodes.get(id));
+    let names: Vec<&str> = names.map(|node| node.name.as_str()).collect();
+    Err(invalid(format!(
+        "preferred = '{name}': it keeps no replica of the extent; those that do are {}",
+        names.join(", ")
+    )))
+}
+
 pub(super) fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
     state
         .extent_named(name)
@@ -224,7 +253,7 @@ pub(crate) fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> 
     };
     let preferred = match request.preferred.as_str() {
         "" => replicas.first().copied(),
-        name => Some(node_named(state, name)?),
+        name => Some(preferred_named(state, &replicas, name)?),
     };
     Ok(NewExtent {
         id: ExtentId::from_u128(rand::random()),
@@ -499,6 +528,7 @@ impl Admin for Service {
         let running = self.running().await?;
         let state = running.state();
         let to = node_named(&state, &request.to)?;
+        refuse_witness(&state, to, "it takes no extents")?;
         let extents = if request.extents.is_empty() {
             state.extents.keys().copied().collect()
         } else {

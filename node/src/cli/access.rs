@@ -10,6 +10,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::objects::print_done;
+use super::usage::number;
 use super::{Out, block_on};
 use crate::admin::access::{AccessRequest, SecretText};
 use crate::admin::{AdminAddress, AdminClient};
@@ -132,7 +133,7 @@ pub(super) enum SessionCommand {
     /// End sessions of the node that is asked. Their initiators may log in again.
     Close {
         /// Ids, as `session list` shows them.
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = number::<u64>(1, u64::MAX))]
         ids: Vec<u64>,
     },
 }

@@ -8,6 +8,7 @@ use holdfast_proto::admin::{CreateApiTokenRequest, RevokeApiToken};
 use holdfast_trust::AdminRole;
 use holdfast_types::{unix_seconds, utc};
 
+use super::usage::number;
 use super::{Out, block_on};
 use crate::admin::{AdminAddress, AdminClient, ApiTokenStatus};
 
@@ -22,7 +23,7 @@ pub(super) enum ApiTokenCommand {
         #[arg(long)]
         role: AdminRole,
         /// For how many days it is good; default: until it is revoked.
-        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        #[arg(long, value_name = "DAYS", value_parser = number::<u32>(1, 3650))]
         days: Option<u32>,
     },
     /// List the API tokens, without their secrets.

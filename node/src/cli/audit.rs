@@ -4,6 +4,7 @@ use clap::Args;
 use holdfast_raft::model::AuditEntry;
 use holdfast_types::utc;
 
+use super::usage::number;
 use super::{Out, block_on};
 use crate::admin::{AdminAddress, AdminClient};
 
@@ -11,7 +12,7 @@ use crate::admin::{AdminAddress, AdminClient};
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
     /// How many of the newest calls.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 20, value_parser = number::<u32>(1, 10_000))]
     last: u32,
 }
 

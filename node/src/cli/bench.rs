@@ -14,6 +14,7 @@ use holdfast_types::{ByteSize, IscsiName, TRANSFER_BYTES_MAX};
 
 use super::Out;
 use super::failover::FailoverArgs;
+use super::usage::number;
 
 /// Arguments of `holdfast bench`.
 #[derive(Debug, Args)]
@@ -34,13 +35,13 @@ pub(super) struct BenchArgs {
     #[arg(long, default_value = "4KiB")]
     block_size: ByteSize,
     /// Commands on their way at once; each depth is measured on its own.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 32], value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 32], value_parser = number::<u16>(1, 4096))]
     depth: Vec<u16>,
     /// Seconds measured, for each depth.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    #[arg(long, default_value_t = 5, value_parser = number::<u64>(1, 86400))]
     seconds: u64,
     /// Seconds not measured, before that.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    #[arg(long, default_value_t = 1, value_parser = number::<u64>(0, 3600))]
     warm_up: u64,
     /// How much of the unit is used, from its start; default: all.
     #[arg(long)]

@@ -1,7 +1,6 @@
 //! Making a cluster out of nodes.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -15,6 +14,7 @@ use holdfast_raft::model::ClusterKey;
 use holdfast_trust::AdminRole;
 
 use super::objects::print_done;
+use super::usage::number;
 use super::{Out, block_on};
 use crate::admin::{AdminAddress, AdminClient};
 
@@ -49,7 +49,7 @@ pub(super) enum ClusterCommand {
     /// Make a token that lets one node join, once.
     Token {
         /// For how many seconds it is good.
-        #[arg(long, default_value_t = 86_400, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(60..=604_800))]
+        #[arg(long, default_value_t = 86_400, value_name = "SECONDS", value_parser = number::<u32>(60, 604_800))]
         valid: u32,
     },
     /// Replace the certificates with which nodes prove to each other who they are, and their authority. No connection is lost, nothing is
@@ -191,6 +191,11 @@ fn certificate(
     admin: &AdminAddress,
     out: Out,
 ) -> anyhow::Result<()> {
+    ensure!(
+        !file.exists(),
+        "{} is there already: remove it first, or name another file",
+        file.display()
+    );
     let name = name.unwrap_or_else(|| role.to_string());
     let request = CertificateRequest {
         role: role.to_string(),
@@ -198,15 +203,7 @@ fn certificate(
     };
     let pem = block_on(async { AdminClient::connect(admin).await?.certificate(request).await })?;
     let pem = zeroize::Zeroizing::new(pem);
-    let write = || -> std::io::Result<()> {
-        let mut written = std::fs::File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(file)?;
-        written.write_all(pem.as_bytes())
-    };
-    write().with_context(|| format!("cannot write {}", file.display()))?;
+    write_whole(file, pem.as_bytes()).with_context(|| format!("cannot write {}", file.display()))?;
     let document = serde_json::json!({"file": file, "role": role, "name": name});
     let text = format!(
         "{} is written. Whoever has it is {role} '{name}' of the cluster: holdfast --certificate {} --admin ADDRESS:PORT status",
@@ -214,6 +211,22 @@ fn certificate(
         file.display()
     );
     out.answer(&document, &text)
+}
+
+/// Writes a new file for its owner alone: all of it or, when this is killed, nothing of that name.
+fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let dir = match file.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    // The mode of a temporary file is 0600 from the start.
+    let mut written = tempfile::NamedTempFile::new_in(dir)?;
+    written.write_all(bytes)?;
+    written.as_file().sync_all()?;
+    written
+        .persist_noclobber(file)
+        .map(drop)
+        .map_err(|error| error.error)
 }
 
 /// A token of `-` is read from standard input, where nobody sees it in a list of processes.

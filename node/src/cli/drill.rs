@@ -11,6 +11,7 @@ use holdfast_drill::rehearsal::{Budget, DrillReport, Failure, Plan};
 
 use super::failover::{Ground, Kind, LANES, Look, rehearse, rehearse_live};
 use super::page_file::PageFile;
+use super::usage::number;
 use super::{Out, watch};
 use crate::admin::AdminAddress;
 use crate::chaos::{self, ChaosArgs};
@@ -38,7 +39,7 @@ pub(super) struct DrillArgs {
     #[arg(long, value_name = "TIME", value_parser = time)]
     budget: Option<Duration>,
     /// How often each scenario is played.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 1, value_parser = number::<u32>(1, 1000))]
     rounds: u32,
     #[command(flatten)]
     report: PageFile,

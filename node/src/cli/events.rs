@@ -3,6 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 
+use super::usage::number;
 use super::{Out, block_on};
 use crate::admin::{AdminAddress, AdminClient};
 use crate::events::{Event, EventsDocument, why};
@@ -15,7 +16,7 @@ const ALL: u32 = 100_000;
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
     /// How many, the newest ones.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(ALL)))]
+    #[arg(long, default_value_t = 50, value_parser = number::<u32>(1, u64::from(ALL)))]
     last: u32,
     /// Only of this extent, and of what concerns all.
     #[arg(long, value_name = "EXTENT")]

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Out;
 use super::progress::Progress;
+use super::usage::number;
 use crate::admin::AdminAddress;
 use crate::demo::DemoStage;
 use crate::live::LiveStage;
@@ -23,13 +24,13 @@ use crate::live::LiveStage;
 #[derive(Debug, Args)]
 pub(super) struct FailoverArgs {
     /// Rounds of each kind of failure.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 5, value_parser = number::<u32>(1, 10_000))]
     rounds: u32,
     /// Which failures; default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     failures: Vec<Kind>,
     /// Seconds that a round looks on after the failure.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, default_value_t = 3, value_parser = number::<u64>(1, 60))]
     observe: u64,
     #[command(flatten)]
     ground: Ground,
@@ -42,10 +43,10 @@ pub(super) struct FailoverArgs {
 #[derive(Debug, Args)]
 pub(super) struct Ground {
     /// Writers, half of them through each node's path first, with one write on its way each.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=256))]
+    #[arg(long, default_value_t = 8, value_parser = number::<u16>(2, 256))]
     writers: u16,
     /// First of the ten ports that the demo takes.
-    #[arg(long, default_value_t = 13260, value_parser = clap::value_parser!(u16).range(1024..=65526))]
+    #[arg(long, default_value_t = 13260, value_parser = number::<u16>(1024, 65526))]
     base_port: u16,
     /// Size of the demo's LUN.
     #[arg(long, default_value = "256MiB")]

@@ -20,16 +20,20 @@ mod progress;
 mod reservation;
 mod status;
 mod takeover;
+mod usage;
 mod watch;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use cluster::init as init_cluster;
 pub(crate) use out::Out;
 pub(crate) use page_file::{PageFile, foot};
+use usage::number;
 
 use crate::admin::AdminAddress;
 
@@ -130,7 +134,7 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
     /// iSCSI port of node a; b listens on the next one, all other ports follow (up to this plus 9).
-    #[arg(long, default_value_t = 3260, value_parser = clap::value_parser!(u16).range(1024..=65526))]
+    #[arg(long, default_value_t = 3260, value_parser = number::<u16>(1024, 65526))]
     pub(crate) base_port: u16,
     /// Size of the LUN.
     #[arg(long, default_value = "1GiB")]
@@ -179,7 +183,20 @@ fn read_certificate(file: &Path) -> anyhow::Result<()> {
 
 /// Parses the command line and carries it out; the process's exit status.
 pub(crate) fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and versions, asked for or not.
+        Err(error)
+            if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
+            error.exit()
+        }
+        Err(error) => {
+            // Nobody to tell is no reason for another exit status.
+            let _ = writeln!(std::io::stderr(), "{}", usage::one_line(&error));
+            return std::process::ExitCode::from(2);
+        }
+    };
     let out = Out::new(cli.json);
     if let Some(file) = &cli.certificate
         && let Err(error) = read_certificate(file)

@@ -11,6 +11,7 @@ use holdfast_types::{ByteSize, IscsiName};
 use serde::Serialize;
 
 use super::access::change_one;
+use super::usage::number;
 use super::{Out, block_on};
 use crate::admin::access::AccessRequest;
 use crate::admin::{AdminAddress, AdminClient};
@@ -156,7 +157,7 @@ pub(super) enum TargetCommand {
         #[arg(long, value_name = "true|false", required_unless_present_any = ["max_sessions", "redirect"])]
         restricted: Option<bool>,
         /// Most sessions at a time, on each node; 0: no limit.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = number::<u32>(0, u64::from(u32::MAX)))]
         max_sessions: Option<u32>,
         /// Whether a node that drains, leaves or stops sends logins to a node that serves: for initiators without multipath.
         #[arg(long, value_name = "true|false")]
@@ -179,7 +180,7 @@ pub(super) enum LunCommand {
         /// The extent's name.
         extent: String,
         /// The LUN.
-        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..16384))]
+        #[arg(long, default_value_t = 0, value_parser = number::<u32>(0, 16383))]
         lun: u32,
         /// In the own map of this initiator group, which sees that instead of the target's from then on.
         #[arg(long, value_name = "NAME")]
@@ -193,7 +194,7 @@ pub(super) enum LunCommand {
         /// The target.
         iqn: IscsiName,
         /// The LUN.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(0..16384))]
+        #[arg(long, value_parser = number::<u32>(0, 16383))]
         lun: u32,
         /// In the own map of this initiator group.
         #[arg(long, value_name = "NAME")]
@@ -207,7 +208,7 @@ pub(super) enum LunCommand {
         /// The target.
         iqn: IscsiName,
         /// The LUN.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(0..16384))]
+        #[arg(long, value_parser = number::<u32>(0, 16383))]
         lun: u32,
         /// Out of the own map of this initiator group.
         #[arg(long, value_name = "NAME")]

@@ -6,6 +6,7 @@ use holdfast_proto::admin::ClearReservationsRequest;
 use holdfast_types::IscsiName;
 
 use super::objects::print_done;
+use super::usage::number;
 use super::{Out, block_on};
 use crate::admin::{AdminAddress, AdminClient};
 use crate::status::{ReservationStatus, StatusDocument};
@@ -25,7 +26,7 @@ pub(super) enum ReservationCommand {
         /// The target.
         iqn: IscsiName,
         /// The LUN.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(0..16384))]
+        #[arg(long, value_parser = number::<u32>(0, 16383))]
         lun: u32,
     },
 }

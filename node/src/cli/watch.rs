@@ -19,6 +19,7 @@ use super::Out;
 use super::drill::time;
 use super::page_file::PageFile;
 use super::progress::Progress;
+use super::usage::number;
 
 /// Between two glances for the progress line.
 const GLANCE_EVERY: Duration = Duration::from_millis(500);
@@ -33,10 +34,10 @@ pub(super) struct WatchArgs {
     #[arg(long = "url", required = true, value_name = "URL")]
     urls: Vec<IscsiUrl>,
     /// Ends after so many seconds; otherwise with Ctrl-C.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    #[arg(long, value_parser = number::<u64>(1, 604_800))]
     seconds: Option<u64>,
     /// Commands on their way at once, on each path.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_parser = number::<u16>(1, 64))]
     depth: u16,
     /// Writes, too, and checks every block: overwrites the first 16 MiB of the unit. Refused where it holds data.
     #[arg(long)]
