@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod guest;
 pub mod hosts;
 pub mod identity;
+pub mod kept;
 pub mod lan;
 pub mod machines;
 pub mod nodes;

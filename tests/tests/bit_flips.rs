@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use holdfast_drill::disk::Disk;
 use holdfast_tests::cluster::{self, Demo, holdfast};
+use holdfast_tests::kept::{files, snapshots_soon};
 use holdfast_tests::nodes::DataNode;
 use holdfast_tests::status::{NodeState, Status};
 use holdfast_tests::{say, seed};
@@ -156,28 +157,6 @@ impl Kind {
     }
 }
 
-/// Files below a node's directory, by path below it. Sockets are none.
-fn files(dir: &Path, below: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir.join(below))? {
-        let entry = entry?;
-        let name = entry.file_name().into_string().ok().context("a name in UTF-8")?;
-        let path = if below.is_empty() {
-            name
-        } else {
-            format!("{below}/{name}")
-        };
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            found.extend(files(dir, &path)?);
-        } else if kind.is_file() {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 /// Flips a bit of a byte that is in use, if any is; says where.
 fn flip(path: &Path, random: &mut StdRng) -> Result<String> {
     let contents = std::fs::read(path)?;
@@ -193,40 +172,6 @@ fn flip(path: &Path, random: &mut StdRng) -> Result<String> {
     let file = std::fs::OpenOptions::new().write(true).open(path)?;
     file.write_all_at(&[contents[at] ^ (1 << bit)], at as u64)?;
     Ok(format!("{}: bit {bit} of byte {at}", path.display()))
-}
-
-/// Has every node take snapshots of the cluster state after a few entries, and waits until each has two.
-async fn snapshots_soon(demo: &Demo) -> Result<()> {
-    for node in ["a", "b", "w"] {
-        let file = demo.dir().join(node).join("node.toml");
-        let text = std::fs::read_to_string(&file)?;
-        demo.kill(node)?;
-        std::fs::write(&file, text + "\n[raft]\nsnapshot_after = 16\n")?;
-        demo.restart(node).await?;
-        demo.wait_in_sync(LIMIT).await?;
-    }
-    let has_two = |node: &str| {
-        let all = files(&demo.dir().join(node), "raft")?;
-        let snapshots = all.iter().filter(|path| Kind::of(path) == Some(Kind::Snapshot));
-        anyhow::Ok(snapshots.count() >= 2)
-    };
-    let name = demo.status().await?.extents[0].name.clone();
-    let began = Instant::now();
-    while !(has_two("a")? && has_two("b")? && has_two("w")?) {
-        for confirmed in ["on", "off"] {
-            let change = [
-                "extent",
-                "confirmed-reads",
-                &name,
-                confirmed,
-                "--admin",
-                demo.admin("a")?,
-            ];
-            holdfast(&change).await?.success()?;
-        }
-        ensure!(began.elapsed() < LIMIT, "no snapshots\n{}", demo.logs());
-    }
-    Ok(())
 }
 
 /// A cluster, and what its disk must hold.

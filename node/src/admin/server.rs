@@ -106,9 +106,18 @@ impl Service {
         import::begin(running, head, parts).await.map(Response::new)
     }
 
-    async fn propose(&self, command: Command, message: String) -> Answer<Done> {
+    /// Proposes what was made of names as `before` has them.
+    async fn propose(&self, before: &ClusterState, command: Command, message: String) -> Answer<Done> {
         let running = self.running().await?;
-        done(running.propose(command).await.map_err(fault)?, message)
+        let reply = running.propose(command).await.map_err(fault)?;
+        // Deleted since its name was looked up.
+        if let Reply::Refused { refusal } = &reply
+            && let Refusal::NoSuchExtent { extent } = refusal
+            && let Some(gone) = before.extents.get(extent)
+        {
+            return Err(no_extent(&gone.name));
+        }
+        done(reply, message)
     }
 }
 
@@ -162,9 +171,11 @@ pub(super) fn preferred_named<'a>(
 }
 
 pub(super) fn extent_named(state: &ClusterState, name: &str) -> Result<ExtentId, Status> {
-    state
-        .extent_named(name)
-        .ok_or_else(|| Status::not_found(format!("there is no extent '{name}'; see 'holdfast extent list'")))
+    state.extent_named(name).ok_or_else(|| no_extent(name))
+}
+
+fn no_extent(name: &str) -> Status {
+    Status::not_found(format!("there is no extent '{name}'; see 'holdfast extent list'"))
 }
 
 fn target_name(text: &str) -> Result<IscsiName, Status> {
@@ -345,21 +356,23 @@ impl Admin for Service {
 
     async fn create_extent(&self, request: Request<CreateExtentRequest>) -> Answer<Done> {
         let running = self.running().await?;
-        let extent = new_extent(&running.state(), request.into_inner())?;
+        let state = running.state();
+        let extent = new_extent(&state, request.into_inner())?;
         let message = format!("Extent {} is created ({}).", extent.name, extent.id);
-        self.propose(Command::CreateExtent(extent), message).await
+        self.propose(&state, Command::CreateExtent(extent), message).await
     }
 
     async fn set_confirmed_reads(&self, request: Request<SetConfirmedReadsRequest>) -> Answer<Done> {
         let request = request.into_inner();
-        let extent = extent_named(&self.running().await?.state(), &request.extent)?;
+        let state = self.running().await?.state();
+        let extent = extent_named(&state, &request.extent)?;
         let word = if request.on { "confirmed" } else { "not confirmed" };
         let message = format!("Reads of {} are {word} from now on.", request.extent);
         let command = Command::SetConfirmedReads {
             extent,
             on: request.on,
         };
-        self.propose(command, message).await
+        self.propose(&state, command, message).await
     }
 
     async fn set_write_cache(&self, request: Request<SetWriteCacheRequest>) -> Answer<Done> {
@@ -387,7 +400,9 @@ impl Admin for Service {
     async fn create_target(&self, request: Request<CreateTargetRequest>) -> Answer<Done> {
         let name = target_name(&request.into_inner().iqn)?;
         let message = format!("Target {name} is there.");
-        self.propose(Command::CreateTarget { name }, message).await
+        let state = self.running().await?.state();
+        self.propose(&state, Command::CreateTarget { name }, message)
+            .await
     }
 
     async fn map_lun(&self, request: Request<MapLunRequest>) -> Answer<Done> {
@@ -395,9 +410,10 @@ impl Admin for Service {
         let running = self.running().await?;
         let target = target_name(&request.iqn)?;
         let lun = lun_number(request.lun)?;
-        let extent = extent_named(&running.state(), &request.extent)?;
+        let state = running.state();
+        let extent = extent_named(&state, &request.extent)?;
         let message = format!("LUN {lun} of {target} is extent {}.", request.extent);
-        self.propose(Command::MapLun { target, lun, extent }, message)
+        self.propose(&state, Command::MapLun { target, lun, extent }, message)
             .await
     }
 
@@ -407,8 +423,9 @@ impl Admin for Service {
             .map_err(|_| invalid("the request cannot be read: are command and node of the same release?"))?;
         let running = self.running().await?;
         running.announce_key().await.map_err(fault)?;
-        let (command, message) = access::command(&running.state(), running.key().as_ref(), request)?;
-        self.propose(command, message).await
+        let state = running.state();
+        let (command, message) = access::command(&state, running.key().as_ref(), request)?;
+        self.propose(&state, command, message).await
     }
 
     async fn close_session(&self, request: Request<CloseSessionRequest>) -> Answer<Done> {
@@ -555,8 +572,9 @@ impl Admin for Service {
             .into_inner()
             .change
             .ok_or_else(|| invalid("an empty change; do both sides run the same release?"))?;
-        let (command, message) = super::change::command(&running.state(), change)?;
-        self.propose(command, message).await
+        let state = running.state();
+        let (command, message) = super::change::command(&state, change)?;
+        self.propose(&state, command, message).await
     }
 
     async fn settings(&self, _request: Request<SettingsRequest>) -> Answer<Document> {
@@ -612,7 +630,8 @@ impl Admin for Service {
             created,
             expires,
         };
-        self.propose(AdminCommand::AddApiToken(token).into(), String::new())
+        let state = self.running().await?.state();
+        self.propose(&state, AdminCommand::AddApiToken(token).into(), String::new())
             .await?;
         Ok(Response::new(CreateApiTokenReply {
             token: secret.to_text().to_string(),

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use holdfast_raft::consensus::Control;
 use holdfast_raft::model::{AdminCommand, ClusterId, ClusterKey, ClusterState};
 use holdfast_trust::{Generations, Trust};
@@ -35,23 +34,11 @@ fn path(dir: &Path) -> PathBuf {
 /// What is kept in `dir`; the first generation alone where nothing is.
 pub(super) fn load(dir: &Path) -> anyhow::Result<Generations> {
     let path = path(dir);
-    let bytes = match std::fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Generations::default()),
-        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    let Some(bytes) = kept::read(&path)? else {
+        return Ok(Generations::default());
     };
-    let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    if value["format"]
-        .as_u64()
-        .is_some_and(|format| format > u64::from(FORMAT))
-    {
-        bail!("{} was written by a newer release", path.display());
-    }
-    let kept: Kept = serde_json::from_value(value).with_context(|| {
-        format!(
-            "{} is damaged: copy that of another node, and start this one anew",
-            path.display()
-        )
-    })?;
+    let remedy = "copy that of another node, and start this one anew";
+    let kept: Kept = kept::parse(&path, &bytes, FORMAT, remedy)?;
     Ok(kept.generations)
 }
 

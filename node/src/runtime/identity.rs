@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use holdfast_raft::model::ClusterId;
 use holdfast_types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use super::kept;
 
 /// Version of the file.
 const FORMAT: u32 = 1;
+const REMEDY: &str = "restore it, or remove this node and add it as a new one";
 
 /// A node's place in the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,25 +65,15 @@ impl Identity {
     /// What is kept in `dir`; `None` for a node that belongs to no cluster yet.
     pub(crate) fn load(dir: &Path) -> anyhow::Result<Option<Self>> {
         let path = Self::path(dir);
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.with_context(|| format!("cannot read {}", path.display()))?,
+        let Some(bytes) = kept::read(&path)? else {
+            return Ok(None);
         };
-        let broken = || {
-            format!(
-                "{} is damaged: restore it, or remove this node and add it as a new one",
-                path.display()
-            )
-        };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).with_context(broken)?;
-        if value["format"]
-            .as_u64()
-            .is_some_and(|format| format > u64::from(FORMAT))
-        {
-            bail!("{} was written by a newer release", path.display());
-        }
-        let identity: Self = serde_json::from_value(value).with_context(broken)?;
-        ensure!(identity.node.value() > 0, broken());
+        let identity: Self = kept::parse(&path, &bytes, FORMAT, REMEDY)?;
+        ensure!(
+            identity.node.value() > 0,
+            "{} is damaged: {REMEDY}",
+            path.display()
+        );
         Ok(Some(identity))
     }
 

@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use holdfast_raft::consensus::begin_incarnation;
 use holdfast_raft::model::{ClusterState, TakeoverOrder};
 use holdfast_types::{NodeId, utc};
@@ -173,27 +173,16 @@ fn summed(text: &str) -> String {
 
 fn read(dir: &Path) -> anyhow::Result<Option<Ordered>> {
     let path = order_file(dir);
-    let bytes = match std::fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    let Some(bytes) = kept::read(&path)? else {
+        return Ok(None);
     };
     // Written as a whole, so what cannot be read is no order that was broken off.
+    let remedy = "remove it, and ask for the takeover again";
     let is_sound = |text: &&str| summed(text).as_bytes() == bytes;
-    let ordered: Option<Ordered> = std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| text.lines().next())
-        .filter(is_sound)
-        .and_then(|text| serde_json::from_str(text).ok());
-    let ordered = ordered.with_context(|| {
-        format!(
-            "{} is damaged: remove it, and ask for the takeover again",
-            path.display()
-        )
-    })?;
-    if ordered.format > FORMAT {
-        bail!("{} was written by a newer release", path.display());
-    }
-    Ok(Some(ordered))
+    let text = std::str::from_utf8(&bytes).ok();
+    let sound = text.and_then(|text| text.lines().next()).filter(is_sound);
+    let sound = sound.with_context(|| format!("{} is damaged: {remedy}", path.display()))?;
+    kept::parse(&path, sound.as_bytes(), FORMAT, remedy).map(Some)
 }
 
 fn next_step(places: &Places, order: &TakeoverOrder) -> anyhow::Result<Step> {

@@ -37,6 +37,9 @@ pub(crate) enum SnapshotError {
     Magic,
     #[error("format {0}, newer than {1}, the newest that this version of holdfast knows")]
     Newer(u32, u32),
+    /// Of a file with this name.
+    #[error("{0}: {1}")]
+    In(String, Box<Self>),
     #[error("{0} bytes instead of {1}")]
     Length(u64, u64),
     #[error("its checksum is wrong")]
@@ -178,7 +181,10 @@ impl Snapshots {
                     current.get_or_insert_with(|| (Bytes::from(bytes), parsed.clone()));
                     whole.push(parsed);
                 }
-                Err(error @ SnapshotError::Newer(..)) => return Err(error),
+                Err(error @ SnapshotError::Newer(..)) => {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    return Err(SnapshotError::In(name.into_owned(), Box::new(error)));
+                }
                 Err(error) => {
                     broken.push(format!("{}: {error}", path.display()));
                     fs::rename(&path, path.with_extension("broken"))?;

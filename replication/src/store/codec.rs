@@ -14,7 +14,10 @@ pub enum DecodeError {
     #[error("it is longer than its fields")]
     Long,
     /// Written by a later release.
-    #[error("it has version {0}, this release reads up to {known}: install the release that wrote it", known = super::entry::ENTRY_VERSION)]
+    #[error(
+        "it was written by a newer version of holdfast ({0}, newer than {known}, the newest that this one knows); install that version",
+        known = super::entry::ENTRY_VERSION
+    )]
     Newer(u8),
     /// Written by an earlier release, in a form that is not read any more.
     #[error("it has version {0}, this release reads {known}: use the release that wrote it", known = super::entry::ENTRY_VERSION)]

@@ -19,7 +19,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Written by a later release.
-    #[error("{path} has format {found}, this release reads up to {known}: install the release that wrote it")]
+    #[error(
+        "{path} was written by a newer version of holdfast (format {found}, newer than {known}, the newest that this one knows); \
+         install that version"
+    )]
     Newer {
         /// Which file.
         path: PathBuf,

@@ -231,7 +231,7 @@ impl<T: Clone + Send + 'static> NodeJournal<T> {
             }
             other => other,
         }
-        .map_err(|error| StoreError::damaged(&path, error.to_string()))?;
+        .map_err(|error| not_opened(&path, error))?;
         replay.check_newer(&path)?;
         if let Verdict::TornTail { position, bytes } = &recovery.verdict {
             tracing::info!(journal = %path.display(), %position, bytes, "the last write was cut short by a power cut or a kill");
@@ -427,6 +427,18 @@ fn open_journal<T: Send + 'static>(
         move |completion| sink.complete(completion),
         |found| replay.take(found.record),
     )
+}
+
+fn not_opened(path: &Path, error: OpenError) -> StoreError {
+    match error {
+        OpenError::NewerVersion { found, known, .. } => StoreError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        },
+        OpenError::Io { error, .. } | OpenError::Busy { error, .. } => StoreError::io("open", path, error),
+        other => StoreError::damaged(path, other.to_string()),
+    }
 }
 
 fn mark_all(extents: &[(ExtentId, Arc<ExtentFile>)]) -> Result<(), StoreError> {

@@ -1,12 +1,16 @@
 //! How much was written to a file since it was flushed.
 //!
-//! A second's writes flushed at once fill the disk's queue, and the journal's, which commands wait for, stand behind them. So a file is
-//! flushed little by little, long before its checkpoint.
+//! A second's large writes flushed at once fill the disk's queue, and the journal's, which commands wait for, stand behind them. So a file is
+//! flushed little by little, long before its checkpoint. Small writes all over it are not worth that: each block of them is a request of
+//! its own to the disk, whenever it is flushed, and the more of them are flushed at once, the fewer flushes wait for the journal's and are
+//! waited for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes from which on a flush is due.
 const DUE: u64 = 16 << 20;
+/// Writes of fewer bytes do not count.
+const LARGE: usize = 32 << 10;
 /// Far more than there can be: somebody was told that a flush is due.
 const ASKED: u64 = 1 << 62;
 
@@ -15,9 +19,11 @@ const ASKED: u64 = 1 << 62;
 pub(super) struct Unflushed(AtomicU64);
 
 impl Unflushed {
-    /// So many bytes are written.
+    /// So many bytes are written in one piece.
     pub(super) fn wrote(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        if bytes >= LARGE {
+            self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 
     /// A flush begins, of all that was written before.
@@ -49,5 +55,19 @@ mod tests {
             assert!(!unflushed.is_due());
             unflushed.begins();
         }
+    }
+
+    #[test]
+    fn small_writes_wait_for_the_checkpoint_however_many_they_are() {
+        let unflushed = Unflushed::default();
+        for _ in 0..100_000 {
+            unflushed.wrote(4096);
+        }
+        assert!(!unflushed.is_due());
+        for _ in 0..(16 << 20) / LARGE {
+            assert!(!unflushed.is_due());
+            unflushed.wrote(LARGE);
+        }
+        assert!(unflushed.is_due());
     }
 }
