@@ -86,6 +86,7 @@ const LOOKING: &[&str] = &[
     "api-token list",
     "audit",
     "auth list",
+    "cluster check",
     "cluster members",
     "cluster show",
     "events",
@@ -124,6 +125,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("drill chaos", "chaos"),
     ("drill watch", "watch"),
     ("extent accept-data-loss", "takeover"),
+    ("extent import", "import"),
     ("node", "kills"),
 ];
 
@@ -420,10 +422,9 @@ async fn commands_that_are_killed_can_be_repeated_and_change_nothing_the_next_ti
     let load = workload::start(plan, &[demo.multipath(&["a", "b"]).await?])?;
     let mut stage = Stage::new(&demo, dir.path())?;
     let mut died = 0;
-    for number in 0..STEPS.len() {
+    for (number, (line, _)) in STEPS.iter().enumerate() {
         let done = step(&mut stage, &mut random, rounds, number).await;
-        died +=
-            done.with_context(|| format!("{}, HOLDFAST_SEED={seed}\n{}", STEPS[number].0, demo.logs()))?;
+        died += done.with_context(|| format!("{line}, HOLDFAST_SEED={seed}\n{}", demo.logs()))?;
     }
     demo.wait_in_sync(LIMIT).await?;
     let (report, verifier) = load.stop().await;
