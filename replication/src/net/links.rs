@@ -224,8 +224,8 @@ impl Links {
         let (link, lane) = Link::begin(hello, carrier, room);
         {
             let mut routes = peer.routes();
-            // The end that dials knows how many there are.
-            let count = hello.lane.paths.max(1);
+            // The end that dials knows how many there are; a peer of an earlier release has one connection, which may run over any.
+            let count = hello.lane.paths.max(hello.lane.path + 1);
             if routes.paths.count() != count {
                 routes.paths = self.paths(node, count);
             }

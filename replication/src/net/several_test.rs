@@ -2,16 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+use holdfast_proto::replication as pb;
 use holdfast_trust::{Generations, Key, Trust};
 use holdfast_types::{Epoch, ExtentId, Incarnation, NodeId};
 use tokio::net::TcpListener;
 
+use super::frame;
 use super::{Limits, LinkEvents, Links, Net, NetConfig, PeerAddress, PeerReport};
-use crate::core::api::{Identity, LinkId, Message};
+use crate::core::api::{Identity, LinkId, Message, Room};
 
 const EXTENT: ExtentId = ExtentId::from_u128(5);
 const LIMIT: Duration = Duration::from_secs(20);
@@ -265,4 +268,85 @@ fn a_peer_that_is_silent_everywhere_loses_its_link() {
     // The other connection begins a new one.
     assert!(matches!(rig.a.hear(), Heard::Up(next) if next > rig.link));
     rig.uses(1);
+}
+
+/// A peer of an earlier release: it answers a hello as one that knows of one connection does, and says every 50 ms that it lives.
+fn serve_as_of_old(listener: &StdListener, hellos: &AtomicUsize) {
+    for mut stream in listener.incoming().flatten() {
+        let (mut buffer, mut bytes) = (BytesMut::new(), vec![0; 4096]);
+        let hello = loop {
+            match frame::take(&mut buffer, true).unwrap() {
+                Some(frame) => break frame,
+                None => match stream.read(&mut bytes) {
+                    Ok(read @ 1..) => buffer.extend_from_slice(&bytes[..read]),
+                    _ => break frame::beat(0, 0),
+                },
+            }
+        };
+        let Some(pb::frame::Kind::Hello(hello)) = hello.kind else {
+            continue;
+        };
+        hellos.fetch_add(1, Ordering::SeqCst);
+        let answer = pb::Hello {
+            node: hello.to,
+            to: hello.node,
+            incarnation: 1,
+            paths: 0,
+            path: 0,
+            lane: 0,
+            joins: false,
+            ..hello
+        };
+        let mut out = Vec::new();
+        frame::put(&frame::of(pb::frame::Kind::Hello(answer)), &mut out);
+        for number in 1.. {
+            frame::put(&frame::batch(number, Room::default(), Vec::new(), 0), &mut out);
+            if stream.write_all(&out).is_err() {
+                break;
+            }
+            out.clear();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn a_peer_of_an_earlier_release_has_a_link_of_one_connection() {
+    let hellos = Arc::new(AtomicUsize::new(0));
+    let addresses = ["127.0.0.1:0", "127.0.0.2:0"].map(|address| {
+        let listener = StdListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let hellos = Arc::clone(&hellos);
+        std::thread::spawn(move || serve_as_of_old(&listener, &hellos));
+        address
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let me = Identity {
+        node: NodeId(1),
+        incarnation: Incarnation(1),
+    };
+    let (tell, heard) = mpsc::channel();
+    let links = Arc::new(Links::new(me, 7, Box::new(Log(tell))));
+    let net = Net::start(
+        runtime.handle().clone(),
+        Vec::new(),
+        Arc::clone(&links),
+        NetConfig::default(),
+    );
+    net.set_peers(&[PeerAddress {
+        node: NodeId(2),
+        addresses: addresses.to_vec(),
+    }]);
+    assert!(matches!(heard.recv_timeout(LIMIT).unwrap(), Heard::Up(_)));
+    assert!(!links.current(NodeId(2)).unwrap().keeps());
+    // Nobody replaces it by a second one.
+    assert!(heard.recv_timeout(Duration::from_secs(2)).is_err());
+    assert_eq!(hellos.load(Ordering::SeqCst), 1);
+    let report = links.reports().remove(0);
+    let used = report.paths.iter().filter(|(_, path)| path.used && path.up);
+    assert_eq!(used.count(), 1, "{report:?}");
 }
