@@ -1,5 +1,5 @@
 //! `holdfast cluster check`, and what a node looks at before it joins: clocks, ways between nodes, disks, hosts. Measuring is here, in
-//! [`look`], [`way`] and [`disk`]; what a measurement means is said in [`judge`], which measures nothing.
+//! [`look`], [`way`] and [`disk`]; what a measurement means is said in [`mod@judge`], which measures nothing.
 
 mod disk;
 mod document;

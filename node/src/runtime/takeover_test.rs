@@ -220,7 +220,7 @@ fn t3_j1_an_order_with_a_flipped_bit_is_damaged() {
         .replace("\"format\":1", "\"format\":2");
     std::fs::write(order_file(dir), summed(newer.lines().next().unwrap())).unwrap();
     let why = format!("{:#}", read(dir).unwrap_err());
-    assert!(why.contains("newer release"), "{why}");
+    assert!(why.contains("newer version"), "{why}");
 }
 
 /// T3: a machine that lost power right after the order, and is started when others have served for days, changes nothing and says why.

@@ -180,13 +180,18 @@ fn follow(shared: &Arc<Shared>, extent: &Arc<Extent>, count: u64) {
     shared.drive(extent, first.into_iter().chain(records));
 }
 
-/// What the apply thread does with so many blocks.
-fn apply_blocks(rig: &Rig, extent: &Arc<Extent>, blocks: u64) {
+/// What the apply thread does with so many writes of 32 KiB.
+fn apply_large(rig: &Rig, extent: &Arc<Extent>, writes: u64) {
     let shared = &rig.shared;
-    let jobs = (0..blocks).map(|n| io::Job {
-        extent: Arc::clone(extent),
-        io: crate::core::api::IoToken(1 << 40),
-        what: io::What::Apply(record(n % 256)),
+    let jobs = (0..writes).map(|n| {
+        let data = Bytes::from(vec![n as u8; 32 << 10]);
+        let range = BlockRange::new(Lba(n % 32 * 8), 8).unwrap();
+        let body = RecordBody::Write { range, data };
+        io::Job {
+            extent: Arc::clone(extent),
+            io: crate::core::api::IoToken(1 << 40),
+            what: io::What::Apply(Record { body, ..record(n) }),
+        }
     });
     let inbox = Inbox::new();
     inbox.push(jobs);
@@ -200,13 +205,13 @@ fn an_extent_is_flushed_whenever_much_was_written_to_it() {
     let rig = Rig::new();
     let extent = rig.extent(ID);
     for _ in 0..2 {
-        apply_blocks(&rig, &extent, 4095);
+        apply_large(&rig, &extent, 511);
         let mut chores = Vec::new();
         rig.shared.chores.push([Chore::Scrubs]);
         assert!(rig.shared.chores.take(&mut chores));
         assert!(matches!(chores[..], [Chore::Scrubs]), "{chores:?}");
         chores.clear();
-        apply_blocks(&rig, &extent, 1024);
+        apply_large(&rig, &extent, 128);
         assert!(rig.shared.chores.take(&mut chores));
         assert!(matches!(chores[..], [Chore::Flush(_)]), "once: {chores:?}");
         chores

@@ -47,7 +47,10 @@ fn a_newer_version_is_refused_by_name() {
     header[0] = ENTRY_VERSION + 1;
     let error = Entry::decode(&header, Bytes::new()).unwrap_err();
     assert_eq!(error, DecodeError::Newer(ENTRY_VERSION + 1));
-    assert!(error.to_string().contains("version 3"), "{error}");
+    assert!(
+        error.to_string().contains("newer version of holdfast (3,"),
+        "{error}"
+    );
 }
 
 #[test]

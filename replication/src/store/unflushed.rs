@@ -1,7 +1,7 @@
 //! How much was written to a file since it was flushed.
 //!
-//! A second's large writes flushed at once fill the disk's queue, and the journal's, which commands wait for, stand behind them. So a file is
-//! flushed little by little, long before its checkpoint. Small writes all over it are not worth that: each block of them is a request of
+//! A second's large writes flushed at once fill the disk's queue, and the journal's, which commands wait for, stand behind them. So a file
+//! is flushed little by little, long before its checkpoint. Small writes all over it are not worth that: each block of them is a request of
 //! its own to the disk, whenever it is flushed, and the more of them are flushed at once, the fewer flushes wait for the journal's and are
 //! waited for.
 
