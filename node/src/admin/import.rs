@@ -116,7 +116,11 @@ pub(super) async fn begin(
     head: ImportHead,
     parts: Streaming<ImportPart>,
 ) -> Result<ImportStream, Status> {
-    let ImportHead { extent, image_bytes } = head;
+    let ImportHead {
+        extent,
+        image_bytes,
+        replace,
+    } = head;
     let mut asked = extent.ok_or_else(|| invalid("an import names an extent"))?;
     if image_bytes == 0 {
         return Err(invalid("image_bytes = 0: an image has at least one byte"));
@@ -125,7 +129,8 @@ pub(super) async fn begin(
         return Err(failed("a witness holds no data: ask a data node (--admin)"));
     }
     let state = running.state();
-    let id = if let Some(id) = state.extent_named(&asked.name) {
+    let there = state.extent_named(&asked.name);
+    let id = if let Some(id) = there {
         fits(&running, &state.extents[&id], &asked, image_bytes)?;
         id
     } else {
@@ -153,6 +158,7 @@ pub(super) async fn begin(
         block: extent.block_size,
         extent_bytes: extent.size_bytes,
         image_bytes,
+        may_replace: replace || there.is_none(),
         written: AtomicU64::new(0),
         running,
     });
@@ -174,6 +180,8 @@ struct Import {
     block: BlockSize,
     extent_bytes: u64,
     image_bytes: u64,
+    /// The extent was made for it, or whoever asked has typed its name again.
+    may_replace: bool,
     written: AtomicU64,
 }
 
@@ -258,7 +266,7 @@ impl Import {
     /// Checks a message; whether it is the last one.
     fn step(&self, message: Option<ImportPart>, at: u64) -> Result<(Step, bool), Status> {
         let part =
-            message.ok_or_else(|| failed("the import was broken off: run it again, and it goes on"))?;
+            message.ok_or_else(|| failed("the import was broken off: run it again with --confirm and the extent's name, and it goes on"))?;
         let block = u64::from(self.block.bytes());
         match part.part {
             Some(Part::Data(ImportData { offset, data })) => {
@@ -390,14 +398,18 @@ impl Import {
         Ok(())
     }
 
-    /// Hosts may see the extent only while nothing of it is changed here.
+    /// Hosts may see the extent only while nothing of it is changed here; and what somebody has stored is replaced only if he says so.
     fn may_write(&self, offset: u64) -> Result<(), Status> {
+        let name = &self.name;
         match self.running.state().shown_as(self.id) {
-            None => Ok(()),
+            None if self.may_replace => Ok(()),
+            None => Err(failed(format!(
+                "extent '{name}' is there, and differs from the image at byte {offset}: to go on with an import that was broken off, or to \
+                 replace what is in it, type its name again: --confirm {name}"
+            ))),
             Some(by) => Err(failed(format!(
-                "extent '{}' is {by}, and differs from the image at byte {offset}: it is in use, so nothing is written to it; take the LUN \
-                 away first ('holdfast lun delete'), or take another name",
-                self.name
+                "extent '{name}' is {by}, and differs from the image at byte {offset}: it is in use, so nothing is written to it; take the \
+                 LUN away first ('holdfast lun delete'), or take another name"
             ))),
         }
     }
@@ -413,7 +425,7 @@ impl Import {
             match self.running.on_storage(self.id, op()).await {
                 OpOutcome::NoSpace => {
                     return Err(failed(format!(
-                        "a disk under extent '{name}' is full: make room, and run the import again; it goes on where it ended"
+                        "a disk under extent '{name}' is full: make room, and run the import again with --confirm {name}; it goes on where it ended"
                     )));
                 }
                 OpOutcome::ReservationConflict => {
@@ -427,7 +439,7 @@ impl Import {
             }
             if Instant::now() >= until {
                 return Err(Status::unavailable(format!(
-                    "extent '{name}' is not served at present: run the import again later; it goes on where it ended"
+                    "extent '{name}' is not served at present: run the import again later with --confirm {name}; it goes on where it ended"
                 )));
             }
             sleep(AGAIN_AFTER).await;

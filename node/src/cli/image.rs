@@ -22,7 +22,7 @@ const AHEAD: usize = 4;
 /// What is imported, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
-    /// The extent's name; one that is there and is no LUN is made equal to the image.
+    /// The extent's name. One that is there and is no LUN is made equal to the image, with --confirm.
     name: String,
     /// A raw image of a disk: a file, or a block device. Read on this machine.
     #[arg(long, value_name = "FILE")]
@@ -39,6 +39,9 @@ pub(super) struct ImportArgs {
     /// Allocate all of its space now; otherwise space is taken where the image is not zeros.
     #[arg(long)]
     full: bool,
+    /// The name of an extent that is there, again: what is in it is replaced by the image, or an import goes on that was broken off.
+    #[arg(long, value_name = "NAME")]
+    confirm: Option<String>,
 }
 
 /// `holdfast extent import`
@@ -49,9 +52,17 @@ pub(super) fn run(args: ImportArgs, admin: &AdminAddress, out: Out) -> anyhow::R
             "--block-size {bytes}: a logical block has 512 or 4096 bytes"
         );
     }
+    if let Some(confirm) = &args.confirm {
+        anyhow::ensure!(
+            *confirm == args.name,
+            "--confirm {confirm}: it is the extent's name again, {}",
+            args.name
+        );
+    }
     let source = Source::open(&args.from)?;
     let head = ImportHead {
         image_bytes: source.bytes(),
+        replace: args.confirm.is_some(),
         extent: Some(CreateExtentRequest {
             name: args.name.clone(),
             block_size: args.block_size.unwrap_or_default(),
@@ -98,7 +109,7 @@ async fn import(
                     Ok(None) => {
                         break last
                             .filter(|last| !last.message.is_empty())
-                            .context("the node broke the import off: run it again");
+                            .context("the node broke the import off: run it again, with --confirm");
                     }
                     Err(status) => break Err(anyhow!("{}", status.message())),
                 }

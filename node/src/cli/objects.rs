@@ -48,7 +48,7 @@ pub(super) enum ExtentCommand {
         write_cache: OnOff,
     },
     /// Make an extent out of a raw image of a disk, or make one equal to it. What is equal already is not written, so an import that was
-    /// broken off goes on when it is run again.
+    /// broken off goes on when it is run again, with --confirm.
     Import(super::image::ImportArgs),
     /// Acknowledge writes from memory (WCE=1), or only once they are stable. 'off' returns when all that was acknowledged is stable.
     WriteCache {
