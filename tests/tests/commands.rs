@@ -403,8 +403,8 @@ async fn step(stage: &mut Stage<'_>, random: &mut StdRng, rounds: u32, number: u
 }
 
 /// Each is killed at random moments, and some while a node dies, under checked load: then it can be repeated, is done, and done once more
-/// it changes nothing; in the end the cluster is whole, and no block is lost. `HOLDFAST_ROUNDS` (1) says how often, `HOLDFAST_NODES` (0 to 6)
-/// during which commands nodes die.
+/// it changes nothing; in the end the cluster is whole, and no block is lost. `HOLDFAST_ROUNDS` (1) says how often, `HOLDFAST_NODES` (0
+/// to 6) during which commands nodes die.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_that_are_killed_can_be_repeated_and_change_nothing_the_next_time() -> Result<()> {
     let rounds = seed::number("HOLDFAST_ROUNDS", 1);

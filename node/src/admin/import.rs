@@ -425,7 +425,7 @@ impl Import {
             match self.running.on_storage(self.id, op()).await {
                 OpOutcome::NoSpace => {
                     return Err(failed(format!(
-                        "a disk under extent '{name}' is full: make room, and run the import again with --confirm {name}; it goes on where it ended"
+                        "a disk under extent '{name}' is full: make room, and run it again with --confirm {name}: it goes on where it ended"
                     )));
                 }
                 OpOutcome::ReservationConflict => {
@@ -439,7 +439,7 @@ impl Import {
             }
             if Instant::now() >= until {
                 return Err(Status::unavailable(format!(
-                    "extent '{name}' is not served at present: run the import again later with --confirm {name}; it goes on where it ended"
+                    "extent '{name}' is not served at present: run it again later with --confirm {name}: it goes on where it ended"
                 )));
             }
             sleep(AGAIN_AFTER).await;
