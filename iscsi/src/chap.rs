@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use holdfast_types::Secret;
+use holdfast_types::{Secret, hex, unhex};
 use subtle::ConstantTimeEq;
 
 /// Longest challenge and response in bytes that a key may carry (RFC 7143, 12.1.3).
@@ -110,35 +110,16 @@ pub fn decode(value: &str) -> Option<Vec<u8>> {
         return None;
     }
     let bytes = match kind {
-        "0x" | "0X" => decode_hex(digits)?,
+        "0x" | "0X" => unhex(digits)?,
         "0b" | "0B" => BASE64.decode(digits).ok()?,
         _ => return None,
     };
     (1..=BINARY_MAX).contains(&bytes.len()).then_some(bytes)
 }
 
-fn decode_hex(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    digits
-        .chunks_exact(2)
-        .map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?))
-        .collect()
-}
-
 /// Writes a binary value in hexadecimal, which every initiator reads.
 pub fn encode(bytes: &[u8]) -> String {
-    use fmt::Write;
-    let mut text = String::with_capacity(2 + 2 * bytes.len());
-    text.push_str("0x");
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("0x{}", hex(bytes))
 }
 
 #[cfg(test)]

@@ -3,6 +3,5 @@
 pub mod consensus;
 pub mod fault;
 pub mod governor;
-mod hex;
 pub mod lease;
 pub mod model;

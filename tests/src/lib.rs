@@ -5,6 +5,7 @@ pub mod boot;
 pub mod cluster;
 pub mod fuzz;
 pub mod guest;
+pub mod history;
 pub mod hosts;
 pub mod identity;
 pub mod kept;

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use holdfast_drill::checker::{Initial, Rules};
 use holdfast_drill::workload::mixed::{self, Mixed, Plan};
 use holdfast_tests::cluster::Demo;
+use holdfast_tests::history::judged;
 use holdfast_tests::{say, seed};
 use holdfast_types::{BlockSize, Lba};
 use rand::rngs::StdRng;
@@ -56,13 +57,8 @@ async fn judge(demo: &Demo, load: Mixed) -> Result<()> {
     for name in ["a", "b"] {
         stopped.look(&*demo.multipath(&[name]).await?).await?;
     }
-    let report = tokio::task::spawn_blocking(|| stopped.judge()).await?;
-    ensure!(report.faults.is_empty(), "{:#?}", report.faults);
-    let summary = report
-        .verdict
-        .map_err(|violation| anyhow::anyhow!("{violation}"))?;
-    ensure!(summary.undecided == 0, "{summary:?}");
-    say(&format!("{} calls answered, {summary:?}", report.acknowledged));
+    let (answered, summary) = judged(stopped).await?;
+    say(&format!("{answered} calls answered, {summary:?}"));
     Ok(())
 }
 

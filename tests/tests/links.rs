@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_drill::checker::{Initial, Rules};
-use holdfast_drill::workload::mixed::{self, Mixed, Plan};
+use holdfast_drill::workload::mixed::Mixed;
+use holdfast_tests::history::{judge_both, load_both};
 use holdfast_tests::lan::Lan;
 use holdfast_tests::{say, seed};
-use holdfast_types::{BlockSize, Lba};
 use tokio::time::sleep;
 
 /// The product's bound on an interruption (3 s), twice: tests share their machine.
@@ -16,8 +15,6 @@ const FAILOVER_LIMIT: Duration = Duration::from_secs(6);
 const SYNC_LIMIT: Duration = Duration::from_secs(60);
 /// How long a cut lasts once all are served again: what would move back and forth shows itself in this time.
 const STEADY: Duration = Duration::from_secs(4);
-/// Hold limit, time in flight, and a slow machine.
-const LATE: Duration = Duration::from_secs(15);
 const LINKS: [(&str, &str); 3] = [("a", "b"), ("a", "w"), ("b", "w")];
 
 /// Which way of a link is cut.
@@ -26,32 +23,6 @@ enum Way {
     Both,
     There,
     Back,
-}
-
-fn load(lan: &Lan, seed: u64) -> Result<Mixed> {
-    let plan = Plan {
-        seed,
-        first: Lba(0),
-        blocks: 64,
-        groups: 1,
-        readers: 0,
-        pause: Duration::from_millis(3),
-        rules: Rules {
-            initial: Initial::Zeros,
-            late: Some(LATE),
-        },
-        reserves: false,
-        may_be_full: false,
-    };
-    let orders = [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]];
-    let paths = |order: [&str; 2]| {
-        order
-            .iter()
-            .map(|name| lan.dial(name))
-            .collect::<Result<Vec<_>>>()
-    };
-    let initiators = orders.into_iter().map(paths).collect::<Result<_>>()?;
-    Ok(mixed::start(plan, BlockSize::B512, initiators)?)
 }
 
 /// Cuts one link; tells how long the slowest initiator waited, and how often the extent moved.
@@ -91,7 +62,7 @@ async fn l6_any_one_link_cut_is_survived_and_moves_ownership_once_at_most() -> R
     let Some(lan) = Lan::start("64MiB").await? else {
         return Ok(());
     };
-    let load = load(&lan, seed)?;
+    let load = load_both(&lan, seed)?;
     let mut worst = Duration::ZERO;
     for link in LINKS {
         for way in [Way::Both, Way::There, Way::Back] {
@@ -108,18 +79,7 @@ async fn l6_any_one_link_cut_is_survived_and_moves_ownership_once_at_most() -> R
             worst = worst.max(waited);
         }
     }
-    let stopped = load.stop().await;
-    for name in ["a", "b"] {
-        stopped
-            .look(&holdfast_drill::initiator::Session::connect(&lan.dial(name)?).await?)
-            .await?;
-    }
-    let report = tokio::task::spawn_blocking(|| stopped.judge()).await?;
-    ensure!(report.faults.is_empty(), "{:#?}", report.faults);
-    let summary = report
-        .verdict
-        .map_err(|violation| anyhow::anyhow!("{violation}"))?;
-    ensure!(summary.undecided == 0, "{summary:?}");
+    let (_, summary) = judge_both(&lan, load).await?;
     say(&format!("the slowest of all waited {worst:.2?}; {summary:?}"));
     Ok(())
 }

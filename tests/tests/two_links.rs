@@ -4,63 +4,22 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_drill::checker::{Initial, Rules};
 use holdfast_drill::ground::Network;
-use holdfast_drill::workload::mixed::{self, Mixed, Plan};
+use holdfast_drill::workload::mixed::Mixed;
+use holdfast_tests::history::{judge_both, load_both};
 use holdfast_tests::lan::{Lan, MACHINES};
 use holdfast_tests::status::{Health, Status};
 use holdfast_tests::{say, seed, tools};
-use holdfast_types::{BlockSize, Lba};
 use tokio::time::{Instant, sleep};
 
 /// The product's bound on an interruption (3 s), twice: tests share their machine.
 const SERVED_LIMIT: Duration = Duration::from_secs(6);
 /// Until a status shows what is so, or a link is used again once it has proved itself for 10 s.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Hold limit, time in flight, and a slow machine.
-const LATE: Duration = Duration::from_secs(15);
 const DATA: [&str; 2] = ["a", "b"];
 
-fn load(lan: &Lan, seed: u64) -> Result<Mixed> {
-    let plan = Plan {
-        seed,
-        first: Lba(0),
-        blocks: 64,
-        groups: 1,
-        readers: 0,
-        pause: Duration::from_millis(3),
-        rules: Rules {
-            initial: Initial::Zeros,
-            late: Some(LATE),
-        },
-        reserves: false,
-        may_be_full: false,
-    };
-    let paths = |order: [&str; 2]| {
-        order
-            .iter()
-            .map(|name| lan.dial(name))
-            .collect::<Result<Vec<_>>>()
-    };
-    // Through both nodes: what b takes in is forwarded over the same links.
-    let initiators = [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]].into_iter();
-    let initiators = initiators.map(paths).collect::<Result<_>>()?;
-    Ok(mixed::start(plan, BlockSize::B512, initiators)?)
-}
-
 async fn judge(lan: &Lan, load: Mixed) -> Result<()> {
-    let stopped = load.stop().await;
-    for name in DATA {
-        stopped
-            .look(&holdfast_drill::initiator::Session::connect(&lan.dial(name)?).await?)
-            .await?;
-    }
-    let report = tokio::task::spawn_blocking(|| stopped.judge()).await?;
-    ensure!(report.faults.is_empty(), "{:#?}", report.faults);
-    let summary = report
-        .verdict
-        .map_err(|violation| anyhow::anyhow!("{violation}"))?;
-    ensure!(summary.undecided == 0, "{summary:?}");
+    let (_, summary) = judge_both(lan, load).await?;
     say(&format!("{summary:?}"));
     Ok(())
 }
@@ -182,7 +141,7 @@ async fn a_silent_link_is_left_for_the_other_one_and_nothing_is_resynced() -> Re
     let Some(lan) = cluster("").await? else {
         return Ok(());
     };
-    let load = load(&lan, seed)?;
+    let load = load_both(&lan, seed)?;
     load.served(SERVED_LIMIT).await?;
     // The first link, both ways: told by both nodes, and returned to once it has worked for a while.
     cut(&lan, &load, 1, &[("a", "b"), ("b", "a")]).await?;
@@ -262,7 +221,7 @@ async fn plain_links_move_too() -> Result<()> {
     let Some(lan) = cluster("[replication]\ntls = false").await? else {
         return Ok(());
     };
-    let load = load(&lan, seed)?;
+    let load = load_both(&lan, seed)?;
     load.served(SERVED_LIMIT).await?;
     cut(&lan, &load, 1, &[("a", "b"), ("b", "a")]).await?;
     lan.network().heal()?;

@@ -6,6 +6,7 @@
 mod block;
 mod calendar;
 mod fault;
+mod hex;
 mod ids;
 mod limits;
 mod lun;
@@ -24,6 +25,7 @@ pub use block::{BlockRange, BlockSize, Lba, RangeError};
 pub const EVENTS: &str = "holdfast::event";
 
 pub use calendar::{utc, utc_to_the_millisecond};
+pub use hex::{hex, unhex, unhex_exact};
 pub use ids::{
     CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, LeaseGeneration, LogPos, Lsn, NodeId,
     ParseIdError, RelativePortId, Revision, SessionInstance, SuspicionId, TpgId, UnitVersion,

@@ -77,7 +77,7 @@ fn fits(
             "extent '{name}' is there with blocks of {block} bytes: leave --block-size out, or take another name"
         )));
     }
-    if !asked.replicas.is_empty() || !asked.preferred.is_empty() {
+    if !asked.replicas.is_empty() {
         let state = running.state();
         let nodes: Vec<&str> = extent
             .replicas
@@ -88,7 +88,7 @@ fn fits(
         wanted.sort_unstable();
         let mut there = nodes.clone();
         there.sort_unstable();
-        if !wanted.is_empty() && wanted != there {
+        if wanted != there {
             return Err(failed(format!(
                 "extent '{name}' is there with replicas on {}: leave --replicas out, or take another name",
                 nodes.join(", ")

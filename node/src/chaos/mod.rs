@@ -17,7 +17,7 @@ use holdfast_drill::ground::KEPT;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Out, PageFile, foot};
+use crate::cli::{Out, PageFile, foot, number};
 use crate::watchers::Watchers;
 use cluster::{Cluster, machine};
 pub(crate) use guard::guard;
@@ -35,7 +35,7 @@ pub(crate) struct ChaosArgs {
     #[arg(long, default_value = "5", value_parser = minutes)]
     minutes: Duration,
     /// How many runs, each on a fresh cluster.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 1, value_parser = number::<u32>(1, 10_000))]
     runs: u32,
     /// Empty directory for all state, for one run; kept. Default: a fresh one, removed after a run that found nothing.
     #[arg(long, conflicts_with = "runs")]

@@ -2,7 +2,6 @@
 //! Nothing is changed by it anywhere.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use futures::future::join_all;
@@ -13,9 +12,6 @@ use super::document::{CheckLine, Verdict};
 use super::judge;
 use super::look::{self, Ends, Way};
 use crate::config::NodeConfig;
-
-/// Longest wait for one member's answer.
-const MEET_WITHIN: Duration = Duration::from_secs(3);
 
 /// Looks at the ways to all members that are up but `replaced`; what is worth a word. With `force`, that packets or answers have trouble on
 /// the way is such a word, too.
@@ -72,7 +68,7 @@ fn decide(lines: Vec<CheckLine>, force: bool) -> anyhow::Result<Vec<String>> {
 /// The members, as the first one that answers tells of them. `None`: none does, or they run a release that cannot say.
 async fn first_answer(token: &JoinToken) -> Option<Vec<MetMember>> {
     for member in &token.members {
-        match meet_with_token(token, *member, MEET_WITHIN).await {
+        match meet_with_token(token, *member).await {
             Ok(met) => return Some(met.members),
             Err(why) => tracing::info!(%member, %why, "the member does not tell of the others"),
         }
@@ -109,7 +105,7 @@ async fn look_at(ends: &Ends, token: &JoinToken, member: &MetMember) -> Looked {
     if !looked.heard {
         return looked;
     }
-    let met = meet_with_token(token, addresses.raft, MEET_WITHIN).await;
+    let met = meet_with_token(token, addresses.raft).await;
     looked.earlier = matches!(met, Err(MeetError::Earlier));
     looked.clock = met.as_ref().ok().map(|met| look::clock(name, met));
     looked.ways = look::ways(ends, name, addresses, &met).await;
@@ -143,10 +139,8 @@ impl Looked {
         let ways = self.ways.iter().flat_map(|way| {
             let about = format!("{me} -> {name}, {}", way.network);
             let probed = way.probed.as_ref();
-            let round_trip = probed.map(|probed| {
-                let lost = probed.asked - probed.answered.min(probed.asked);
-                judge::round_trip(&about, probed.round_trip_us, lost, LEASE_TIME)
-            });
+            let round_trip = probed
+                .map(|probed| judge::round_trip(&about, probed.round_trip_us, probed.lost(), LEASE_TIME));
             let round_trip = round_trip.map(|line| CheckLine {
                 found: format!(
                     "the {} address of {name}, {}: {}",

@@ -34,7 +34,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<CheckLine> {
     let mut lines = quorum(status);
     lines.extend(nodes(&status.answered_by, looks));
     lines.extend(versions(looks));
-    lines.extend(clocks(&status.answered_by, looks));
+    lines.extend(clocks(looks));
     lines.extend(ways(looks, evidence.lease));
     for (name, look) in seen(looks) {
         lines.extend(of_disk::lines(name, look.disk.as_ref()));
@@ -121,7 +121,7 @@ fn versions(looks: &BTreeMap<String, Looked>) -> Option<CheckLine> {
     }
 }
 
-fn clocks(asked: &str, looks: &BTreeMap<String, Looked>) -> Vec<CheckLine> {
+fn clocks(looks: &BTreeMap<String, Looked>) -> Vec<CheckLine> {
     // Each pair was measured from both sides: the more exact one counts.
     let mut pairs: BTreeMap<[&str; 2], (&str, &ClockLook)> = BTreeMap::new();
     for (name, look) in seen(looks) {
@@ -148,12 +148,7 @@ fn clocks(asked: &str, looks: &BTreeMap<String, Looked>) -> Vec<CheckLine> {
         .values()
         .map(|(_, clock)| clock.ahead_us.unsigned_abs() + clock.within_us);
     let names: BTreeSet<&str> = pairs.keys().flatten().copied().collect();
-    let names: Vec<&str> = names.into_iter().collect();
-    let about = if names.is_empty() {
-        asked.to_owned()
-    } else {
-        names.join(", ")
-    };
+    let about = names.into_iter().collect::<Vec<_>>().join(", ");
     let found = format!("they differ by at most {}", millis(most.max().unwrap_or(0)));
     vec![CheckLine::ok("clock", about, found)]
 }
@@ -227,10 +222,7 @@ fn pair_lines((names, (network, _), ways): &Pair<'_>, lease: Duration) -> Vec<Ch
     }
     let probed: Vec<&Probed> = ways.iter().filter_map(|(_, way)| way.probed.as_ref()).collect();
     if let Some(slowest) = probed.iter().max_by_key(|probed| probed.round_trip_us) {
-        let lost = probed
-            .iter()
-            .map(|probed| probed.asked - probed.answered.min(probed.asked))
-            .sum();
+        let lost = probed.iter().map(|probed| probed.lost()).sum();
         lines.push(round_trip(&about, slowest.round_trip_us, lost, lease));
     }
     let size_of = |name: &str| {
@@ -420,9 +412,9 @@ fn hosts(status: &StatusDocument, looks: &BTreeMap<String, Looked>) -> Vec<Check
     let alone = through.into_iter().filter(|(_, places)| places.len() < 2);
     let lines: Vec<CheckLine> = alone
         .map(|(who, places)| host_line(status, who, &places))
+        .filter(|line| line.verdict != Verdict::Ok)
         .collect();
-    let bad = lines.iter().any(|line| line.verdict != Verdict::Ok);
-    if !bad && !hosts.is_empty() {
+    if lines.is_empty() && !hosts.is_empty() {
         let found = format!(
             "{} logged in, none through one node alone without being sent on",
             hosts.len()
@@ -430,9 +422,6 @@ fn hosts(status: &StatusDocument, looks: &BTreeMap<String, Looked>) -> Vec<Check
         return vec![CheckLine::ok("hosts", "paths", found)];
     }
     lines
-        .into_iter()
-        .filter(|line| line.verdict != Verdict::Ok)
-        .collect()
 }
 
 fn host_line(status: &StatusDocument, (host, target): (&str, &str), places: &BTreeSet<&str>) -> CheckLine {

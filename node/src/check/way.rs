@@ -53,6 +53,18 @@ pub(super) struct Probed {
     pub(super) sizes: Sizes,
 }
 
+impl Probed {
+    /// Small probes without an answer.
+    pub(super) const fn lost(&self) -> u32 {
+        self.asked.saturating_sub(self.answered)
+    }
+}
+
+/// Whether the interface itself takes no such packet, or a router has told so of an earlier one.
+fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+}
+
 /// Connects from `local`, and closes again; how long it took.
 pub(super) async fn connect(local: IpAddr, to: SocketAddr) -> io::Result<Duration> {
     let socket = match local {
@@ -201,9 +213,7 @@ impl Prober {
             {
                 match self.ask(size - self.headers).await {
                     Ok(_) => {}
-                    // The interface itself takes no such packet, or an earlier one was told of by a router.
-                    Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
-                    }
+                    Err(error) if is_too_large(&error) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -217,8 +227,7 @@ impl Prober {
                         }
                     }
                     Ok(None) => break,
-                    Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
-                    }
+                    Err(error) if is_too_large(&error) => {}
                     Err(error) => return Err(error),
                 }
             }

@@ -33,7 +33,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use cluster::init as init_cluster;
 pub(crate) use out::Out;
 pub(crate) use page_file::{PageFile, foot};
-use usage::number;
+pub(crate) use usage::number;
 
 use crate::admin::AdminAddress;
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// A parser of whole numbers from `least` to `most`, both included.
-pub(super) fn number<T>(
+pub(crate) fn number<T>(
     least: u64,
     most: u64,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static

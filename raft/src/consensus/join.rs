@@ -19,8 +19,8 @@ use holdfast_types::{NodeId, unix_seconds};
 use tonic::transport::{Channel, Endpoint};
 
 use super::propose::{Committed, Core};
-use crate::hex::{hex, unhex_exact};
 use crate::model::{AdminCommand, ClusterId, ClusterKey, ClusterState, Join, NewNode, Reply, Token};
+use holdfast_types::{hex, unhex_exact};
 
 const PREFIX: &str = "holdfast1";
 const KEY_CONTEXT: &str = "holdfast 2026 one-time token to join a cluster";

@@ -19,7 +19,7 @@ use super::propose::Core;
 use crate::lease::probe::Nonce;
 use crate::model::{NodeAddresses, Role};
 
-/// Longest wait for the answer to [`Control::meet`].
+/// Longest wait for the answer to [`Control::meet`], or to who has a token.
 const MEET: Duration = Duration::from_secs(3);
 /// Longest wait for a member that looks around: some things it waits for itself.
 const LOOK: Duration = Duration::from_secs(15);
@@ -161,11 +161,7 @@ impl Control {
 ///
 /// # Errors
 /// [`MeetError`].
-pub async fn meet_with_token(
-    token: &JoinToken,
-    member: std::net::SocketAddr,
-    limit: Duration,
-) -> Result<Met, MeetError> {
+pub async fn meet_with_token(token: &JoinToken, member: std::net::SocketAddr) -> Result<Met, MeetError> {
     let meeting = async {
         let channel = token_channel(token, member).await.map_err(MeetError::Failed)?;
         let mut client = RaftClient::new(channel);
@@ -178,7 +174,7 @@ pub async fn meet_with_token(
         response.members = members;
         met(&response, clock, took)
     };
-    match tokio::time::timeout(limit, meeting).await {
+    match tokio::time::timeout(MEET, meeting).await {
         Ok(met) => met,
         Err(_) => Err(MeetError::Failed("no answer in time".into())),
     }

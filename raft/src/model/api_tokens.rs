@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::reply::{Refusal, Reply};
 use super::state::ClusterState;
-use crate::hex::{hex, unhex};
+use holdfast_types::{hex, unhex};
 
 /// API tokens of a cluster at most.
 pub const API_TOKENS_MAX: usize = 256;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::hex::{hex, unhex};
+use holdfast_types::{hex, unhex};
 
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;

@@ -190,6 +190,18 @@ impl Frames {
     }
 }
 
+/// Sends on whenever a socket that had no room has some; ends with the connection.
+async fn send_on(link: &Link, lane: &Lane, socket: &Socket) {
+    loop {
+        lane.blocked().await;
+        // An error is the reader's to tell.
+        if socket.writable().await.is_err() {
+            return;
+        }
+        link.room_on(lane);
+    }
+}
+
 /// The only connection of a link: sends on where the socket had no room, says something where nothing else is said, and ends the link of a
 /// silent peer. It counts ticks, not time, so that a peer is not blamed for a pause of this process.
 async fn keep(link: Arc<Link>, lane: Arc<Lane>, socket: Arc<Socket>, heard: Arc<Heard>, config: NetConfig) {
@@ -201,18 +213,11 @@ async fn keep(link: Arc<Link>, lane: Arc<Lane>, socket: Arc<Socket>, heard: Arc<
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut silent, mut quiet) = (0, 0);
     let (mut known_heard, mut known_sent) = (0, 0);
-    let mut blocked = false;
+    let sending = send_on(&link, &lane, &socket);
+    tokio::pin!(sending);
     loop {
         tokio::select! {
-            () = lane.blocked(), if !blocked => blocked = true,
-            writable = socket.writable(), if blocked => {
-                // An error is the reader's to tell.
-                if writable.is_err() {
-                    return;
-                }
-                blocked = false;
-                link.room_on(&lane);
-            }
+            () = &mut sending => return,
             _ = ticks.tick() => {
                 let now = heard.reads.load(Ordering::Relaxed);
                 silent = if now == known_heard { silent + 1 } else { 0 };
@@ -246,17 +251,11 @@ async fn keep_one(
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = 0;
-    let mut blocked = false;
+    let sending = send_on(&link, &lane, &socket);
+    tokio::pin!(sending);
     loop {
         tokio::select! {
-            () = lane.blocked(), if !blocked => blocked = true,
-            writable = socket.writable(), if blocked => {
-                if writable.is_err() {
-                    return;
-                }
-                blocked = false;
-                link.room_on(&lane);
-            }
+            () = &mut sending => return,
             _ = ticks.tick() => {
                 let now = heard.reads.load(Ordering::Relaxed);
                 let speaks = now != known || heard.busy.load(Ordering::Relaxed);

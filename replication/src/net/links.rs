@@ -97,6 +97,11 @@ impl Peer {
             .clone()
     }
 
+    fn is_current(&self, link: &Link) -> bool {
+        let current = self.current();
+        current.is_some_and(|current| std::ptr::eq(&*current, link))
+    }
+
     fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,9 +268,7 @@ impl Links {
         };
         let path = lane.path();
         let mut routes = peer.routes();
-        let is_current = peer
-            .current()
-            .is_some_and(|current| std::ptr::eq(&*current, link));
+        let is_current = peer.is_current(link);
         // Another lane may have taken its place already, and who gave it up has said so.
         if is_current && link.lane_on(path).is_none() && routes.paths.is_up(path) {
             let orders = routes.paths.down(path, why);
@@ -292,10 +295,7 @@ impl Links {
         };
         let mut routes = peer.routes();
         let newest = link.lane_on(lane.path());
-        let is_current = peer
-            .current()
-            .is_some_and(|current| std::ptr::eq(&*current, link));
-        if is_current && newest.is_some_and(|newest| std::ptr::eq(&*newest, lane)) {
+        if peer.is_current(link) && newest.is_some_and(|newest| std::ptr::eq(&*newest, lane)) {
             let orders = routes.paths.tick(lane.path(), heard);
             self.obey(&routes, link, None, &orders);
         }
@@ -378,10 +378,7 @@ impl Links {
             return;
         };
         let _order = peer.order();
-        if peer
-            .current()
-            .is_some_and(|current| std::ptr::eq(&*current, link))
-        {
+        if peer.is_current(link) {
             self.end_current(&peer);
         }
     }
@@ -401,11 +398,7 @@ impl Links {
             return Taken::Ended;
         };
         let _order = peer.order();
-        if link.ended()
-            || !peer
-                .current()
-                .is_some_and(|current| std::ptr::eq(&*current, link))
-        {
+        if link.ended() || !peer.is_current(link) {
             return Taken::Ended;
         }
         link.heard(lane, 0, came.received);

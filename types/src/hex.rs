@@ -1,7 +1,7 @@
 //! Bytes as hexadecimal digits.
 
 /// Two digits a byte, in lower case.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes
         .iter()
@@ -13,7 +13,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// What [`hex`] wrote, in any case; `None` for anything else.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
     if !digits.len().is_multiple_of(2) {
@@ -26,7 +26,7 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The same of exactly so many bytes.
-pub(crate) fn unhex_exact<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub fn unhex_exact<const N: usize>(text: &str) -> Option<[u8; N]> {
     unhex(text)?.try_into().ok()
 }
 

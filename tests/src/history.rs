@@ -1,0 +1,66 @@
+//! Histories of loads, judged.
+
+use std::time::Duration;
+
+use anyhow::{Error, Result, ensure};
+use holdfast_drill::checker::{Initial, Rules, Summary};
+use holdfast_drill::workload::mixed::{Mixed, Plan, Stopped, start};
+use holdfast_types::{BlockSize, Lba};
+
+use crate::lan::Lan;
+
+/// Hold limit, time in flight, and a slow machine: a call without an answer takes effect within this time or never (I11).
+const LATE: Duration = Duration::from_secs(15);
+
+/// Has a history judged: how many calls were answered, and what came of it.
+///
+/// # Errors
+/// A call failed in a way that it must not, an answer is impossible, or the judge could not decide.
+pub async fn judged(stopped: Stopped) -> Result<(u64, Summary)> {
+    let report = tokio::task::spawn_blocking(|| stopped.judge()).await?;
+    ensure!(report.faults.is_empty(), "{:#?}", report.faults);
+    let summary = report
+        .verdict
+        .map_err(|violation| Error::msg(violation.to_string()))?;
+    ensure!(summary.undecided == 0, "{summary:?}");
+    Ok((report.acknowledged, summary))
+}
+
+/// Four initiators, half of which prefer each data node: what b takes in is forwarded to a, or the other way round.
+///
+/// # Errors
+/// There are no such data nodes.
+pub fn load_both(lan: &Lan, seed: u64) -> Result<Mixed> {
+    let plan = Plan {
+        seed,
+        first: Lba(0),
+        blocks: 64,
+        groups: 1,
+        readers: 0,
+        pause: Duration::from_millis(3),
+        rules: Rules {
+            initial: Initial::Zeros,
+            late: Some(LATE),
+        },
+        reserves: false,
+        may_be_full: false,
+    };
+    let mut initiators = Vec::new();
+    for order in [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]] {
+        initiators.push(order.iter().map(|name| lan.dial(name)).collect::<Result<_>>()?);
+    }
+    Ok(start(plan, BlockSize::B512, initiators)?)
+}
+
+/// Has a load look at all blocks through both data nodes, and [`judged`].
+///
+/// # Errors
+/// As there; or a login fails.
+pub async fn judge_both(lan: &Lan, load: Mixed) -> Result<(u64, Summary)> {
+    let stopped = load.stop().await;
+    for name in ["a", "b"] {
+        let session = holdfast_drill::initiator::Session::connect(&lan.dial(name)?).await?;
+        stopped.look(&session).await?;
+    }
+    judged(stopped).await
+}
