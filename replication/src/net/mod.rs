@@ -2,7 +2,7 @@
 //!
 //! One link per pair of nodes carries the messages of all extents, and nothing else: heartbeats and Raft have their own. Where nodes have
 //! several addresses for it, the link has a connection, a *lane*, over each pair of them, sends over the preferred one that works
-//! ([`paths`]), and moves to another without the cores hearing of it ([`link`]); where they have one, the connection is the link.
+//! (`paths.rs`), and moves to another without the cores hearing of it (`link.rs`); where they have one, the connection is the link.
 //! The node with the **lower id dials**, the other one listens, so two nodes never race for which of two connections counts. A
 //! connection is a *link* from its handshake on; it has a number that is never used again between the same two runs, chosen by who dials. A
 //! new link of a peer replaces its older one at once, also when the peer has been started anew.
