@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Error, Result, ensure};
 use holdfast_drill::checker::{Initial, Rules, Summary};
+use holdfast_drill::initiator::Dial;
 use holdfast_drill::workload::mixed::{Mixed, Plan, Stopped, start};
 use holdfast_types::{BlockSize, Lba};
 
@@ -31,6 +32,18 @@ pub async fn judged(stopped: Stopped) -> Result<(u64, Summary)> {
 /// # Errors
 /// There are no such data nodes.
 pub fn load_both(lan: &Lan, seed: u64) -> Result<Mixed> {
+    let mut initiators = Vec::new();
+    for order in [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]] {
+        initiators.push(order.iter().map(|name| lan.dial(name)).collect::<Result<_>>()?);
+    }
+    load(seed, initiators)
+}
+
+/// As many initiators, each with the portals that it may use, in order of preference: they write and read the same 64 blocks.
+///
+/// # Errors
+/// There are no such initiators.
+pub fn load(seed: u64, initiators: Vec<Vec<Dial>>) -> Result<Mixed> {
     let plan = Plan {
         seed,
         first: Lba(0),
@@ -45,10 +58,6 @@ pub fn load_both(lan: &Lan, seed: u64) -> Result<Mixed> {
         reserves: false,
         may_be_full: false,
     };
-    let mut initiators = Vec::new();
-    for order in [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"]] {
-        initiators.push(order.iter().map(|name| lan.dial(name)).collect::<Result<_>>()?);
-    }
     Ok(start(plan, BlockSize::B512, initiators)?)
 }
 

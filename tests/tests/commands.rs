@@ -38,6 +38,7 @@ const STEPS: &[(&str, Again)] = &[
         Refused("is there already"),
     ),
     ("cluster rotate-certificates", Done),
+    ("cluster readdress", Done),
     ("api-token create ci --role viewer", Refused("exists already")),
     ("api-token revoke ci", Done),
     ("extent create x --size 8MiB", Refused("exists already")),

@@ -11,8 +11,9 @@ use holdfast_proto::admin::{
     CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
     CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Done,
     EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
-    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
-    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
+    MapLunRequest, ReaddressRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest,
+    SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
+    change_request::Change,
 };
 use holdfast_proto::admin::{ImportPart, ImportProgress};
 use holdfast_raft::model::{AuditEntry, ClusterKey};
@@ -353,6 +354,12 @@ impl AdminClient {
     /// Heals the node that was dialled.
     pub(crate) async fn heal(&mut self, request: HealRequest) -> anyhow::Result<Done> {
         Ok(self.rpc.heal(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Has the cluster know where the node that was dialled listens.
+    pub(crate) async fn readdress(&mut self) -> anyhow::Result<Done> {
+        let request = ReaddressRequest {};
+        Ok(self.rpc.readdress(request).await.map_err(refused)?.into_inner())
     }
 
     /// Lets the node that was dialled join a cluster.

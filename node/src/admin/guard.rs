@@ -11,8 +11,8 @@ use holdfast_proto::admin::{
     CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
     CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
     EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
-    MapLunRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
-    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
+    MapLunRequest, ReaddressRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest,
+    SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_types::unix_seconds;
 use tonic::metadata::MetadataMap;
@@ -228,6 +228,7 @@ guarded! {
     settings: SettingsRequest => Document;
     token: TokenRequest => TokenReply;
     join: JoinRequest => Done;
+    readdress: ReaddressRequest => Done;
     certificate: CertificateRequest => CertificateReply;
     create_api_token: CreateApiTokenRequest => CreateApiTokenReply;
     api_tokens: ApiTokensRequest => Document;

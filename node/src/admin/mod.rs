@@ -10,6 +10,7 @@ mod client;
 mod guard;
 mod import;
 pub(crate) mod injection;
+pub(crate) mod readdress;
 pub(crate) mod rules;
 pub(crate) mod server;
 mod takeover;

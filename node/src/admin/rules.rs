@@ -69,6 +69,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule("token", Admin, "let nodes join"),
     rule("join", Admin, "let a node join"),
+    rule("readdress", Admin, "change a node's addresses"),
     rule("certificate", Admin, "make certificates"),
     rule("create_api_token", Admin, "make API tokens"),
     rule("takeover", Admin, "take a cluster over"),

@@ -11,7 +11,7 @@ use holdfast_proto::admin::{
     CertificateReply, CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest,
     CloseSessionRequest, CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest,
     CreateTargetRequest, Document, Done, EventsRequest, HealRequest, IdentifyRequest, Identity,
-    InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
+    InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ReaddressRequest, ScrubExtentRequest,
     SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
     TakeoverRequest, TokenReply, TokenRequest,
 };
@@ -30,6 +30,7 @@ use super::access::{self, AccessRequest};
 use super::api_tokens::ApiTokenStatus;
 use super::import::{self, ImportStream};
 use super::injection;
+use super::readdress;
 use crate::config::check_replication;
 use crate::runtime::{Node, Running};
 
@@ -654,6 +655,12 @@ impl Admin for Service {
         let state = self.running().await?.state();
         let json = serde_json::to_string(&state.audit_last(last)).map_err(failed)?;
         Ok(Response::new(Document { json }))
+    }
+
+    async fn readdress(&self, _request: Request<ReaddressRequest>) -> Answer<Done> {
+        let running = self.running().await?;
+        let (reply, message) = readdress::move_to(&running, self.node.addresses()).await?;
+        done(reply, message)
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Answer<Done> {

@@ -4,9 +4,9 @@ use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
     CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
     CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, EventsRequest, HealRequest,
-    IdentifyRequest, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
-    TakeoverRequest, TokenRequest,
+    IdentifyRequest, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ReaddressRequest,
+    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
+    SwitchoverRequest, TakeoverRequest, TokenRequest,
 };
 
 use holdfast_proto::admin::ImportHead;
@@ -56,6 +56,7 @@ whole! {
     AcceptDataLossRequest,
     InjectRequest,
     HealRequest,
+    ReaddressRequest,
 }
 
 impl Told for ChangeRequest {

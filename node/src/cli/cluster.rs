@@ -81,6 +81,9 @@ pub(super) enum ClusterCommand {
     /// Look at the whole cluster from every node: clocks, ways between nodes, packet sizes, disks, room, hosts. Ends with 1 where anything
     /// is not ok.
     Check,
+    /// Tell the cluster that the node named by --admin listens elsewhere: where its node.toml says, after that was changed and the node was
+    /// restarted. Safe to repeat.
+    Readdress,
     /// Take a node out of the cluster. Safe to repeat.
     Leave {
         /// Which.
@@ -133,6 +136,10 @@ pub(super) fn run(command: ClusterCommand, admin: &AdminAddress, out: Out) -> an
             force,
         } => return join(token, replace, force, admin, out),
         ClusterCommand::Check => return check(admin, out),
+        ClusterCommand::Readdress => {
+            let moved = block_on(async { AdminClient::connect(admin).await?.readdress().await })?;
+            return print_done(&moved, out);
+        }
         ClusterCommand::Set { key, value } => Change::Setting(SetSetting { key, value }),
         ClusterCommand::Unset { key } => Change::Setting(SetSetting {
             key,

@@ -7,7 +7,7 @@ use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::change_request::Change;
 use holdfast_proto::admin::{
     ApiTokensRequest, CertificateRequest, ChangeRequest, CreateApiTokenRequest, Drain, IsnsServer,
-    JoinRequest, Leave, RevokeApiToken, RotateCertificates, SetSetting, TokenRequest,
+    JoinRequest, Leave, ReaddressRequest, RevokeApiToken, RotateCertificates, SetSetting, TokenRequest,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -35,6 +35,7 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(revoke_api_token))
         .routes(routes!(join_token))
         .routes(routes!(join))
+        .routes(routes!(readdress))
 }
 
 /// The value of a setting.
@@ -267,6 +268,12 @@ async fn join_token(
     let token = reply.token;
     let valid_seconds = reply.valid_seconds;
     Ok(Json(JoinToken { token, valid_seconds }))
+}
+
+/// Has the cluster know where the node that is asked listens, after its `node.toml` was changed and it was restarted.
+#[utoipa::path(post, path = "/v1/readdress", tag = "cluster", responses((status = 200, body = Done)))]
+async fn readdress(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer {
+    done(guard.readdress(asked.of(ReaddressRequest {})).await)
 }
 
 /// Lets this node, which belongs to no cluster yet, join one.

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use holdfast_proto::admin::Identity as IdentityMessage;
 use holdfast_proto::admin::admin_server::AdminServer;
 use holdfast_raft::consensus::{JoinToken, ask_to_join};
-use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode, TakeoverOrder};
+use holdfast_raft::model::{ClusterId, ClusterKey, ClusterState, NewNode, NodeAddresses, TakeoverOrder};
 use holdfast_trust::{Door, Port};
 use holdfast_types::{NodeId, unix_seconds};
 use tokio::net::{TcpListener, UnixListener};
@@ -18,6 +18,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStre
 use tonic::service::Routes;
 
 use super::{End, Identity, Running, certificates, cluster_key, takeover};
+use crate::admin::readdress::difference;
 use crate::admin::{Audit, Guard, TakeoverPlan};
 use crate::check::CheckDocument;
 use crate::config::{NodeConfig, Role};
@@ -264,14 +265,41 @@ impl Node {
         }
     }
 
+    /// Where this node listens, by its configuration.
+    pub(crate) fn addresses(&self) -> NodeAddresses {
+        let listen = &self.config.listen;
+        NodeAddresses {
+            raft: listen.raft,
+            replication: listen.replication.first().copied(),
+            spare_replication: listen.replication.iter().skip(1).copied().collect(),
+            admin: self.config.admin.tcp,
+            heartbeat: listen.heartbeat,
+            portals: listen.portals.clone(),
+        }
+    }
+
+    /// What its configuration says otherwise than the cluster, for people.
+    fn moved(&self, running: &Running) -> Option<String> {
+        let state = running.state();
+        let member = state.node(running.me())?;
+        let news = difference(&member.addresses, &self.addresses())?;
+        Some(format!(
+            "{name} listens elsewhere than the cluster knows ({news}): 'holdfast cluster readdress' on {name} tells it",
+            name = member.name
+        ))
+    }
+
     /// The cluster as this node sees it.
     pub(crate) async fn status(&self) -> StatusDocument {
-        let seen = Seen {
+        let mut seen = Seen {
             my_name: self.config.name.clone(),
             ..Seen::default()
         };
         match self.running().await {
-            Some(running) => running.status(seen),
+            Some(running) => {
+                seen.alarms.extend(self.moved(&running));
+                running.status(seen)
+            }
             None => derive(&ClusterState::default(), seen),
         }
     }

@@ -13,7 +13,9 @@ use holdfast_proto::admin::ScrubExtentRequest;
 use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError, JoinToken};
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
-use holdfast_raft::model::{AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, Reply};
+use holdfast_raft::model::{
+    AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, NodeAddresses, Reply,
+};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
 use holdfast_trust::{AdminRole, Credentials, Trust};
 use holdfast_types::{BlockOp, ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, OpOutcome, TpgId};
@@ -295,6 +297,19 @@ impl Running {
     /// Nobody has decided, or this node has not applied it within 5 s.
     pub(crate) async fn propose(&self, command: Command) -> anyhow::Result<Reply> {
         Ok(self.control.propose_applied(command, APPLIED_WITHIN).await?)
+    }
+
+    /// Has the cluster know that this node listens there from now on.
+    ///
+    /// # Errors
+    /// As of [`Running::propose`].
+    pub(crate) async fn move_to(&self, addresses: NodeAddresses) -> anyhow::Result<Reply> {
+        Ok(self.control.move_to(addresses, APPLIED_WITHIN).await?)
+    }
+
+    /// Whether another process out of a copy of this node's directory answers there.
+    pub(crate) async fn is_twin(&self, address: SocketAddr) -> bool {
+        self.control.is_twin(address).await
     }
 
     /// A new one-time token, as it is typed on the machine that joins.

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use holdfast_trust::Port;
 use holdfast_types::{NodeId, Revision};
 
 use super::config::{Config, Timers};
@@ -25,7 +26,10 @@ use super::propose::{Committed, Core};
 use super::recover::{Place, recover};
 use super::service::{RaftService, serve};
 use super::snapshot::Snapshots;
-use crate::model::{ClusterId, ClusterState, Command, Reply, follow_tail};
+use crate::model::{ClusterId, ClusterState, Command, NodeAddresses, Refusal, Reply, follow_tail};
+
+/// Longest wait for somebody who may be this very node: for a connection, and then for its handshake.
+const TWIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// What Raft is doing on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -238,6 +242,35 @@ impl Control {
         } else {
             Err(ProposeError::NotApplied(index))
         }
+    }
+
+    /// Has the cluster know that this node listens elsewhere from now on, also where nobody reaches it until it does. Returns once that is
+    /// applied here, as [`Control::propose_applied`].
+    ///
+    /// # Errors
+    /// As of [`Control::propose_applied`].
+    pub async fn move_to(&self, addresses: NodeAddresses, limit: Duration) -> Result<Reply, ProposeError> {
+        let (node, state) = (self.core.peers.me, self.state());
+        let Some(before) = state.node(node).map(|member| member.addresses.clone()) else {
+            return Ok(Refusal::NoSuchNode { node }.into());
+        };
+        let command = Command::SetNode {
+            node,
+            before,
+            addresses,
+        };
+        let Committed { reply, index } = self.core.propose_around(command).await?;
+        if self.wait_applied(index, limit).await {
+            Ok(reply)
+        } else {
+            Err(ProposeError::NotApplied(index))
+        }
+    }
+
+    /// Whether somebody at that address proves to be this very node: a second process out of a copy of its directory.
+    pub async fn is_twin(&self, address: SocketAddr) -> bool {
+        let (me, trust) = (self.core.peers.me, &self.core.peers.trust);
+        trust.dial(Port::Raft, me, address, TWIN_WITHIN).await.is_ok()
     }
 
     /// The cluster that this node belongs to.

@@ -245,6 +245,39 @@ impl Core {
         }
     }
 
+    /// Proposes at whichever member leads, asked one after the other: for a node that the leader's messages do not reach, since it
+    /// listens elsewhere than the cluster knows.
+    pub(crate) async fn propose_around(&self, command: Command) -> Result<Committed, ProposeError> {
+        let json = serde_json::to_vec(&command).map_err(|error| ProposeError::Refused(error.to_string()))?;
+        let (json, command) = (Bytes::from(json), Arc::new(command));
+        let deadline = Instant::now() + self.timers.propose;
+        let mut proposed = false;
+        while Instant::now() < deadline {
+            if let Answer::Done(committed) = self.propose_here(Arc::clone(&command), deadline).await {
+                return Ok(committed);
+            }
+            if let Some(why) = self.stopped() {
+                return Err(ProposeError::Stopped(why));
+            }
+            let members: Vec<NodeId> = self.state.borrow().nodes.keys().copied().collect();
+            for node in members.into_iter().filter(|node| *node != self.peers.me) {
+                let attempt = deadline.min(Instant::now() + ATTEMPT);
+                let member = Leader { node, address: None };
+                match self.propose_at(member, json.clone(), attempt).await {
+                    Answer::Done(committed) => return Ok(committed),
+                    Answer::Unknown(_) => proposed = true,
+                    Answer::NotLeader(_) | Answer::Stopped(_) => {}
+                }
+            }
+            sleep_until(deadline.min(Instant::now() + PAUSE)).await;
+        }
+        Err(if proposed {
+            ProposeError::Timeout
+        } else {
+            ProposeError::NoLeader
+        })
+    }
+
     /// The commit index that a leader confirmed after the call.
     pub(crate) async fn read_index(&self) -> Result<Revision, ReadIndexError> {
         let deadline = Instant::now() + self.timers.propose;

@@ -46,10 +46,11 @@ impl ClusterState {
     fn dispatch(&mut self, index: Revision, command: &Command) -> Applied {
         match command {
             Command::Init(init) => self.init(index, init),
-            Command::SetNode { node, addresses } => {
-                self.member_mut(*node)?.addresses = addresses.clone();
-                Ok(Reply::DONE)
-            }
+            Command::SetNode {
+                node,
+                before,
+                addresses,
+            } => self.set_addresses(*node, before, addresses),
             Command::Announce {
                 node,
                 incarnation,

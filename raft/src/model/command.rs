@@ -99,6 +99,8 @@ pub enum Command {
     SetNode {
         /// Who.
         node: NodeId,
+        /// Where it listened so far, as whoever proposes this knows it.
+        before: NodeAddresses,
         /// Where.
         addresses: NodeAddresses,
     },

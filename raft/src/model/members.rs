@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::command::NewNode;
 use super::name::check_name;
 use super::reply::{Refusal, Reply};
-use super::state::{ClusterState, Node, Role, VoterSet};
+use super::state::{ClusterState, Node, NodeAddresses, Role, VoterSet};
 
 type Applied = Result<Reply, Refusal>;
 
@@ -137,11 +137,8 @@ impl ClusterState {
                 "a cluster has at most {NODES_MAX} nodes"
             )));
         }
-        if let Some((_, other)) = others().find(|(_, node)| node.shares_address(&join.node)) {
-            return Err(Refusal::Invalid(format!(
-                "node '{}' has one of its addresses already",
-                other.name
-            )));
+        if let Some((_, other)) = others().find(|(_, node)| node.shares_address(&join.node.addresses)) {
+            return Err(shared_with(other));
         }
         let node = NodeId(self.last_node().0 + 1);
         if let Some(old) = join.replaces {
@@ -158,6 +155,34 @@ impl ClusterState {
             node,
         });
         Ok(Reply::Joined { node })
+    }
+
+    /// A member listens elsewhere from now on; who it is stays as it was. A late proposal, which starts from what is no longer so, is
+    /// refused.
+    pub(super) fn set_addresses(
+        &mut self,
+        node: NodeId,
+        before: &NodeAddresses,
+        addresses: &NodeAddresses,
+    ) -> Applied {
+        let member = self.member_mut(node)?;
+        if member.addresses == *addresses {
+            return Ok(Reply::DONE);
+        }
+        if member.addresses != *before {
+            return Err(Refusal::Invalid("its addresses have changed meanwhile".into()));
+        }
+        if member.role == Role::Data && addresses.replication.is_none() {
+            return Err(Refusal::Invalid(
+                "a data node needs an address for replication".into(),
+            ));
+        }
+        let mut others = self.nodes.iter().filter(|(id, _)| **id != node);
+        if let Some((_, other)) = others.find(|(_, other)| other.shares_address(addresses)) {
+            return Err(shared_with(other));
+        }
+        self.member_mut(node)?.addresses = addresses.clone();
+        Ok(Reply::DONE)
     }
 
     /// The id given last. Ids are never given twice, so that a lost member never comes back as itself (L8).
@@ -313,8 +338,8 @@ impl Node {
     }
 
     /// Two nodes on one address would each get what is meant for the other.
-    fn shares_address(&self, new: &NewNode) -> bool {
-        let (a, b) = (&self.addresses, &new.addresses);
+    fn shares_address(&self, b: &NodeAddresses) -> bool {
+        let a = &self.addresses;
         a.raft == b.raft
             || a.heartbeat == b.heartbeat
             || a.replication_links()
@@ -322,6 +347,10 @@ impl Node {
                 .any(|address| b.replication_links().contains(address))
             || a.portals.iter().any(|portal| b.portals.contains(portal))
     }
+}
+
+fn shared_with(other: &Node) -> Refusal {
+    Refusal::Invalid(format!("node '{}' has one of its addresses already", other.name))
 }
 
 fn exists(what: &str) -> Refusal {

@@ -250,15 +250,33 @@ fn luns_are_mapped_once_and_what_is_in_use_stays() {
 #[test]
 fn nodes_move_and_restart() {
     let mut state = trio(0);
-    must(
-        &Command::SetNode {
-            node: B,
-            addresses: addresses(C),
-        },
-        &mut state,
-    );
+    let elsewhere = addresses(NodeId(9));
+    let moves = |from: &NodeAddresses, to: &NodeAddresses| Command::SetNode {
+        node: B,
+        before: from.clone(),
+        addresses: to.clone(),
+    };
+    must(&moves(&addresses(B), &elsewhere), &mut state);
+    must(&moves(&addresses(B), &elsewhere), &mut state);
     must(&announce(B, 5, 0, &[]), &mut state);
-    assert_eq!(state.nodes[&B].addresses, addresses(C));
+    assert_eq!(state.nodes[&B].addresses, elsewhere);
+    // Another member's address, one of them alone too, is never given twice, and a data node always has one for replication.
+    let one = NodeAddresses {
+        portals: vec![state.nodes[&A].addresses.portals[0]],
+        ..elsewhere.clone()
+    };
+    let none = NodeAddresses {
+        replication: None,
+        ..elsewhere.clone()
+    };
+    for refused in [&addresses(A), &one, &none] {
+        let reply = go(&moves(&elsewhere, refused), &mut state);
+        assert!(matches!(reply.refusal(), Some(Refusal::Invalid(_))), "{reply:?}");
+    }
+    // One that comes late starts from what is no longer so.
+    let reply = go(&moves(&addresses(B), &addresses(C)), &mut state);
+    assert!(matches!(reply.refusal(), Some(Refusal::Invalid(_))), "{reply:?}");
+    assert_eq!(state.nodes[&B].addresses, elsewhere);
     assert_eq!(state.nodes[&B].incarnation, Some(run(5)));
     let reply = go(&announce(C, 5, 0, &[]), &mut state);
     assert_eq!(reply.refusal(), Some(&Refusal::NoSuchNode { node: C }));
