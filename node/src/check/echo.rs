@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_raft::lease::driver::{Clock, boot_clock};
 use holdfast_raft::lease::probe::{Nonce, Nonces, PROBE_MAX};
+use holdfast_types::Mono;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -20,11 +21,24 @@ pub(super) struct Echo {
     clock: Clock,
 }
 
-#[derive(Default)]
-struct Known {
+/// Who is answered, and where.
+#[derive(Default, Clone)]
+pub(super) struct Known {
     nonces: Nonces,
     /// Addresses that are answered at.
     open: Vec<SocketAddr>,
+}
+
+impl Known {
+    /// One number, from now on.
+    pub(super) fn of(nonce: Nonce, now: Mono) -> Self {
+        let mut nonces = Nonces::default();
+        nonces.add(nonce, now);
+        Self {
+            nonces,
+            open: Vec::new(),
+        }
+    }
 }
 
 impl Echo {
@@ -64,7 +78,8 @@ fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-async fn serve(socket: UdpSocket, address: SocketAddr, nonces: Arc<Mutex<Known>>, clock: Clock) {
+/// Answers probes that arrive at `socket`, as long as any number counts.
+pub(super) async fn serve(socket: UdpSocket, address: SocketAddr, nonces: Arc<Mutex<Known>>, clock: Clock) {
     let mut buffer = vec![0; PROBE_MAX + 1];
     loop {
         let now = clock();

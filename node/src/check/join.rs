@@ -1,14 +1,18 @@
-//! What a node looks at before it joins a cluster: whether it reaches every member at every address, what packets pass, and the clocks.
-//! Nothing is changed by it anywhere.
+//! What a node looks at before it joins a cluster: whether it reaches every member at every address, and is reached by it, what packets pass
+//! both ways, and the clocks. Nothing is changed by it anywhere.
 
 use std::net::SocketAddr;
 
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use futures::future::join_all;
-use holdfast_raft::consensus::{JoinToken, MeetError, MetMember, meet_with_token};
+use holdfast_raft::consensus::{
+    JoinToken, MeetError, MetMember, Newcomer, look_back_with_token, meet_with_token,
+};
+use holdfast_raft::model::NewNode;
 use holdfast_types::LEASE_TIME;
 
 use super::document::{CheckLine, Verdict};
+use super::doorstep::Doorstep;
 use super::judge;
 use super::look::{self, Ends, Way};
 use crate::config::NodeConfig;
@@ -17,20 +21,29 @@ use crate::config::NodeConfig;
 /// the way is such a word, too.
 ///
 /// # Errors
-/// One line: which address of which member does not answer, or which packets do not pass. Nothing is said where no member can be asked at
-/// all, since who asks to join hears why.
+/// One line: which address of this node cannot be listened on, which one of whom does not answer, or which packets do not pass. Nothing is
+/// said where no member can be asked at all, since who asks to join hears why.
 pub(crate) async fn before_joining(
     config: &NodeConfig,
+    me: &NewNode,
     token: &JoinToken,
-    replaced: &str,
-    force: bool,
+    (replaced, force): (&str, bool),
 ) -> anyhow::Result<Vec<String>> {
     let Some(members) = first_answer(token).await else {
         return Ok(Vec::new());
     };
     let ends = Ends::of(config);
+    let doorstep = Doorstep::open(config)
+        .await
+        .map_err(|error| anyhow!("{error:#}. Nothing was changed"))?;
+    let newcomer = Newcomer {
+        name: me.name.clone(),
+        addresses: me.addresses.clone(),
+        nonce: doorstep.nonce,
+    };
     let others = members.iter().filter(|member| member.name != replaced);
-    let looked = join_all(others.map(|member| look_at(&ends, token, member))).await;
+    let looked = join_all(others.map(|member| look_at(&ends, token, member, &newcomer))).await;
+    doorstep.close().await;
     let lines: Vec<CheckLine> = looked
         .into_iter()
         .flat_map(|looked| looked.lines(&config.name))
@@ -82,11 +95,24 @@ struct Looked {
     heard: bool,
     raft: SocketAddr,
     ways: Vec<Way>,
+    /// The ways from the member to this node.
+    back: Result<Vec<Way>, MeetError>,
     clock: Option<look::ClockLook>,
     earlier: bool,
 }
 
-async fn look_at(ends: &Ends, token: &JoinToken, member: &MetMember) -> Looked {
+/// A member's ways to this node, as it found them.
+async fn look_back(
+    token: &JoinToken,
+    member: SocketAddr,
+    newcomer: &Newcomer,
+) -> Result<Vec<Way>, MeetError> {
+    let json = look_back_with_token(token, member, newcomer).await?;
+    serde_json::from_slice(&json)
+        .map_err(|error| MeetError::Failed(format!("its answer cannot be read: {error}")))
+}
+
+async fn look_at(ends: &Ends, token: &JoinToken, member: &MetMember, newcomer: &Newcomer) -> Looked {
     let MetMember {
         name,
         addresses,
@@ -98,6 +124,7 @@ async fn look_at(ends: &Ends, token: &JoinToken, member: &MetMember) -> Looked {
         heard: *heard,
         raft: addresses.raft,
         ways: Vec::new(),
+        back: Ok(Vec::new()),
         clock: None,
         earlier: false,
     };
@@ -108,8 +135,19 @@ async fn look_at(ends: &Ends, token: &JoinToken, member: &MetMember) -> Looked {
     let met = meet_with_token(token, addresses.raft).await;
     looked.earlier = matches!(met, Err(MeetError::Earlier));
     looked.clock = met.as_ref().ok().map(|met| look::clock(name, met));
-    looked.ways = look::ways(ends, name, addresses, &met).await;
+    let nonce = met.map(|met| met.nonce);
+    if nonce.is_ok() {
+        looked.back = look_back(token, addresses.raft, newcomer).await;
+    }
+    looked.ways = look::ways(ends, name, addresses, &nonce).await;
     looked
+}
+
+/// The largest packet that the other end of a way sends, where it measured that.
+fn sent(back: &[Way], way: &Way) -> Option<usize> {
+    let same = |other: &&Way| other.network == way.network && other.link == way.link;
+    let probed = back.iter().find(same)?.probed?;
+    Some(probed.sizes.route)
 }
 
 impl Looked {
@@ -150,13 +188,38 @@ impl Looked {
             });
             [
                 judge::unreached(me, way),
-                judge::packets(me, way, None),
+                judge::packets(me, way, sent(self.back.as_deref().unwrap_or_default(), way)),
                 round_trip,
             ]
             .into_iter()
             .flatten()
         });
-        ways.chain(clock).collect()
+        ways.chain(self.back_lines()).chain(clock).collect()
+    }
+
+    /// What the member found.
+    fn back_lines(&self) -> Vec<CheckLine> {
+        let name = &self.member;
+        match &self.back {
+            Ok(back) => back
+                .iter()
+                .flat_map(|way| {
+                    [
+                        judge::unreached(name, way),
+                        judge::packets(name, way, sent(&self.ways, way)),
+                    ]
+                })
+                .flatten()
+                .collect(),
+            // What an earlier release cannot do is no trouble of the way.
+            Err(MeetError::Earlier) => Vec::new(),
+            Err(MeetError::Failed(why)) => vec![CheckLine::not_ok(
+                Verdict::Warning,
+                ("reach", format!("{name} -> {}", self.raft)),
+                format!("{name} did not look at the way back: {why}"),
+                "run 'holdfast cluster check' afterwards",
+            )],
+        }
     }
 }
 
@@ -195,6 +258,7 @@ mod tests {
                     ..way(Network::Heartbeat)
                 },
             ],
+            back: Ok(Vec::new()),
             clock: Some(look::ClockLook {
                 of: "b".into(),
                 ahead_us: 5_000_000,
@@ -229,6 +293,37 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_member_does_not_reach_refuses_too() {
+        let back = |unreached: Option<&str>, passes| {
+            let mut ways = looked(passes, unreached).ways;
+            for way in &mut ways {
+                way.to = "c".into();
+            }
+            Looked {
+                back: Ok(ways),
+                ..looked(9000, None)
+            }
+        };
+        let line = decide(back(Some("timed out"), 9000).lines("c"), false)
+            .unwrap_err()
+            .to_string();
+        let wanted = "the heartbeat address 10.0.0.2:7400 of c does not answer b (timed out)";
+        assert!(line.starts_with(wanted), "{line}");
+        let cut = decide(back(None, 1500).lines("c"), false)
+            .unwrap_err()
+            .to_string();
+        assert!(cut.starts_with("b sends packets of 9000 bytes"), "{cut}");
+        // A look back that failed is no reason to stay out; that of an earlier release is not even told.
+        let failed = |why| Looked {
+            back: Err(why),
+            ..looked(9000, None)
+        };
+        let warned = |why| decide(failed(why).lines("c"), false).unwrap().len();
+        assert_eq!(warned(MeetError::Failed("no answer in time".into())), 2);
+        assert_eq!(warned(MeetError::Earlier), 1);
     }
 
     #[test]

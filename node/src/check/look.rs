@@ -1,14 +1,14 @@
 //! What one node finds when it looks at itself and at its ways to the others, and how the node that is asked collects it from all.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use holdfast_raft::consensus::{Control, Inspected, MeetError, Met, MetMember};
+use holdfast_raft::consensus::{Control, Inspected, MeetError, Met, MetMember, Newcomer};
 use holdfast_raft::lease::driver::Lease;
 use holdfast_raft::lease::probe::Nonce;
 use holdfast_raft::model::{Node, NodeAddresses};
@@ -229,6 +229,23 @@ impl Looker {
             .collect()
     }
 
+    /// Looks at the ways to one that is to join.
+    async fn look_back(&self, newcomer: &Newcomer) -> Vec<Way> {
+        let Newcomer {
+            name,
+            addresses,
+            nonce,
+        } = newcomer;
+        let mut ways = ways(&self.ends, name, addresses, &Ok(*nonce)).await;
+        // Of a member, the answer over Raft shows that; here a connection does.
+        if let Some(raft) = ways.iter_mut().find(|way| way.network == Network::Raft)
+            && let Err(error) = way::connect(any_of(addresses.raft), addresses.raft).await
+        {
+            raft.unreached = Some(error.to_string());
+        }
+        ways
+    }
+
     async fn ways_to(&self, id: NodeId, node: &Node) -> (Vec<Way>, Option<ClockLook>) {
         let mut met = self.control.meet(id).await;
         for _ in 1..MEETINGS {
@@ -240,7 +257,7 @@ impl Looker {
             }
         }
         let clock = met.as_ref().ok().map(|met| clock(&node.name, met));
-        let ways = ways(&self.ends, &node.name, &node.addresses, &met).await;
+        let ways = ways(&self.ends, &node.name, &node.addresses, &met.map(|met| met.nonce)).await;
         (ways, clock)
     }
 }
@@ -254,12 +271,20 @@ pub(super) fn clock(of: &str, met: &Met) -> ClockLook {
     }
 }
 
-/// Measures the ways from this node to each address of another one that was asked to answer probes.
+/// Whatever address of this machine the kernel takes towards that one.
+fn any_of(address: SocketAddr) -> IpAddr {
+    match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// Measures the ways from this node to each address of another one, which answers probes with that number.
 pub(super) async fn ways(
     ends: &Ends,
     name: &str,
     addresses: &NodeAddresses,
-    met: &Result<Met, MeetError>,
+    nonce: &Result<Nonce, MeetError>,
 ) -> Vec<Way> {
     let way = |network, address| Way {
         to: name.to_owned(),
@@ -271,8 +296,8 @@ pub(super) async fn ways(
         unprobed: None,
     };
     let mut raft = way(Network::Raft, addresses.raft);
-    let nonce = match met {
-        Ok(met) => Some(met.nonce),
+    let nonce = match nonce {
+        Ok(nonce) => Some(*nonce),
         Err(MeetError::Earlier) => None,
         Err(MeetError::Failed(why)) => {
             raft.unreached = Some(why.clone());
@@ -350,6 +375,17 @@ impl Inspected for Door {
             };
             // Numbers and texts.
             serde_json::to_vec(&looker.look().await).unwrap_or_default()
+        }
+        .boxed()
+    }
+    fn look_back(&self, newcomer: Newcomer) -> BoxFuture<'static, Vec<u8>> {
+        let looker = self.0.upgrade();
+        async move {
+            let Some(looker) = looker else {
+                return Vec::new();
+            };
+            // Numbers and texts.
+            serde_json::to_vec(&looker.look_back(&newcomer).await).unwrap_or_default()
         }
         .boxed()
     }

@@ -3,6 +3,7 @@
 
 mod disk;
 mod document;
+mod doorstep;
 mod echo;
 mod join;
 mod judge;

@@ -155,7 +155,7 @@ impl Node {
         let mut joined = *self.identity.borrow();
         let mut warnings = Vec::new();
         if joined.is_none() {
-            warnings = crate::check::before_joining(&self.config, &token, replaces, force).await?;
+            warnings = crate::check::before_joining(&self.config, &me, &token, (replaces, force)).await?;
             let nonce = super::identity::join_nonce(&self.config.dir)?;
             let welcome = ask_to_join(&token, &nonce, &me, replaces).await?;
             // Both before the identity: with that alone the node could not prove who it is.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use holdfast_proto::raft as proto;
 use holdfast_proto::raft::raft_client::RaftClient;
-use holdfast_types::{NodeId, unix_seconds};
+use holdfast_types::{NodeId, REPLICATION_LINKS_MAX, unix_seconds};
 
 use super::control::Control;
 use super::join::{JoinToken, token_channel};
@@ -32,6 +32,19 @@ pub trait Inspected: Send + Sync {
     fn members(&self) -> Vec<MetMember>;
     /// Looks at this node and its ways to the others; a JSON document.
     fn look(&self) -> BoxFuture<'static, Vec<u8>>;
+    /// Looks at the ways to one that is to join; a JSON document.
+    fn look_back(&self, newcomer: Newcomer) -> BoxFuture<'static, Vec<u8>>;
+}
+
+/// One that is to join, as it tells members of itself so that they look back at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newcomer {
+    /// Its name.
+    pub name: String,
+    /// Where it is to listen, and answers already while it is looked at.
+    pub addresses: NodeAddresses,
+    /// What probes must carry.
+    pub nonce: Nonce,
 }
 
 /// A member, as one that is to join is told of it.
@@ -178,6 +191,42 @@ pub async fn meet_with_token(token: &JoinToken, member: std::net::SocketAddr) ->
         Ok(met) => met,
         Err(_) => Err(MeetError::Failed("no answer in time".into())),
     }
+}
+
+/// Has a member look at its ways to this machine, which has a token of the cluster and is no member yet; its document.
+///
+/// # Errors
+/// [`MeetError`].
+pub async fn look_back_with_token(
+    token: &JoinToken,
+    member: std::net::SocketAddr,
+    newcomer: &Newcomer,
+) -> Result<Bytes, MeetError> {
+    let looking = async {
+        let channel = token_channel(token, member).await.map_err(MeetError::Failed)?;
+        let json = serde_json::to_vec(newcomer).map_err(|error| MeetError::Failed(error.to_string()))?;
+        let request = proto::LookBackRequest {
+            newcomer: json.into(),
+        };
+        let response = RaftClient::new(channel).look_back(request).await?;
+        Ok(response.into_inner().look)
+    };
+    match tokio::time::timeout(LOOK, looking).await {
+        Ok(look) => look,
+        Err(_) => Err(MeetError::Failed("no answer in time".into())),
+    }
+}
+
+/// The ways to who is to join.
+pub(super) async fn look_back(core: &Core, newcomer: &[u8]) -> Result<Bytes, tonic::Status> {
+    let unread = |error: serde_json::Error| tonic::Status::invalid_argument(error.to_string());
+    let newcomer: Newcomer = serde_json::from_slice(newcomer).map_err(unread)?;
+    if newcomer.addresses.replication_links().len() > REPLICATION_LINKS_MAX {
+        return Err(tonic::Status::invalid_argument(
+            "more addresses than a node may have",
+        ));
+    }
+    Ok(inspected(core)?.look_back(newcomer).await.into())
 }
 
 /// The answer to who measures; `members` are told to who has a token.

@@ -29,7 +29,7 @@ pub use error::{InitializeError, MembershipError, ProposeError, ReadIndexError, 
 pub use join::{JoinError, JoinToken, Welcome, ask_to_join};
 pub use log::VotersHook;
 pub use machine::AppliedHook;
-pub use meet::{Inspected, MeetError, Met, MetMember, meet_with_token};
+pub use meet::{Inspected, MeetError, Met, MetMember, Newcomer, look_back_with_token, meet_with_token};
 pub use membership::Membership;
 pub use service::RaftService;
 pub use takeover::begin_incarnation;

@@ -359,6 +359,21 @@ impl Raft for RaftService {
         self.let_out(sender, answer).await
     }
 
+    async fn look_back(
+        &self,
+        request: Request<proto::LookBackRequest>,
+    ) -> Result<Response<proto::LookResponse>, Status> {
+        let caller = Caller::of(&request);
+        let Some(Peer::Joiner(token)) = caller.0.as_deref() else {
+            return Err(Status::permission_denied("only who is to join is looked back at"));
+        };
+        if !super::meet::is_good(&self.core, token) {
+            return Err(Status::permission_denied("the token is not good any more"));
+        }
+        let look = super::meet::look_back(&self.core, &request.get_ref().newcomer).await?;
+        Ok(Response::new(proto::LookResponse { look }))
+    }
+
     async fn look(
         &self,
         request: Request<proto::LookRequest>,
