@@ -56,6 +56,14 @@ async fn a_failover_is_recorded_and_explained_and_survives_a_restart() -> Result
     let other = if primary == "a" { "b" } else { "a" };
     let session = demo.session(other).await?;
     told(&demo, other, "session", "has logged in").await?;
+    // A page that there is not: what the initiator was told is recorded, once.
+    for _ in 0..3 {
+        ensure!(session.inquiry(Some(0xfd)).await.is_err(), "there is no page FDh");
+    }
+    told(&demo, other, "sense", "was answered 05/24/00, session").await?;
+    let answered = |(what, text): &&(String, String)| what == "sense" && text.contains("05/24/00");
+    let times = events(&demo, other).await?.iter().filter(answered).count();
+    ensure!(times == 1, "told {times} times");
     demo.kill(&primary)?;
     told(&demo, other, "serving", "is served by this node").await?;
     // The witness knows the committed story, too.

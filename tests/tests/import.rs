@@ -193,7 +193,13 @@ async fn an_import_that_is_killed_goes_on_and_one_outlives_a_failover() -> Resul
         }
         Ok(child)
     };
+    m.ask("w", &["target", "create", TARGET]).await?;
     let mut child = start(&m).await?;
+    // Nobody is shown half an image, whichever node is asked.
+    for node in ["a", "w", "b"] {
+        let refused = m.refused(node, &["lun", "create", TARGET, "d"]).await?;
+        ensure!(refused.contains("in use: an import by node 'b'"), "{refused}");
+    }
     child.kill().await?;
     let done = import_over(&m, "b", &image).await?;
     let written = done["written_bytes"].as_u64().context("a number")?;
@@ -225,7 +231,9 @@ async fn an_import_that_is_killed_goes_on_and_one_outlives_a_failover() -> Resul
     m.start("a", "data", 0)?;
     m.until("b", "both in sync", |s| in_sync(s) == ["a", "b"]).await?;
     ensure!(import(&m, "b", &image).await?["written_bytes"] == 0);
-    until_equal(&m, &image).await
+    until_equal(&m, &image).await?;
+    // Done, it is shown at once.
+    m.ask("w", &["lun", "create", TARGET, "d"]).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]

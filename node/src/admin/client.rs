@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use axum::http;
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
     AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
@@ -19,8 +20,13 @@ use holdfast_proto::admin::{ImportPart, ImportProgress};
 use holdfast_raft::model::{AuditEntry, ClusterKey};
 use holdfast_trust::{ClientStream, Credentials, HandshakeError};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::body::Body;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+use tower_service::Service as _;
 
 use super::access::AccessRequest;
 use super::{AdminAddress, ApiTokenStatus, TakeoverPlan};
@@ -31,7 +37,8 @@ use crate::status::StatusDocument;
 
 /// A connection to one node's admin service.
 pub(crate) struct AdminClient {
-    rpc: Rpc<Channel>,
+    rpc: Rpc<InterceptedService<Channel, Bearer>>,
+    channel: Channel,
     address: AdminAddress,
     /// Kept for when it dials again.
     _reach: Option<Reach>,
@@ -39,6 +46,10 @@ pub(crate) struct AdminClient {
 
 /// The certificate that `--certificate` names.
 static CREDENTIALS: OnceLock<Credentials> = OnceLock::new();
+/// What `--api-token` names, as the head that shows it.
+static API_TOKEN: OnceLock<AsciiMetadataValue> = OnceLock::new();
+/// Longest page that is read.
+const PAGE_MAX: usize = 64 << 20;
 /// Longest wait for a connection, and then for its handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
@@ -46,6 +57,35 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) fn use_certificate(credentials: Credentials) {
     // Set once, when the command line is read.
     let _ = CREDENTIALS.set(credentials);
+}
+
+/// From now on every request shows this API token.
+///
+/// # Errors
+/// No token looks like that.
+pub(crate) fn use_api_token(token: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "an API token is one word"
+    );
+    let mut value: AsciiMetadataValue = format!("Bearer {token}").parse()?;
+    value.set_sensitive(true);
+    // Set once, when the command line is read.
+    let _ = API_TOKEN.set(value);
+    Ok(())
+}
+
+/// Shows the API token, where there is one.
+#[derive(Debug, Clone, Copy)]
+struct Bearer;
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = API_TOKEN.get() {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
 }
 
 async fn dial(credentials: &Credentials, address: SocketAddr) -> Result<ClientStream, HandshakeError> {
@@ -99,10 +139,25 @@ impl AdminClient {
             _ => endpoint.connect().await.with_context(lost)?,
         };
         Ok(Self {
-            rpc: Rpc::new(channel),
+            rpc: Rpc::with_interceptor(channel.clone(), Bearer),
+            channel,
             address: address.clone(),
             _reach: reach,
         })
+    }
+
+    /// What is served at `path` beside the service, such as the metrics.
+    pub(crate) async fn page(&mut self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let mut request = http::Request::get(path).body(Body::empty())?;
+        if let Some(token) = API_TOKEN.get() {
+            let value = http::HeaderValue::from_bytes(token.as_bytes())?;
+            request.headers_mut().insert(http::header::AUTHORIZATION, value);
+        }
+        futures::future::poll_fn(|cx| self.channel.poll_ready(cx)).await?;
+        let answer = self.channel.call(request).await?;
+        anyhow::ensure!(answer.status().is_success(), "{path}: {}", answer.status());
+        let bytes = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), PAGE_MAX).await?;
+        Ok(bytes.into())
     }
 
     /// The cluster as the node knows it.

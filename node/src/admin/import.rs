@@ -10,14 +10,15 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use holdfast_proto::admin::import_part::Part;
 use holdfast_proto::admin::{CreateExtentRequest, ImportData, ImportHead, ImportPart, ImportProgress};
-use holdfast_raft::model::{Command, Extent, Reply};
+use holdfast_raft::model::{AdminCommand, Command, Extent, Importing, Refusal, Reply};
 use holdfast_types::{
-    BlockOp, BlockRange, BlockSize, EXTENT_BYTES_MIN, ExtentId, Lba, MAP_RUNS_MAX, OpOutcome, PHYSICAL_BYTES,
+    BlockOp, BlockRange, BlockSize, EXTENT_BYTES_MIN, ExtentId, Lba, LeaseGeneration, MAP_RUNS_MAX,
+    OpOutcome, PHYSICAL_BYTES,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::server::{failed, fault, invalid, new_extent, refused};
 use crate::image::differences;
@@ -160,11 +161,15 @@ pub(super) async fn begin(
         image_bytes,
         may_replace: replace || there.is_none(),
         written: AtomicU64::new(0),
+        number: rand::random(),
+        claimed: Mutex::default(),
         running,
     });
     let (told, stream) = mpsc::channel(4);
     tokio::spawn(async move {
-        if let Err(why) = import.run(parts, &told).await {
+        let ended = Arc::clone(&import).run(parts, &told).await;
+        import.release().await;
+        if let Err(why) = ended {
             // Whoever asked may be gone.
             let _ = told.send(Err(why)).await;
         }
@@ -183,6 +188,10 @@ struct Import {
     /// The extent was made for it, or whoever asked has typed its name again.
     may_replace: bool,
     written: AtomicU64,
+    /// Tells it from others.
+    number: u64,
+    /// What the cluster was told of it.
+    claimed: Mutex<Option<Importing>>,
 }
 
 /// What one message brings: zeros up to a place, and data from there on.
@@ -232,6 +241,8 @@ impl Import {
             }
         }
         self.storage(|| BlockOp::Flush).await?;
+        // Whoever hears that it is done may map the extent.
+        self.release().await;
         let _ = told.send(Ok(self.progress(self.extent_bytes, self.over()))).await;
         Ok(())
     }
@@ -354,7 +365,7 @@ impl Import {
             let range = self.blocks(from..offset + part.range.end as u64)?;
             let data = wanted.slice(part.range.clone());
             let done = self
-                .storage(|| match part.zeros {
+                .write(|| match part.zeros {
                     true => BlockOp::Zero { ranges: vec![range] },
                     false => BlockOp::Write {
                         range,
@@ -398,6 +409,42 @@ impl Import {
         Ok(())
     }
 
+    /// From now on the cluster shows the extent to nobody until this import is over; the lease generation in which that holds.
+    async fn claim(&self) -> Result<LeaseGeneration, Status> {
+        let mut claimed = self.claimed.lock().await;
+        let mark = self.running.import_mark(self.number);
+        if let Some(known) = &*claimed
+            && known.generation == mark.generation
+        {
+            return Ok(known.generation);
+        }
+        let (extent, on) = (self.id, true);
+        let command = AdminCommand::SetImporting { extent, mark, on };
+        match self.running.propose(command.into()).await.map_err(fault)? {
+            // This node was counted as lost, and has not caught up with that yet.
+            Reply::Refused {
+                refusal: refusal @ Refusal::Invalid(_),
+            } => Err(Status::unavailable(refusal.to_string())),
+            Reply::Refused { refusal } => Err(refused(&refusal)),
+            _ => {
+                *claimed = Some(mark);
+                Ok(mark.generation)
+            }
+        }
+    }
+
+    /// It is over.
+    async fn release(&self) {
+        let Some(mark) = self.claimed.lock().await.take() else {
+            return;
+        };
+        let (extent, on) = (self.id, false);
+        let command = AdminCommand::SetImporting { extent, mark, on };
+        if let Err(error) = self.running.propose(command.into()).await {
+            tracing::warn!(extent = %self.name, "the end of an import could not be told: {error:#}");
+        }
+    }
+
     /// Hosts may see the extent only while nothing of it is changed here; and what somebody has stored is replaced only if he says so.
     fn may_write(&self, offset: u64) -> Result<(), Status> {
         let name = &self.name;
@@ -414,15 +461,36 @@ impl Import {
         }
     }
 
-    /// Has an operation carried out, here or on the extent's primary, and tries again while that moves.
+    /// Has something read, here or on the extent's primary.
     async fn storage(&self, op: impl Fn() -> BlockOp) -> Result<OpOutcome, Status> {
+        self.insist(false, op).await
+    }
+
+    /// Has something written, while nobody sees the extent.
+    async fn write(&self, op: impl Fn() -> BlockOp) -> Result<OpOutcome, Status> {
+        self.insist(true, op).await
+    }
+
+    async fn once(&self, writes: bool, op: BlockOp) -> Result<OpOutcome, Status> {
+        if !writes {
+            return Ok(self.running.on_storage(self.id, op).await);
+        }
+        match self.claim().await {
+            Ok(generation) => Ok(self.running.on_storage_in(generation, self.id, op).await),
+            Err(why) if why.code() == Code::Unavailable => Ok(OpOutcome::Transitioning),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Tries again while the extent, or the cluster's leader, moves.
+    async fn insist(&self, writes: bool, op: impl Fn() -> BlockOp) -> Result<OpOutcome, Status> {
         let name = &self.name;
         let until = Instant::now() + PATIENCE;
         loop {
             if !self.running.state().extents.contains_key(&self.id) {
                 return Err(failed(format!("extent '{name}' was deleted meanwhile")));
             }
-            match self.running.on_storage(self.id, op()).await {
+            match self.once(writes, op()).await? {
                 OpOutcome::NoSpace => {
                     return Err(failed(format!(
                         "a disk under extent '{name}' is full: make room, and run it again with --confirm {name}: it goes on where it ended"

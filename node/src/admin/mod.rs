@@ -19,6 +19,6 @@ mod told;
 pub(crate) use address::AdminAddress;
 pub(crate) use api_tokens::ApiTokenStatus;
 pub(crate) use audit::Audit;
-pub(crate) use client::{AdminClient, use_certificate};
+pub(crate) use client::{AdminClient, use_api_token, use_certificate};
 pub(crate) use guard::Guard;
 pub(crate) use takeover::{GoneNode, PlannedExtent, TakeoverPlan};

@@ -86,7 +86,8 @@ impl<'a> Answer<'a> {
     }
 }
 
-async fn present(client: &mut AdminClient) -> anyhow::Result<(StatusDocument, Present)> {
+/// What is configured, and the status that it was read from.
+pub(super) async fn present(client: &mut AdminClient) -> anyhow::Result<(StatusDocument, Present)> {
     let settings = client.settings().await?;
     let status = client.status().await?;
     let present = Present::of(&status, settings).map_err(anyhow::Error::msg)?;

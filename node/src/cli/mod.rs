@@ -19,6 +19,7 @@ mod page_file;
 mod progress;
 mod reservation;
 mod status;
+mod support;
 mod takeover;
 mod usage;
 mod watch;
@@ -52,6 +53,9 @@ pub(crate) struct Cli {
     /// Administrator's certificate for a TCP admin port, made by 'holdfast cluster certificate'.
     #[arg(long, global = true, value_name = "FILE")]
     certificate: Option<PathBuf>,
+    /// File with an API token, made by 'holdfast api-token create': its role counts, whatever the connection's is.
+    #[arg(long, global = true, value_name = "FILE")]
+    api_token: Option<PathBuf>,
     /// Print one JSON document on standard output, and nothing else there.
     #[arg(long, global = true)]
     json: bool,
@@ -112,6 +116,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Explain the last failover of an extent, in ten lines at most.
     Why(events::WhyArgs),
+    /// Write an archive for whoever is to find out what happened: status, events, log, audit log, configuration, machine. No secrets.
+    Support(support::SupportArgs),
     /// Say what to set on the hosts that use the cluster: multipath, timers, claim rules.
     Advise,
     /// Rehearse failures under checked load, and say whether they held their budget.
@@ -181,6 +187,12 @@ fn read_certificate(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn read_api_token(file: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    crate::admin::use_api_token(text.trim())
+        .with_context(|| format!("{} cannot be used as --api-token", file.display()))
+}
+
 /// Parses the command line and carries it out; the process's exit status.
 pub(crate) fn main() -> std::process::ExitCode {
     let cli = match Cli::try_parse() {
@@ -200,6 +212,12 @@ pub(crate) fn main() -> std::process::ExitCode {
     let out = Out::new(cli.json);
     if let Some(file) = &cli.certificate
         && let Err(error) = read_certificate(file)
+    {
+        out.failed(&error);
+        return std::process::ExitCode::from(1);
+    }
+    if let Some(file) = &cli.api_token
+        && let Err(error) = read_api_token(file)
     {
         out.failed(&error);
         return std::process::ExitCode::from(1);
@@ -225,6 +243,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Switchover(args) => objects::switchover(args, &cli.admin, out),
         Command::Events(args) => events::list(args, &cli.admin, out),
         Command::Why(args) => events::explain(args, &cli.admin, out),
+        Command::Support(args) => support::run(&args, &cli.admin, out),
         Command::Advise => advise::run(&cli.admin, out),
         Command::Drill(args) => drill::run(&args, &cli.admin, out),
         Command::Fault(command) => fault::run(command, &cli.admin, out),

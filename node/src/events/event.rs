@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Extent,
     /// An initiator logged in or out.
     Session,
+    /// An initiator was answered with sense data.
+    Sense,
     /// A line of the log that is none of these.
     #[serde(other)]
     Log,

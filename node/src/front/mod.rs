@@ -9,6 +9,7 @@ mod copy;
 mod portals;
 mod redirect;
 mod registry;
+mod senses;
 mod session;
 mod shares;
 mod state;

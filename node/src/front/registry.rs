@@ -221,8 +221,9 @@ impl Registry {
                 tracing::info!(
                     target: EVENTS,
                     what = "session",
-                    "{} has logged in to {target} from {}, session {}",
+                    "{} has logged in to {target} at {} from {}, session {}",
                     status.initiator,
+                    status.portal,
                     status.peer,
                     session.0
                 );

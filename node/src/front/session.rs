@@ -20,6 +20,7 @@ use holdfast_types::{
 use super::Front;
 use super::access;
 use super::registry::{ConnectionId, Inbound, UnitFunction};
+use super::senses::Senses;
 use super::shares::{Turn, cost_of};
 use super::state::{FrontState, Map};
 use super::statuses::Statuses;
@@ -56,6 +57,7 @@ pub(super) struct LoggedIn {
     /// For each unit, the newest reset or CLEAR TASK SET that this session's tasks have gone with.
     pub(super) cleared: HashMap<ExtentId, (UnitVersion, u64)>,
     statuses: Statuses,
+    pub(super) senses: Senses,
     initiator: InitiatorTag,
     /// The initiator was asked to log out, because it is to log in elsewhere.
     pub(super) asked_away: bool,
@@ -338,6 +340,7 @@ impl Session {
             meters: HashMap::new(),
             cleared: HashMap::new(),
             statuses: Statuses::default(),
+            senses: Senses::default(),
             initiator: InitiatorTag::of(&login.initiator),
             asked_away: false,
         });
@@ -561,6 +564,9 @@ impl Session {
     }
 
     pub(super) fn respond(&mut self, task: TaskId, response: Response) {
+        if let Some(sense) = &response.sense {
+            self.record(sense);
+        }
         let status = ScsiStatus(response.status.code());
         let sense = response
             .sense

@@ -14,11 +14,13 @@ use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError, J
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
 use holdfast_raft::model::{
-    AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Init, NodeAddresses, Reply,
+    AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Importing, Init, NodeAddresses, Reply,
 };
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
 use holdfast_trust::{AdminRole, Credentials, Trust};
-use holdfast_types::{BlockOp, ExtentId, Incarnation, IscsiName, Isid, Nexus, NodeId, OpOutcome, TpgId};
+use holdfast_types::{
+    BlockOp, ExtentId, Incarnation, IscsiName, Isid, LeaseGeneration, Nexus, NodeId, OpOutcome, TpgId,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -55,6 +57,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// The parts that run.
 pub(crate) struct Running {
     pub(super) me: NodeId,
+    incarnation: Incarnation,
     pub(super) control: Control,
     pub(super) lease: Lease,
     registry: Arc<Registry>,
@@ -156,6 +159,7 @@ impl Running {
         tracing::info!(node = %me, %incarnation, "node is running");
         Ok(Arc::new(Self {
             me,
+            incarnation,
             control,
             lease,
             registry,
@@ -445,6 +449,29 @@ impl Running {
         match &self.units {
             Some(units) => units.0.on_storage(extent, op).await,
             None => OpOutcome::Standby,
+        }
+    }
+
+    /// The same, refused where that lease generation is over.
+    pub(crate) async fn on_storage_in(
+        &self,
+        generation: LeaseGeneration,
+        extent: ExtentId,
+        op: BlockOp,
+    ) -> OpOutcome {
+        match &self.units {
+            Some(units) => units.0.on_storage_in(generation, extent, op).await,
+            None => OpOutcome::Standby,
+        }
+    }
+
+    /// An import by this node, in its present lease generation.
+    pub(crate) fn import_mark(&self, number: u64) -> Importing {
+        Importing {
+            node: self.me,
+            incarnation: self.incarnation,
+            generation: self.lease.cell().generation(),
+            number,
         }
     }
 

@@ -11,8 +11,8 @@ use holdfast_raft::model::{Command, Reply, Role, UnitCall};
 use holdfast_replication::core::api::{OpId, Request};
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
 use holdfast_types::{
-    BlockOp, CommandName, ExtentId, Nexus, OpOutcome, Origin, Revision, SILENT_AFTER, SessionInstance,
-    UnitVersion,
+    BlockOp, CommandName, ExtentId, LeaseGeneration, Nexus, OpOutcome, Origin, Revision, SILENT_AFTER,
+    SessionInstance, UnitVersion,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -269,6 +269,17 @@ impl Inner {
 
     /// Has an operation of the cluster's own carried out, here or on the extent's primary: no reservation stands in its way.
     pub(super) async fn on_storage(&self, extent: ExtentId, op: BlockOp) -> OpOutcome {
+        let generation = self.parts.lease.cell().generation();
+        self.on_storage_in(generation, extent, op).await
+    }
+
+    /// The same, refused where that lease generation is over.
+    pub(super) async fn on_storage_in(
+        &self,
+        generation: LeaseGeneration,
+        extent: ExtentId,
+        op: BlockOp,
+    ) -> OpOutcome {
         let serial = self.op_serial.fetch_add(1, Ordering::Relaxed);
         let id = self
             .me
@@ -289,7 +300,7 @@ impl Inner {
                 cmd_sn: serial,
             },
             received: (self.parts.clock)(),
-            generation: self.parts.lease.cell().generation(),
+            generation,
             origin: Origin::default(),
             op,
         };

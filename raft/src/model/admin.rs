@@ -10,6 +10,7 @@ use super::api_tokens::ApiToken;
 use super::audit::AuditEntry;
 use super::certificates::RotationStage;
 use super::command::{Command, ExtentStamp};
+use super::importing::Importing;
 use super::members::{Join, Token};
 use super::placement::ExtentChange;
 use super::reply::{Refusal, Reply};
@@ -74,6 +75,15 @@ pub enum AdminCommand {
         items: Vec<ExtentStamp>,
         /// The primary.
         proposer: NodeId,
+    },
+    /// Begins or ends an import of an image.
+    SetImporting {
+        /// Into which extent.
+        extent: ExtentId,
+        /// By whom.
+        mark: Importing,
+        /// Whether it begins.
+        on: bool,
     },
     /// Makes a token that lets one node in.
     AddToken(Token),
@@ -157,6 +167,7 @@ impl ClusterState {
             Admin::RequestSwitchover { extents, to } => self.request_switchover(extents, *to),
             Admin::SetReplicas { extent, replicas } => self.set_replicas(*extent, replicas),
             Admin::Retire { items, proposer } => self.retire(items, *proposer),
+            Admin::SetImporting { extent, mark, on } => self.set_importing(*extent, *mark, *on),
             Admin::AddToken(token) => self.add_token(token),
             Admin::Join(join) => self.join(join),
             Admin::Leave { node, drop_replicas } => self.leave(*node, *drop_replicas),

@@ -177,6 +177,7 @@ impl ClusterState {
             capacity_changes: 0,
             unit: UnitState::default(),
             answered: AnsweredCalls::new(),
+            importing: None,
         };
         if let Some(old) = self.extents.get(&new.id) {
             let again =
@@ -276,6 +277,7 @@ impl ClusterState {
         if !self.extents.contains_key(&extent) {
             return Err(Refusal::NoSuchExtent { extent });
         }
+        self.refuse_importing(extent)?;
         let target = self.target_mut(name)?;
         match target.luns.get(&lun) {
             Some(old) if *old == extent => return Ok(Reply::DONE),

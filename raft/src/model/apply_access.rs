@@ -239,6 +239,7 @@ impl ClusterState {
         if !self.extents.contains_key(&unit.extent) {
             return Err(Refusal::NoSuchExtent { extent: unit.extent });
         }
+        self.refuse_importing(unit.extent)?;
         let grant = self.grant_mut(target, group)?;
         let luns = grant.luns.get_or_insert_default();
         match luns.get_mut(&lun) {

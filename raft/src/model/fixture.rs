@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use holdfast_types::{BlockSize, ExtentId, Incarnation, NodeId, Revision, SuspicionId};
+use holdfast_types::{BlockSize, ExtentId, Incarnation, IscsiName, Lun, NodeId, Revision, SuspicionId};
 
 use super::*;
 
@@ -203,5 +203,21 @@ pub(crate) fn switchover(state: &ClusterState, from: (NodeId, u64), to: (NodeId,
         from_incarnation: run(from.1),
         to: to.0,
         to_incarnation: run(to.1),
+    }
+}
+
+pub(crate) fn iqn() -> IscsiName {
+    "iqn.2026-11.example:disk".parse().unwrap()
+}
+
+pub(crate) fn lun(number: u16) -> Lun {
+    Lun::try_from(number).unwrap()
+}
+
+pub(crate) fn map(number: u16, extent: u128) -> Command {
+    Command::MapLun {
+        target: iqn(),
+        lun: lun(number),
+        extent: extent_id(extent),
     }
 }

@@ -15,6 +15,7 @@ mod audit;
 mod cache;
 mod certificates;
 mod command;
+mod importing;
 mod members;
 mod name;
 mod placement;
@@ -39,6 +40,7 @@ pub use audit::{AUDIT_BATCH_MAX, AUDIT_MAX, AUDIT_TEXT_MAX, Audit, AuditChunk, A
 pub use cache::WriteCache;
 pub use certificates::{Certificates, Rotation, RotationStage};
 pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
+pub use importing::Importing;
 pub use members::{Join, Token, Used};
 pub use name::{NAME_MAX, check_name};
 pub use placement::ExtentChange;

@@ -1,25 +1,9 @@
 //! Nodes, extents, targets, and how they are stored.
 
-use holdfast_types::{Epoch, InSyncVersion, IscsiName, Lun, NodeId, Revision, TpgId};
+use holdfast_types::{Epoch, InSyncVersion, NodeId, Revision, TpgId};
 
 use super::fixture::*;
 use super::*;
-
-fn iqn() -> IscsiName {
-    "iqn.2026-11.example:disk".parse().unwrap()
-}
-
-fn lun(number: u16) -> Lun {
-    Lun::try_from(number).unwrap()
-}
-
-fn map(number: u16, extent: u128) -> Command {
-    Command::MapLun {
-        target: iqn(),
-        lun: lun(number),
-        extent: extent_id(extent),
-    }
-}
 
 #[test]
 fn init_gives_every_node_a_port_group_of_its_own() {

@@ -18,6 +18,7 @@ use super::apply_unit::AnsweredCalls;
 use super::audit::Audit;
 use super::cache::WriteCache;
 use super::certificates::Certificates;
+use super::importing::Importing;
 use super::members::Token;
 use super::settings::Settings;
 use super::takeover::{AcceptedLoss, Takeover};
@@ -219,6 +220,9 @@ pub struct Extent {
     /// The newest call of each node that changed, or was to change, the unit's state.
     #[serde(default)]
     pub answered: AnsweredCalls,
+    /// The newest import of an image, if it did not say that it is over; see [`ClusterState::importing`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub importing: Option<Importing>,
 }
 
 /// An iSCSI target and its LUN map.
