@@ -375,6 +375,7 @@ async fn an_api_token_says_who_asks_until_it_is_revoked() -> Result<()> {
         .await?;
     let line = "viewer 'nagios' (API token) may not drain nodes; it takes an operator";
     viewer.expects("PUT", drain, Value::Null, 403, line).await?;
+    shown_by_a_command(&machines, &viewer.token, line).await?;
     let nobody = gate(&machines).await?;
     let operator = Bearer {
         machines: &machines,
@@ -416,6 +417,22 @@ async fn an_api_token_says_who_asks_until_it_is_revoked() -> Result<()> {
     viewer
         .expects("GET", "/v1/api-tokens", Value::Null, 200, "nagios")
         .await
+}
+
+/// The same token, shown by commands.
+async fn shown_by_a_command(machines: &Machines, token: &str, refusal: &str) -> Result<()> {
+    let file = machines.path("nagios.token");
+    std::fs::write(&file, format!("{token}\n"))?;
+    let shown = ["--api-token", file.to_str().context("a path in UTF-8")?];
+    machines.ask("a", &[&["status"], &shown[..]].concat()).await?;
+    let refused = machines
+        .refused("a", &[&["cluster", "drain", "b"], &shown[..]].concat())
+        .await?;
+    ensure!(refused.contains(refusal), "{refused}");
+    std::fs::write(&file, "two words")?;
+    let wrong = machines.refused("a", &[&["status"], &shown[..]].concat()).await?;
+    ensure!(wrong.contains("an API token is one word"), "{wrong}");
+    Ok(())
 }
 
 /// A certificate without a role opens the connection, and nothing more.

@@ -128,6 +128,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("extent accept-data-loss", "takeover"),
     ("extent import", "import"),
     ("node", "kills"),
+    ("support", "support; it writes an archive, and changes nothing"),
 ];
 
 /// What makes no sense, and what the line about it names: the field and what is allowed.
@@ -155,6 +156,7 @@ const WRONG: &[(&str, &[&str])] = &[
         &["name", "a-z, 0-9 and -"],
     ),
     ("cluster rotate-certificates now", &["'now'"]),
+    ("cluster readdress b", &["'b'"]),
     ("api-token create CI --role viewer", &["name", "a-z, 0-9 and -"]),
     (
         "api-token create ci --role boss",

@@ -1,5 +1,5 @@
-//! Members that come to listen elsewhere, one after the other, while initiators write; and a copy of a member's directory that is started on
-//! another machine.
+//! Members that come to listen elsewhere, one after the other, while initiators write; and a copy of a member's directory that is started
+//! on another machine.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A member that listens elsewhere than the cluster knows: what its `node.toml` says is told to the cluster when somebody asks for that, never
-//! by itself. A copy of a node's directory that is started on another machine would else take the node's place.
+//! A member that listens elsewhere than the cluster knows: what its `node.toml` says is told to the cluster when somebody asks for that,
+//! never by itself. A copy of a node's directory that is started on another machine would else take the node's place.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ pub(super) async fn move_to(running: &Running, own: NodeAddresses) -> Result<(Re
     let known = member.addresses.raft;
     if known != own.raft && running.is_twin(known).await {
         return Err(failed(format!(
-            "another process answers as {} at {known}, where the cluster knows it: its directory is in use twice; stop one of them for good",
+            "another process answers as {} at {known}, where the cluster knows it: its directory is in use twice; stop one for good",
             member.name
         )));
     }

@@ -1,5 +1,5 @@
-//! What a node looks at before it joins a cluster: whether it reaches every member at every address, and is reached by it, what packets pass
-//! both ways, and the clocks. Nothing is changed by it anywhere.
+//! What a node looks at before it joins a cluster: whether it reaches every member at every address, and is reached by it, what packets
+//! pass both ways, and the clocks. Nothing is changed by it anywhere.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Which sense data a session was answered with, for the flight recorder: each code once at first, then once a minute at most with how often.
+//! Which sense data a session was answered with, for the flight recorder: each code at once, then once a minute at most with how often.
 
 use std::collections::HashMap;
 use std::time::Duration;
