@@ -26,7 +26,7 @@ use super::propose::{Committed, Core};
 use super::recover::{Place, recover};
 use super::service::{RaftService, serve};
 use super::snapshot::Snapshots;
-use crate::model::{ClusterId, ClusterState, Command, NodeAddresses, Refusal, Reply, follow_tail};
+use crate::model::{ClusterId, ClusterState, Command, Move, NodeAddresses, Refusal, Reply, follow_tail};
 
 /// Longest wait for somebody who may be this very node: for a connection, and then for its handshake.
 const TWIN_WITHIN: Duration = Duration::from_secs(1);
@@ -254,11 +254,11 @@ impl Control {
         let Some(before) = state.node(node).map(|member| member.addresses.clone()) else {
             return Ok(Refusal::NoSuchNode { node }.into());
         };
-        let command = Command::SetNode {
+        let command = Command::SetNode(Box::new(Move {
             node,
             before,
             addresses,
-        };
+        }));
         let Committed { reply, index } = self.core.propose_around(command).await?;
         if self.wait_applied(index, limit).await {
             Ok(reply)

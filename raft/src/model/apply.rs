@@ -46,11 +46,7 @@ impl ClusterState {
     fn dispatch(&mut self, index: Revision, command: &Command) -> Applied {
         match command {
             Command::Init(init) => self.init(index, init),
-            Command::SetNode {
-                node,
-                before,
-                addresses,
-            } => self.set_addresses(*node, before, addresses),
+            Command::SetNode(moves) => self.set_addresses(moves),
             Command::Announce {
                 node,
                 incarnation,

@@ -89,6 +89,17 @@ pub struct NewExtent {
     pub secondary: SecondaryAccess,
 }
 
+/// A member comes to listen elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Who.
+    pub node: NodeId,
+    /// Where it listened so far, as whoever proposes this knows it.
+    pub before: NodeAddresses,
+    /// Where.
+    pub addresses: NodeAddresses,
+}
+
 /// A proposal. Late and doubled ones are harmless: each names what it starts from, or is the same the second time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -96,14 +107,7 @@ pub enum Command {
     /// Makes the cluster.
     Init(Init),
     /// Where a node listens from now on.
-    SetNode {
-        /// Who.
-        node: NodeId,
-        /// Where it listened so far, as whoever proposes this knows it.
-        before: NodeAddresses,
-        /// Where.
-        addresses: NodeAddresses,
-    },
+    SetNode(Box<Move>),
     /// A node tells of the run that it is in, and of its replicas that cannot serve. Made when its process has started, and whenever that
     /// changes.
     Announce {

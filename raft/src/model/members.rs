@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use holdfast_types::{ExtentId, LeaseGeneration, NODES_MAX, NodeId, Revision, TpgId};
 use serde::{Deserialize, Serialize};
 
-use super::command::NewNode;
+use super::command::{Move, NewNode};
 use super::name::check_name;
 use super::reply::{Refusal, Reply};
 use super::state::{ClusterState, Node, NodeAddresses, Role, VoterSet};
@@ -159,12 +159,13 @@ impl ClusterState {
 
     /// A member listens elsewhere from now on; who it is stays as it was. A late proposal, which starts from what is no longer so, is
     /// refused.
-    pub(super) fn set_addresses(
-        &mut self,
-        node: NodeId,
-        before: &NodeAddresses,
-        addresses: &NodeAddresses,
-    ) -> Applied {
+    pub(super) fn set_addresses(&mut self, moves: &Move) -> Applied {
+        let Move {
+            node,
+            before,
+            addresses,
+        } = moves;
+        let node = *node;
         let member = self.member_mut(node)?;
         if member.addresses == *addresses {
             return Ok(Reply::DONE);

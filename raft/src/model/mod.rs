@@ -39,7 +39,7 @@ pub use apply_unit::{AnsweredCall, AnsweredCalls, UnitCall};
 pub use audit::{AUDIT_BATCH_MAX, AUDIT_MAX, AUDIT_TEXT_MAX, Audit, AuditChunk, AuditEntry};
 pub use cache::WriteCache;
 pub use certificates::{Certificates, Rotation, RotationStage};
-pub use command::{Candidate, Command, ExtentStamp, Init, NewExtent, NewNode};
+pub use command::{Candidate, Command, ExtentStamp, Init, Move, NewExtent, NewNode};
 pub use importing::Importing;
 pub use members::{Join, Token, Used};
 pub use name::{NAME_MAX, check_name};

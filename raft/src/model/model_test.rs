@@ -235,10 +235,12 @@ fn luns_are_mapped_once_and_what_is_in_use_stays() {
 fn nodes_move_and_restart() {
     let mut state = trio(0);
     let elsewhere = addresses(NodeId(9));
-    let moves = |from: &NodeAddresses, to: &NodeAddresses| Command::SetNode {
-        node: B,
-        before: from.clone(),
-        addresses: to.clone(),
+    let moves = |from: &NodeAddresses, to: &NodeAddresses| {
+        Command::SetNode(Box::new(Move {
+            node: B,
+            before: from.clone(),
+            addresses: to.clone(),
+        }))
     };
     must(&moves(&addresses(B), &elsewhere), &mut state);
     must(&moves(&addresses(B), &elsewhere), &mut state);
