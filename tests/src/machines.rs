@@ -23,6 +23,7 @@ pub struct Machines {
     dir: TempDir,
     base: u16,
     more: String,
+    links: u8,
     running: Vec<(String, Child)>,
 }
 
@@ -36,6 +37,7 @@ impl Machines {
             dir: tempfile::tempdir()?,
             base: cluster::free_ports()?,
             more: String::new(),
+            links: 1,
             running: Vec::new(),
         })
     }
@@ -44,6 +46,11 @@ impl Machines {
     /// address and port of the node's own.
     pub fn configure(&mut self, text: &str) {
         text.clone_into(&mut self.more);
+    }
+
+    /// Data nodes that are started from now on have so many addresses for replication: 127.0.0.x, 127.0.1.x and so on.
+    pub const fn links(&mut self, count: u8) {
+        self.links = count;
     }
 
     /// The address of the `place`-th node for Raft (1), replication (2) and administration over TCP (3).
@@ -76,9 +83,12 @@ impl Machines {
             address(1)
         );
         if role == "data" {
+            let port = self.base + 2;
+            let links = (0..self.links).map(|link| format!("\"127.0.{link}.{}:{port}\"", place + 1));
+            let links: Vec<String> = links.collect();
             text += &format!(
-                "replication = \"{}\"\nportals = [\"{}\"]\n",
-                address(2),
+                "replication = [{}]\nportals = [\"{}\"]\n",
+                links.join(", "),
                 address(0)
             );
         }

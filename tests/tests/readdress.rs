@@ -100,6 +100,60 @@ async fn members_move_to_other_addresses_one_after_the_other_under_load() -> Res
     Ok(())
 }
 
+/// How many links to the other data node there are, all of which are up.
+fn links(status: &Status) -> usize {
+    let links = status.replication.first().map_or(&[][..], |peer| &peer.links);
+    if links.iter().all(|link| link.up) {
+        links.len()
+    } else {
+        0
+    }
+}
+
+fn says_unequal(status: &Status) -> bool {
+    let mut alarms = status.alarms.iter().filter_map(|alarm| alarm.as_str());
+    alarms.any(|alarm| alarm.contains("give both as many"))
+}
+
+/// The second network comes to one node after the other, and goes again: in between they have not as many addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_link_comes_and_goes_while_initiators_write() -> Result<()> {
+    let seed = seed::seed("readdress links");
+    let mut m = cluster().await?;
+    let dials = |number| Ok(vec![dial(&m, 0, number)?, dial(&m, 1, number + 100)?]);
+    let load = load(seed, (0..4).map(dials).collect::<Result<_>>()?)?;
+    load.served(SERVED_LIMIT).await?;
+    for (count, order) in [(2, ["b", "a"]), (1, ["a", "b"])] {
+        m.links(count);
+        for (at, name) in order.into_iter().enumerate() {
+            m.kill(name).await?;
+            m.start(name, "data", u8::from(name == "b"))?;
+            m.until(name, "an alarm", says_moved).await?;
+            m.ask(name, &["cluster", "readdress"]).await?;
+            for by in ["a", "b"] {
+                let (is_last, wanted) = (at == 1, usize::from(count));
+                m.until(by, "in sync", |status| {
+                    in_sync(status) == ["a", "b"] && !says_moved(status) && says_unequal(status) != is_last
+                })
+                .await?;
+                if is_last {
+                    m.until(by, "its links", |status| {
+                        is_whole(status) && links(status) == wanted
+                    })
+                    .await?;
+                }
+            }
+            let worst = load.served(SERVED_LIMIT).await?;
+            say(&format!("{name} has {count}: the slowest waited {worst:.2?}"));
+        }
+    }
+    let stopped = load.stop().await;
+    stopped.look(&Session::connect(&dial(&m, 1, 999)?).await?).await?;
+    let (acknowledged, summary) = judged(stopped).await?;
+    say(&format!("{acknowledged} calls, {summary:?}"));
+    Ok(())
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
