@@ -112,6 +112,7 @@ mod tests {
                 size_bytes: 1 << 30,
                 block_size: BlockSize::B512,
                 thin: true,
+                on_devices: false,
                 confirmed_reads: false,
                 write_cache: false,
                 replicas: [ME.node].into(),

@@ -68,6 +68,7 @@ pub fn view(state: &ClusterState, id: ExtentId, extent: &Extent, usual: Policy) 
         },
         policy: Policy {
             thin: extent.thin,
+            on_devices: extent.on_devices,
             confirmed_reads: extent.confirmed_reads,
             ..usual
         },

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_drill::ground::{Image, Tools};
-use holdfast_replication::store::{ExtentFile, ExtentMeta, StoreError};
+use holdfast_replication::store::{Devices, ExtentFile, ExtentMeta, StoreError};
 use holdfast_tests::tools::call;
 use holdfast_tests::{say, seed, tools};
 use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Revision};
@@ -167,6 +167,7 @@ fn j2_what_the_disk_never_got_is_not_read_after_a_start() -> Result<()> {
             created: Revision(1),
             damaged: None,
             sums,
+            device: None,
         };
         let file = ExtentFile::create(&image.at, meta)?;
         file.write(range, &new)?;
@@ -178,7 +179,7 @@ fn j2_what_the_disk_never_got_is_not_read_after_a_start() -> Result<()> {
             cached[64 * 512..][..4096] == new,
             "the page cache holds what was written"
         );
-        let again = ExtentFile::open(&image.at, id)?;
+        let again = ExtentFile::open(&image.at, id, &Devices::none())?;
         match again.read(range) {
             Err(StoreError::Rotten { range: bad, .. }) if sums => assert_eq!(bad, range),
             Ok(data) if !sums => assert_eq!(data, old[..], "what the disk holds"),

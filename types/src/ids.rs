@@ -97,22 +97,89 @@ number! {
     RelativePortId(u16)
 }
 
-/// An extent's id: a UUID, never used again. The NAA name and the serial number that initiators see come from it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct ExtentId(u128);
+macro_rules! uuid {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(into = "String", try_from = "String")]
+        pub struct $name(u128);
+
+        impl $name {
+            /// From the 128 bits of a UUID (any version: they are random here).
+            pub const fn from_u128(bits: u128) -> Self {
+                Self(bits)
+            }
+
+            /// The 128 bits.
+            pub const fn as_u128(self) -> u128 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let b = self.0;
+                write!(
+                    f,
+                    "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                    b >> 96,
+                    (b >> 80) & 0xffff,
+                    (b >> 64) & 0xffff,
+                    (b >> 48) & 0xffff,
+                    b & 0xffff_ffff_ffff
+                )
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            /// Takes 32 hexadecimal digits, hyphens anywhere between them.
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let error = || ParseIdError {
+                    text: text.chars().take(64).collect(),
+                    wanted: $wanted,
+                };
+                let digits: String = text.chars().filter(|c| *c != '-').collect();
+                if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err(error());
+                }
+                u128::from_str_radix(&digits, 16).map(Self).map_err(|_| error())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ParseIdError;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+    };
+}
+
+uuid! {
+    /// An extent's id: a UUID, never used again. The NAA name and the serial number that initiators see come from it.
+    ExtentId, "an extent id (a UUID)"
+}
+uuid! {
+    /// The id of a block device that was given to a node: a UUID, drawn anew each time, so that a label names one device and one gift of it.
+    DeviceId, "a device id (a UUID)"
+}
 
 impl ExtentId {
-    /// From the 128 bits of a UUID (any version: they are random here).
-    pub const fn from_u128(bits: u128) -> Self {
-        Self(bits)
-    }
-
-    /// The 128 bits.
-    pub const fn as_u128(self) -> u128 {
-        self.0
-    }
-
     /// Big-endian bytes, as journals and messages carry them.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -121,58 +188,6 @@ impl ExtentId {
     /// From big-endian bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
-    }
-}
-
-impl fmt::Display for ExtentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let b = self.0;
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            b >> 96,
-            (b >> 80) & 0xffff,
-            (b >> 64) & 0xffff,
-            (b >> 48) & 0xffff,
-            b & 0xffff_ffff_ffff
-        )
-    }
-}
-
-impl fmt::Debug for ExtentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for ExtentId {
-    type Err = ParseIdError;
-
-    /// Takes 32 hexadecimal digits, hyphens anywhere between them.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParseIdError {
-            text: text.chars().take(64).collect(),
-            wanted: "an extent id (a UUID)",
-        };
-        let digits: String = text.chars().filter(|c| *c != '-').collect();
-        if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(error());
-        }
-        u128::from_str_radix(&digits, 16).map(Self).map_err(|_| error())
-    }
-}
-
-impl From<ExtentId> for String {
-    fn from(id: ExtentId) -> Self {
-        id.to_string()
-    }
-}
-
-impl TryFrom<String> for ExtentId {
-    type Error = ParseIdError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
     }
 }
 

@@ -27,7 +27,7 @@ pub const EVENTS: &str = "holdfast::event";
 pub use calendar::{utc, utc_to_the_millisecond};
 pub use hex::{hex, unhex, unhex_exact};
 pub use ids::{
-    CommandName, Epoch, ExtentId, InSyncVersion, Incarnation, LeaseGeneration, LogPos, Lsn, NodeId,
+    CommandName, DeviceId, Epoch, ExtentId, InSyncVersion, Incarnation, LeaseGeneration, LogPos, Lsn, NodeId,
     ParseIdError, RelativePortId, Revision, SessionInstance, SuspicionId, TpgId, UnitVersion,
 };
 pub use limits::*;

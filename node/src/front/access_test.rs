@@ -55,6 +55,7 @@ fn other_extent() -> Command {
         size_bytes: 16 << 20,
         block_size: BlockSize::B512,
         thin: true,
+        on_devices: false,
         confirmed_reads: false,
         write_cache: false,
         replicas: [A, B].into(),

@@ -113,6 +113,7 @@ fn commands(portal: SocketAddr, bytes: u64) -> Vec<Command> {
             size_bytes: bytes,
             block_size: BlockSize::B512,
             thin: true,
+            on_devices: false,
             confirmed_reads: false,
             write_cache: false,
             replicas: [A, B].into(),

@@ -118,6 +118,7 @@ fn w5_what_an_extent_with_write_back_waits_for_is_said() {
         size_bytes: 1 << 30,
         block_size: BlockSize::B512,
         thin: true,
+        on_devices: false,
         confirmed_reads: false,
         write_cache: true,
         replicas: [NodeId(1), NodeId(3)].into(),

@@ -156,6 +156,7 @@ impl ClusterState {
             size_bytes: new.size_bytes,
             block_size: new.block_size,
             thin: new.thin,
+            on_devices: new.on_devices,
             confirmed_reads: new.confirmed_reads,
             cache: WriteCache::default(),
             replicas: new.replicas.clone(),
@@ -188,6 +189,11 @@ impl ClusterState {
             return Err(exists(&format!("extent '{}'", new.name)));
         }
         check_size(new.size_bytes, new.block_size)?;
+        if new.on_devices && new.thin {
+            return Err(Refusal::Invalid(
+                "an extent on devices has all of its space: it cannot be thin".into(),
+            ));
+        }
         if new.replicas.is_empty() {
             return Err(Refusal::Invalid("an extent needs at least one replica".into()));
         }

@@ -73,6 +73,9 @@ pub struct NewExtent {
     /// Whether space is allocated as it is written.
     #[serde(default)]
     pub thin: bool,
+    /// Whether it lies on block devices of the nodes, all of it allocated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_devices: bool,
     /// Whether reads wait until the epoch is confirmed since they came in (W4).
     #[serde(default)]
     pub confirmed_reads: bool,

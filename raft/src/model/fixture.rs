@@ -59,6 +59,7 @@ pub(crate) fn new_extent(number: u128, replicas: &[NodeId]) -> Command {
         size_bytes: 1 << 30,
         block_size: BlockSize::B512,
         thin: true,
+        on_devices: false,
         confirmed_reads: false,
         write_cache: false,
         replicas: replicas.iter().copied().collect(),

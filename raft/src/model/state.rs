@@ -174,6 +174,9 @@ pub struct Extent {
     /// Whether space is allocated as it is written.
     #[serde(default)]
     pub thin: bool,
+    /// Whether it lies on block devices of the nodes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_devices: bool,
     /// Reads wait until the epoch is confirmed since they came in (W4).
     #[serde(default)]
     pub confirmed_reads: bool,

@@ -103,6 +103,8 @@ pub struct Policy {
     pub stuck_after: Duration,
     /// Space is allocated as blocks are written, so that it may run out. Otherwise all of it was allocated at creation.
     pub thin: bool,
+    /// It lies on block devices that were given to the nodes.
+    pub on_devices: bool,
     /// Reads are answered only once every other member of the in-sync set has confirmed the epoch since they came in (W4).
     pub confirmed_reads: bool,
 }
@@ -112,6 +114,7 @@ impl Default for Policy {
         Self {
             stuck_after: holdfast_types::STUCK_AFTER,
             thin: true,
+            on_devices: false,
             confirmed_reads: false,
         }
     }

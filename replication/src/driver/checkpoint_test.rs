@@ -16,7 +16,7 @@ use crate::core::api::{
 use crate::driver::inbox::Inbox;
 use crate::driver::io;
 use crate::driver::{DriverConfig, Front, LeaseView, Proposer};
-use crate::store::{ExtentMeta, NodeStore, Opened, Place};
+use crate::store::{Devices, ExtentMeta, NodeStore, Opened, Place};
 
 const ID: ExtentId = ExtentId::from_u128(9);
 const OTHER: ExtentId = ExtentId::from_u128(10);
@@ -65,9 +65,8 @@ impl Rig {
             run(1),
             DriverConfig::default(),
             store,
-            nobody(),
-            nobody(),
-            nobody(),
+            Devices::none(),
+            (nobody(), nobody(), nobody()),
         );
         assert!(shared.journal.set(journal).is_ok());
         Self {
@@ -84,6 +83,7 @@ impl Rig {
             created: Revision(1),
             damaged: None,
             sums: true,
+            device: None,
         };
         let file = ExtentFile::create(&self.shared.store.extents(), meta).unwrap();
         let core = ExtentCore::new(run(1), id, Config::default(), Recovered::default());

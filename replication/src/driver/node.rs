@@ -1,14 +1,14 @@
 //! The data node: all extents, their threads, their links.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use holdfast_journal::Verdict;
-use holdfast_types::{ExtentId, Mono, NodeId, Revision};
+use holdfast_types::{DeviceId, ExtentId, Mono, NodeId, Revision};
 use tokio::net::TcpListener;
 
 use super::checkpoint::Chore;
@@ -24,7 +24,8 @@ use crate::core::api::{
 };
 use crate::net::{Links, Net, NetConfig, PeerAddress, PeerReport};
 use crate::store::{
-    Checkpoint, Damage, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Place, StoreError,
+    Checkpoint, Damage, Devices, Entry, ExtentFile, ExtentMeta, NodeJournal, NodeStore, Owner, Place,
+    StoreError,
 };
 
 /// How long the first journal entry of a new extent may take.
@@ -40,6 +41,8 @@ pub struct Parts {
     pub config: DriverConfig,
     /// Times of links.
     pub net: NetConfig,
+    /// The block devices that were given to it, and by which names it knows them.
+    pub devices: Vec<(DeviceId, PathBuf)>,
     /// Where it listens for links: on each of its addresses for them.
     pub listeners: Vec<TcpListener>,
     /// Where links run.
@@ -90,6 +93,7 @@ impl DataNode {
             cluster,
             config,
             net,
+            devices,
             listeners,
             runtime,
             front,
@@ -97,8 +101,12 @@ impl DataNode {
             lease,
         } = parts;
         let store = NodeStore::new(root)?;
-        let (files, broken) = open_extents(&store)?;
-        let shared = Arc::new(Shared::new(me, config, store, front, proposer, lease));
+        let node = me.node;
+        let devices = Devices::new(Owner { cluster, node }, &store.extents(), devices);
+        let Found { files, broken, out } = open_extents(&store, &devices)?;
+        devices.give_back();
+        let shared = Arc::new(Shared::new(me, config, store, devices, (front, proposer, lease)));
+        *guard(&shared.troubles) = out;
         let sink = || {
             let shared: Weak<Shared> = Arc::downgrade(&shared);
             Box::new(move |completion| {
@@ -168,8 +176,16 @@ impl DataNode {
     pub fn apply_state(&self, revision: Revision, views: &[(ExtentId, Arc<View>)]) {
         let shared = &self.shared;
         for (id, view) in views {
-            if let Err(error) = shared.follow(*id, view) {
+            let followed = shared.follow(*id, view);
+            if let Err(error) = &followed {
                 tracing::error!(extent = %id, %error, "the extent's files are not what the cluster wants");
+            }
+            let mut troubles = guard(&shared.troubles);
+            match followed {
+                Ok(()) => drop(troubles.remove(id)),
+                // It stays out since the start, which said why.
+                Err(StoreError::Exists(_)) if troubles.contains_key(id) => {}
+                Err(error) => drop(troubles.insert(*id, error.to_string())),
             }
         }
         let there: HashSet<ExtentId> = views.iter().map(|(id, _)| *id).collect();
@@ -178,7 +194,43 @@ impl DataNode {
                 shared.forget(&extent, revision);
             }
         }
+        guard(&shared.troubles).retain(|id, _| there.contains(id));
         shared.revision.fetch_max(revision.0, Ordering::AcqRel);
+    }
+
+    /// Why replicas of this node are not what the cluster wants, one line each.
+    pub fn troubles(&self) -> BTreeMap<ExtentId, String> {
+        guard(&self.shared.troubles).clone()
+    }
+
+    /// The block devices of this node.
+    pub fn devices(&self) -> &Devices {
+        &self.shared.devices
+    }
+
+    /// A device that is gone does not come back: what is left of the extents on it is set aside, and they are made anew by the next
+    /// [`DataNode::apply_state`], as replicas that lost everything. False if one of them is in use: then nothing is changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn give_up_device(&self, id: DeviceId) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let _lifecycle = shared.lifecycle.lock().unwrap_or_else(PoisonError::into_inner);
+        let on = shared.devices.extents_on(id)?;
+        let is_open = |id: &ExtentId| {
+            shared
+                .extent(*id)
+                .is_some_and(|extent| extent.file.get().is_some())
+        };
+        if on.iter().any(is_open) {
+            return Ok(false);
+        }
+        for extent in on {
+            // Before its description goes: what is lost must not be taken for new.
+            guard(&shared.lost).insert(extent);
+            ExtentFile::set_aside(&shared.store.extents(), extent)?;
+        }
+        Ok(true)
     }
 
     /// The lease came or went: every core looks at once, not at its next deadline.
@@ -337,22 +389,39 @@ fn spawn_all(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
 
 type Files = Vec<(ExtentId, Arc<ExtentFile>)>;
 
-/// What can be opened, and whose files were set aside because they are broken.
-fn open_extents(store: &NodeStore) -> Result<(Files, Vec<ExtentId>), StoreError> {
+/// What a start found.
+#[derive(Default)]
+struct Found {
+    /// What can be opened.
+    files: Files,
+    /// Whose files were set aside because they are broken.
+    broken: Vec<ExtentId>,
+    /// What stays out, and why.
+    out: BTreeMap<ExtentId, String>,
+}
+
+fn open_extents(store: &NodeStore, devices: &Devices) -> Result<Found, StoreError> {
     let dir = store.extents();
-    let (mut files, mut broken) = (Vec::new(), Vec::new());
+    let mut found = Found::default();
     for id in ExtentFile::list(&dir)? {
-        match ExtentFile::open(&dir, id) {
-            Ok(file) => files.push((id, Arc::new(file))),
+        match ExtentFile::open(&dir, id, devices) {
+            Ok(file) => found.files.push((id, Arc::new(file))),
+            Err(StoreError::Deleted(_)) => {
+                tracing::info!(extent = %id, "a removal that was cut short is ended");
+                ExtentFile::remove(&dir, id)?;
+            }
             Err(error @ StoreError::Damaged { .. }) => {
                 tracing::error!(extent = %id, %error, "its files are set aside; it is resynced from its peer before it counts again");
                 ExtentFile::set_aside(&dir, id)?;
-                broken.push(id);
+                found.broken.push(id);
             }
-            Err(error) => tracing::error!(extent = %id, %error, "the extent stays out"),
+            Err(error) => {
+                tracing::error!(extent = %id, %error, "the extent stays out");
+                found.out.insert(id, error.to_string());
+            }
         }
     }
-    Ok((files, broken))
+    Ok(found)
 }
 
 impl Shared {
@@ -466,10 +535,14 @@ impl Shared {
             created: view.revision,
             damaged: missing.then_some(Damage::Missing),
             sums: true,
+            device: None,
         };
-        meta.check()?;
+        ExtentFile::check_new(&self.store.extents(), &meta)?;
         // The journal first: files that it does not know are not trusted at the next start (J1).
         self.first_entry(place)?;
+        if view.policy.on_devices {
+            return self.create_on_device(meta);
+        }
         let file = ExtentFile::create(&self.store.extents(), meta)?;
         if !view.policy.thin
             && let Err(error) = file.allocate_all()
@@ -479,6 +552,25 @@ impl Shared {
             return Err(error);
         }
         Ok(file)
+    }
+
+    fn create_on_device(&self, meta: ExtentMeta) -> Result<ExtentFile, StoreError> {
+        let (device, again) = self.devices.take(meta.id, meta.bytes)?;
+        if again {
+            tracing::error!(
+                extent = %meta.id,
+                "its device is here, and its description is gone: it is resynced from its peer before it counts again"
+            );
+        }
+        let damaged = meta.damaged.or(again.then_some(Damage::Missing));
+        let dir = self.store.extents();
+        let made = ExtentFile::create_on(&dir, ExtentMeta { damaged, ..meta }, device);
+        if made.is_err() {
+            // Nothing is left behind, and the next committed state finds it missing again.
+            ExtentFile::remove(&dir, meta.id)?;
+            self.devices.give_back();
+        }
+        made
     }
 
     fn first_entry(&self, place: &Arc<Place>) -> Result<(), StoreError> {
@@ -502,6 +594,10 @@ impl Shared {
         }
         let _lifecycle = self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove(extent);
+        // The device first: a description without one is what a start can end the removal of.
+        if let Some(Err(error)) = extent.file.get().map(|file| file.release_device()) {
+            tracing::error!(extent = %extent.id, %error, "the device of a removed extent keeps its label");
+        }
         if let Err(error) = ExtentFile::remove(&self.store.extents(), extent.id) {
             tracing::error!(extent = %extent.id, %error, "the files of a removed extent are left over");
         }

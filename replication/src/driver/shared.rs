@@ -1,6 +1,6 @@
 //! Events into cores, commands out of them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
@@ -20,7 +20,7 @@ use crate::core::api::{
     View,
 };
 use crate::net::{LinkEvents, Links};
-use crate::store::{Damage, Entry, NodeJournal, NodeStore};
+use crate::store::{Damage, Devices, Entry, NodeJournal, NodeStore};
 
 /// Messages kept for an extent that this node does not know yet.
 const EARLY_MAX: usize = 256;
@@ -45,6 +45,10 @@ pub(super) struct Shared {
     pub(super) lifecycle: Mutex<()>,
     /// Extents that were here in an earlier run and whose files are gone or broken.
     pub(super) lost: Mutex<HashSet<ExtentId>>,
+    /// Why extents here are not what the cluster wants.
+    pub(super) troubles: Mutex<BTreeMap<ExtentId, String>>,
+    /// The block devices of this node.
+    pub(super) devices: Devices,
     /// Messages that came before their extent did.
     early: Mutex<HashMap<ExtentId, Early>>,
     /// Writes that wait for room in the journal (J3).
@@ -106,9 +110,8 @@ impl Shared {
         me: Identity,
         config: DriverConfig,
         store: NodeStore,
-        front: Arc<dyn Front>,
-        proposer: Arc<dyn Proposer>,
-        lease: Arc<dyn LeaseView>,
+        devices: Devices,
+        (front, proposer, lease): (Arc<dyn Front>, Arc<dyn Proposer>, Arc<dyn LeaseView>),
     ) -> Self {
         Self {
             me,
@@ -126,6 +129,8 @@ impl Shared {
             lease,
             lifecycle: Mutex::new(()),
             lost: Mutex::default(),
+            troubles: Mutex::default(),
+            devices,
             early: Mutex::default(),
             waiting: Mutex::default(),
             tight: AtomicBool::new(false),

@@ -67,6 +67,40 @@ pub enum StoreError {
         "{0} stays in the page cache, which may hold what the disk never got: end what has it mapped, then start the node again"
     )]
     Held(PathBuf),
+    /// It is something else.
+    #[error("{0} is no block device")]
+    NotBlock(PathBuf),
+    /// The device of an extent is not what the extent's description says. Nothing is written to it.
+    #[error("{path}: {why}; it is left as it is")]
+    NotOurs {
+        /// The device, or what is known of it.
+        path: PathBuf,
+        /// What it is instead.
+        why: String,
+    },
+    /// The device says that its extent was deleted: only the rest of the files is still there.
+    #[error("extent {0} was deleted")]
+    Deleted(ExtentId),
+    /// No device of the node is free and large enough.
+    #[error(
+        "no blank device here has room for {bytes} bytes ({blank}); 'holdfast device add' gives this node another one"
+    )]
+    NoDevice {
+        /// What is needed.
+        bytes: u64,
+        /// What the blank ones have.
+        blank: String,
+    },
+    /// An extent's device ends too early.
+    #[error("{path} has room for {capacity} bytes of an extent, not for {bytes}")]
+    NoRoom {
+        /// The device.
+        path: PathBuf,
+        /// Bytes that it has for an extent.
+        capacity: u64,
+        /// What is needed.
+        bytes: u64,
+    },
     /// Not within the extent, or data of another length than the range.
     #[error("extent {id}: {range} is not within its {blocks} blocks, or its data has another length")]
     Range {

@@ -1,8 +1,7 @@
-//! An extent's data: a sparse file, written at committed positions only (I7), flushed by the checkpointer.
+//! An extent's data: a sparse file or a device, written at committed positions only (I7), flushed by the checkpointer.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use holdfast_injection::{Disk, HERE};
 use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Lsn, RESYNC_RANGE_BYTES, Revision};
-use rustix::fs::{FallocateFlags, SeekFrom};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
+use super::contents::{CHUNK, Contents, ZEROS};
+use super::device::Device;
+use super::devices::Devices;
 use super::extent_meta::sync_dir;
+use super::label::State;
 use super::scrubbed::scrub_path;
 use super::settle::{Settled, settle};
 use super::sums::{Checked, Sums};
@@ -22,12 +24,8 @@ use super::versions::Versions;
 use super::{Damage, ExtentMeta, StoreError};
 use crate::core::api::{Digests, digest};
 
-/// Unit in which the file system frees space.
-const PUNCH_ALIGN: u64 = 4096;
 /// Longest list of ranges that changed.
 const CHANGED_MAX: usize = 1 << 16;
-/// Most bytes that one call writes or reads when contents are made up or hashed here.
-const CHUNK: usize = 256 << 10;
 
 /// One extent's data on this node. Every call works on whole blocks; calls from several threads are safe, their order is the caller's
 /// business. A failed write or flush is final (J2): from then on every call answers [`StoreError::Failed`].
@@ -38,10 +36,9 @@ pub struct ExtentFile {
     /// In blocks; grows only.
     blocks: AtomicU64,
     dir: PathBuf,
-    path: PathBuf,
     created: Revision,
     damaged: Mutex<Option<Damage>>,
-    file: File,
+    contents: Contents,
     /// Missing where they are switched off.
     sums: Option<Sums>,
     /// When what changed last (R2).
@@ -68,22 +65,39 @@ impl ExtentFile {
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::Geometry`], [`StoreError::Io`].
     pub fn create(dir: &Path, meta: ExtentMeta) -> Result<Self, StoreError> {
+        Self::check_new(dir, &meta)?;
+        let contents = Contents::create(&data_path(dir, meta.id), meta.bytes)?;
+        let meta = ExtentMeta { device: None, ..meta };
+        Self::describe(dir, meta, contents)
+    }
+
+    /// The same of one that lies on a device: of what [`Devices::take`] gave.
+    ///
+    /// # Errors
+    /// As [`ExtentFile::create`]. The device's label may then name the extent still: [`Devices::give_back`].
+    pub fn create_on(dir: &Path, meta: ExtentMeta, device: Device) -> Result<Self, StoreError> {
+        Self::check_new(dir, &meta)?;
+        let contents = Contents::On(device);
+        let device = contents.device();
+        let made = Self::describe(dir, ExtentMeta { device, ..meta }, contents)?;
+        // Behind the description, and before the first byte: a label of this kind without a description says that there was one.
+        made.contents.label(State::Holds(meta.id))?;
+        Ok(made)
+    }
+
+    /// Whether an extent may be made here.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], [`StoreError::Geometry`].
+    pub fn check_new(dir: &Path, meta: &ExtentMeta) -> Result<(), StoreError> {
         meta.check()?;
-        if ExtentMeta::path(dir, meta.id).exists() {
-            return Err(StoreError::Exists(meta.id));
+        match ExtentMeta::path(dir, meta.id).exists() {
+            true => Err(StoreError::Exists(meta.id)),
+            false => Ok(()),
         }
-        let path = data_path(dir, meta.id);
-        // Without its description this is the leftover of a creation that a crash cut short: it holds nothing.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(|error| StoreError::io("create", &path, error))?;
-        file.set_len(meta.bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| StoreError::io("size", &path, error))?;
+    }
+
+    fn describe(dir: &Path, meta: ExtentMeta, contents: Contents) -> Result<Self, StoreError> {
         let sums = match meta.sums {
             true => Some(Sums::create(dir, meta.id, meta.block_size, meta.blocks())?),
             false => None,
@@ -91,34 +105,22 @@ impl ExtentFile {
         let versions = Versions::create(dir, meta.id, meta.bytes)?;
         // The description last: an extent exists once it is there.
         meta.store(dir)?;
-        Ok(Self::new(dir, path, (file, sums, versions), meta))
+        Ok(Self::new(dir, (contents, sums, versions), meta))
     }
 
-    /// Opens the files of an extent. What an earlier run left of them in the page cache is put on disk and dropped, so that all that is
-    /// read from now on is what the disk holds (J2).
+    /// Opens the files of an extent, and its device where it has one. What an earlier run left of them in the page cache is put on disk and
+    /// dropped, so that all that is read from now on is what the disk holds (J2).
     ///
     /// # Errors
     /// [`StoreError::Io`] (also where there are none, or where they cannot be put on disk: then the extent is marked as damaged),
-    /// [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Held`].
-    pub fn open(dir: &Path, id: ExtentId) -> Result<Self, StoreError> {
+    /// [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Held`], [`StoreError::NotOurs`]; [`StoreError::Deleted`] where only
+    /// the end of a removal is missing.
+    pub fn open(dir: &Path, id: ExtentId, devices: &Devices) -> Result<Self, StoreError> {
         let mut meta = ExtentMeta::load(dir, id)?;
-        let path = data_path(dir, id);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| StoreError::io("open", &path, error))?;
-        let len = file
-            .metadata()
-            .map_err(|error| StoreError::io("look at", &path, error))?
-            .len();
-        // A crash while it grew may leave the file larger than the description says, never smaller.
-        if len < meta.bytes {
-            return Err(StoreError::damaged(
-                &path,
-                format!("it has {len} bytes instead of {}", meta.bytes),
-            ));
-        }
+        let contents = match meta.device {
+            Some(device) => Contents::On(devices.open(device, id, meta.bytes)?),
+            None => Contents::open(&data_path(dir, id), meta.bytes)?,
+        };
         let mut sums = None;
         if meta.sums {
             let (found, short) = Sums::open(dir, id, meta.block_size, meta.blocks())?;
@@ -134,7 +136,7 @@ impl ExtentFile {
             sums = Some(found);
         }
         let versions = Versions::open(dir, id, meta.bytes)?;
-        let opened = Self::new(dir, path, (file, sums, versions), meta);
+        let opened = Self::new(dir, (contents, sums, versions), meta);
         opened.settle()?;
         Ok(opened)
     }
@@ -143,9 +145,13 @@ impl ExtentFile {
     fn settle(&self) -> Result<(), StoreError> {
         let sums = self.sums.as_ref().map(|sums| (sums.file(), sums.file_path()));
         let versions = (self.versions.file(), self.versions.file_path());
-        for (file, path) in [Some((&self.file, self.path.as_path())), sums, Some(versions)]
-            .into_iter()
-            .flatten()
+        for (file, path) in [
+            Some((self.contents.file(), self.contents.path())),
+            sums,
+            Some(versions),
+        ]
+        .into_iter()
+        .flatten()
         {
             let settled = settle(file, path).inspect_err(|_| {
                 // The next start would find the pages clean.
@@ -184,8 +190,7 @@ impl ExtentFile {
 
     fn new(
         dir: &Path,
-        path: PathBuf,
-        (file, sums, versions): (File, Option<Sums>, Versions),
+        (contents, sums, versions): (Contents, Option<Sums>, Versions),
         meta: ExtentMeta,
     ) -> Self {
         Self {
@@ -193,16 +198,15 @@ impl ExtentFile {
             block_size: meta.block_size,
             blocks: AtomicU64::new(meta.blocks()),
             dir: dir.to_owned(),
-            path,
             created: meta.created,
             damaged: Mutex::new(meta.damaged),
-            file,
+            full: AtomicBool::new(contents.device().is_some()),
+            contents,
             sums,
             versions,
             doubt: Mutex::default(),
             doubts: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-            full: AtomicBool::new(false),
             flushing: Mutex::new(()),
             unflushed: Unflushed::default(),
             no_try: AtomicBool::new(false),
@@ -218,6 +222,7 @@ impl ExtentFile {
             created: self.created,
             damaged: *self.damaged(),
             sums: self.sums.is_some(),
+            device: self.contents.device(),
         }
     }
 
@@ -239,6 +244,7 @@ impl ExtentFile {
                 created: self.created,
                 damaged: damage,
                 sums: self.sums.is_some(),
+                device: self.contents.device(),
             };
             meta.store(&self.dir)?;
             *damaged = damage;
@@ -303,8 +309,7 @@ impl ExtentFile {
             return Ok(None);
         }
         let mut buffer = vec![0; len];
-        let mut into = [IoSliceMut::new(&mut buffer)];
-        match rustix::io::preadv2(&self.file, &mut into, offset, ReadWriteFlags::NOWAIT) {
+        match self.contents.read_cached(&mut buffer, offset) {
             Ok(done) if done == len => {
                 let good = self
                     .sums
@@ -325,9 +330,9 @@ impl ExtentFile {
 
     fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), StoreError> {
         HERE.reach(Disk::Extents, buffer.len());
-        self.file
-            .read_exact_at(buffer, offset)
-            .map_err(|error| StoreError::io("read", &self.path, error))
+        self.contents
+            .read(buffer, offset)
+            .map_err(|error| StoreError::io("read", self.contents.path(), error))
     }
 
     /// Writes the blocks to the page cache.
@@ -374,18 +379,20 @@ impl ExtentFile {
         self.note(|sums| sums.put_same(range, block))
     }
 
-    /// Zeros in every block of the range (W7): whole file system blocks are freed, the edges are written.
+    /// Zeros in every block of the range (W7): whole file system blocks are freed, the edges are written; a device makes them by itself.
     ///
     /// # Errors
     /// As [`ExtentFile::write`].
     pub fn zero(&self, range: BlockRange) -> Result<(), StoreError> {
         let (offset, len) = self.bounds(range)?;
         self.versions.touch(offset, len);
-        if self.is_full() {
+        if self.is_full() && self.contents.device().is_none() {
             // Its space stays allocated.
             self.put_zeros(offset, len)?;
         } else {
-            clear(&self.file, offset, len).map_err(|error| self.fail("free blocks of", error))?;
+            self.contents
+                .clear(offset, len)
+                .map_err(|error| self.fail("free blocks of", error))?;
         }
         self.note(|sums| sums.put_zeros(range))
     }
@@ -407,10 +414,10 @@ impl ExtentFile {
     fn put(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
         HERE.reach(Disk::Extents, data.len());
         self.unflushed.wrote(data.len());
-        self.file.write_all_at(data, offset).map_err(|error| {
+        self.contents.write(data, offset).map_err(|error| {
             // Where there is no space nothing was lost: the journal has it, and all of it is written again.
             if is_full(&error) {
-                StoreError::io("write", &self.path, error)
+                StoreError::io("write", self.contents.path(), error)
             } else {
                 self.fail("write", error)
             }
@@ -432,7 +439,8 @@ impl ExtentFile {
         self.check_alive()?;
         HERE.reach(Disk::Extents, 0);
         self.unflushed.begins();
-        self.file.sync_data().map_err(|error| self.fail("flush", error))?;
+        let file = self.contents.file();
+        file.sync_data().map_err(|error| self.fail("flush", error))?;
         let Some(sums) = &self.sums else { return Ok(()) };
         // Final whatever it is, as above.
         sums.sync().map_err(|error| {
@@ -449,15 +457,14 @@ impl ExtentFile {
     pub fn allocate_all(&self) -> Result<(), StoreError> {
         self.check_alive()?;
         let bytes = self.blocks() << self.block_size.shift();
-        rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes)
-            .map_err(io::Error::from)
-            .and_then(|()| self.file.sync_all())
-            .map_err(|error| StoreError::io("allocate all of", &self.path, error))?;
+        self.contents
+            .allocate(bytes)
+            .map_err(|error| StoreError::io("allocate all of", self.contents.path(), error))?;
         self.full.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Whether [`ExtentFile::allocate_all`] was done in this run.
+    /// Whether [`ExtentFile::allocate_all`] was done in this run, or need not be.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
     }
@@ -468,9 +475,9 @@ impl ExtentFile {
     /// As [`ExtentFile::read`].
     pub fn is_allocated(&self, range: BlockRange) -> Result<bool, StoreError> {
         let (offset, len) = self.bounds(range)?;
-        match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
+        match self.contents.next_hole(offset) {
             Ok(hole) => Ok(hole >= offset + len),
-            Err(error) => Err(StoreError::io("look into", &self.path, io::Error::from(error))),
+            Err(error) => Err(StoreError::io("look into", self.contents.path(), error)),
         }
     }
 
@@ -623,17 +630,16 @@ impl ExtentFile {
     }
 
     fn is_hole(&self, offset: u64, end: u64) -> bool {
-        // The file's own position is used by nobody: every other call names its offset.
-        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(data) => data >= end,
-            Err(error) => error == Errno::NXIO,
+        match self.contents.next_data(offset) {
+            Ok(data) => data.is_none_or(|data| data >= end),
+            Err(_) => false,
         }
     }
 
     /// Makes it larger; the new blocks are zeros and stable on return. A smaller or equal size changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Geometry`], [`StoreError::Failed`], [`StoreError::Io`].
+    /// [`StoreError::Geometry`], [`StoreError::Failed`], [`StoreError::Io`]; [`StoreError::NoRoom`] where its device ends before.
     pub fn grow(&self, bytes: u64) -> Result<(), StoreError> {
         self.check_alive()?;
         let meta = ExtentMeta { bytes, ..self.meta() };
@@ -642,10 +648,7 @@ impl ExtentFile {
             return Ok(());
         }
         // The file first: its description never names blocks that it lacks.
-        self.file
-            .set_len(bytes)
-            .and_then(|()| self.file.sync_all())
-            .map_err(|error| StoreError::io("grow", &self.path, error))?;
+        self.contents.grow(bytes)?;
         if let Some(sums) = &self.sums {
             sums.grow(meta.blocks())
                 .map_err(|error| StoreError::io("grow", sums.file_path(), error))?;
@@ -656,6 +659,14 @@ impl ExtentFile {
         meta.store(&self.dir)?;
         self.blocks.store(meta.blocks(), Ordering::Release);
         Ok(())
+    }
+
+    /// Its device, where it has one, is free from now on: the extent is deleted for good. Stable on return; before [`ExtentFile::remove`].
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn release_device(&self) -> Result<(), StoreError> {
+        self.contents.label(State::Used(self.id))
     }
 
     /// Removes the files of extent `id`; none is no error. The space is given back once nobody has it open.
@@ -714,7 +725,7 @@ impl ExtentFile {
 
     fn fail(&self, what: &'static str, error: io::Error) -> StoreError {
         self.failed.store(true, Ordering::Release);
-        StoreError::io(what, &self.path, error)
+        StoreError::io(what, self.contents.path(), error)
     }
 
     fn range_error(&self, range: BlockRange) -> StoreError {
@@ -755,41 +766,6 @@ fn is_full(error: &io::Error) -> bool {
 
 fn data_path(dir: &Path, id: ExtentId) -> PathBuf {
     dir.join(format!("{id}.img"))
-}
-
-static ZEROS: [u8; CHUNK] = [0; CHUNK];
-
-/// Makes bytes of a file zeros: whole file system blocks are freed, the edges are written.
-pub(super) fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
-    let zeros = |mut from: u64, to: u64| {
-        while from < to {
-            let n = usize::try_from(to - from).map_or(CHUNK, |left| left.min(CHUNK));
-            file.write_all_at(&ZEROS[..n], from)?;
-            from += n as u64;
-        }
-        Ok(())
-    };
-    let end = offset + len;
-    let (from, to) = (
-        offset.next_multiple_of(PUNCH_ALIGN),
-        end / PUNCH_ALIGN * PUNCH_ALIGN,
-    );
-    if from >= to {
-        return zeros(offset, end);
-    }
-    zeros(offset, from)?;
-    zeros(to, end)?;
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    loop {
-        match rustix::fs::fallocate(file, flags, from, to - from) {
-            Ok(()) => return Ok(()),
-            // A file system without holes.
-            Err(Errno::NOTSUP | Errno::NOSYS) => return zeros(from, to),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 #[path = "extent_map.rs"]

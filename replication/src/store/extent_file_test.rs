@@ -3,6 +3,7 @@
 
 use holdfast_types::Lba;
 use proptest::prelude::*;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
@@ -17,6 +18,7 @@ fn meta(block_size: BlockSize) -> ExtentMeta {
         created: Revision(1),
         damaged: None,
         sums: true,
+        device: None,
     }
 }
 
@@ -75,7 +77,7 @@ proptest! {
                 }
                 Step::Reopen => {
                     drop(file);
-                    file = ExtentFile::open(dir.path(), ID).unwrap();
+                    file = ExtentFile::open(dir.path(), ID, &Devices::none()).unwrap();
                 }
             }
         }
@@ -178,7 +180,7 @@ fn w7_a_hole_where_data_was_written_counts_as_there() {
     let dir = tempfile::tempdir().unwrap();
     let file = ExtentFile::create(dir.path(), meta(BlockSize::B4096)).unwrap();
     file.write(range(3, 1), &[1; 4096]).unwrap();
-    clear(&file.file, 3 * 4096, 4096).unwrap();
+    file.contents.clear(3 * 4096, 4096).unwrap();
     let runs = file.map(Lba(0), u16::MAX).unwrap();
     let lost = runs.iter().find(|run| run.range.contains(range(3, 1))).unwrap();
     assert!(lost.mapped, "{runs:?}");
@@ -195,7 +197,7 @@ fn it_grows_and_keeps_its_contents() {
     assert_eq!(file.blocks(), 4096);
     file.write(range(4095, 1), &[3; 512]).unwrap();
     drop(file);
-    let file = ExtentFile::open(dir.path(), ID).unwrap();
+    let file = ExtentFile::open(dir.path(), ID, &Devices::none()).unwrap();
     assert_eq!(file.read(range(2047, 1)).unwrap(), vec![9; 512]);
     assert_eq!(file.read(range(4095, 1)).unwrap(), vec![3; 512]);
 }
@@ -206,7 +208,10 @@ fn j2_a_failed_write_is_final() {
     let file = ExtentFile::create(dir.path(), meta(BlockSize::B512)).unwrap();
     // A descriptor that can only read stands for a disk that refuses writes.
     let broken = ExtentFile {
-        file: File::open(data_path(dir.path(), ID)).unwrap(),
+        contents: Contents::Sparse {
+            file: File::open(data_path(dir.path(), ID)).unwrap(),
+            path: data_path(dir.path(), ID),
+        },
         ..file
     };
     assert!(matches!(
@@ -231,7 +236,7 @@ fn extents_are_listed_created_once_and_removed() {
     assert_eq!(ExtentFile::list(dir.path()).unwrap(), [ID]);
     ExtentFile::remove(dir.path(), ID).unwrap();
     ExtentFile::remove(dir.path(), ID).unwrap();
-    assert!(ExtentFile::open(dir.path(), ID).is_err());
+    assert!(ExtentFile::open(dir.path(), ID, &Devices::none()).is_err());
     assert!(ExtentFile::list(dir.path()).unwrap().is_empty());
 }
 
@@ -246,7 +251,7 @@ fn a_data_file_that_is_too_short_is_damage() {
         .set_len(1000)
         .unwrap();
     assert!(matches!(
-        ExtentFile::open(dir.path(), ID),
+        ExtentFile::open(dir.path(), ID, &Devices::none()),
         Err(StoreError::Damaged { .. })
     ));
 }

@@ -1,8 +1,6 @@
 //! Which blocks of an extent have space of their own (GET LBA STATUS).
 
 use holdfast_types::{BlockRange, Lba, MappedRun};
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 
 use super::ExtentFile;
 use super::{Checked, StoreError};
@@ -23,10 +21,9 @@ impl ExtentFile {
         let mut runs = Vec::new();
         let (mut at, mut holes) = (from.0, MAP_HOLES >> shift);
         while at < blocks && holes > 0 && runs.len() < usize::from(most) {
-            // The file's own position is used by nobody: every other call names its offset.
-            let data = match rustix::fs::seek(&self.file, SeekFrom::Data(at << shift)) {
-                Ok(data) => (data >> shift).min(blocks),
-                Err(Errno::NXIO) => blocks,
+            let data = match self.contents.next_data(at << shift) {
+                Ok(Some(data)) => (data >> shift).min(blocks),
+                Ok(None) => blocks,
                 Err(_) => at,
             };
             let hole = data > at;
@@ -50,7 +47,7 @@ impl ExtentFile {
     /// The first block behind `at` that has no space.
     fn mapped_until(&self, at: u64, blocks: u64) -> u64 {
         let shift = self.block_size.shift();
-        match rustix::fs::seek(&self.file, SeekFrom::Hole(at << shift)) {
+        match self.contents.next_hole(at << shift) {
             Ok(hole) => (hole >> shift)
                 .saturating_add(u64::from(hole & u64::from(self.block_size.bytes() - 1) > 0))
                 .clamp(at + 1, blocks),

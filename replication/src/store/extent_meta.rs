@@ -2,12 +2,13 @@
 //!
 //! `extents/<uuid>.meta` is text, so that an administrator can read it:
 //! ```text
-//! holdfast-extent 2
+//! holdfast-extent 3
 //! id 01234567-89ab-cdef-0011-223344556677
 //! bytes 1073741824
 //! block 512
 //! created 17       (revision of the cluster's state in which this node first saw it)
 //! sums crc32c      (or `off`: what `UUID.sum` holds)
+//! device 89ab…     (only where its data lies on a device: whose id that is; see `label.rs`)
 //! damaged extent   (only while it is: what failed, see [`Damage`])
 //! check 6d0c…      (first 16 hexadecimal digits of BLAKE3 over the lines above)
 //! ```
@@ -19,12 +20,14 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use holdfast_types::{BlockSize, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, ExtentId, Revision};
+use holdfast_types::{BlockSize, DeviceId, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, ExtentId, Revision};
 
 use super::StoreError;
 
 /// Version of the extent's on-disk format that this release writes, and the newest it reads.
-pub const EXTENT_FORMAT: u32 = 2;
+pub const EXTENT_FORMAT: u32 = 3;
+/// The oldest that it reads: the same without devices.
+const EXTENT_FORMAT_OLDEST: u32 = 2;
 
 const MAGIC: &str = "holdfast-extent";
 const SUMS_ON: &str = "crc32c";
@@ -83,6 +86,8 @@ pub struct ExtentMeta {
     pub damaged: Option<Damage>,
     /// Every block has a checksum.
     pub sums: bool,
+    /// On which device its data lies; `None`: in a file.
+    pub device: Option<DeviceId>,
 }
 
 impl ExtentMeta {
@@ -143,6 +148,9 @@ impl ExtentMeta {
             self.created,
             if self.sums { SUMS_ON } else { SUMS_OFF },
         );
+        if let Some(device) = self.device {
+            writeln!(text, "device {device}").expect("writing to a String does not fail");
+        }
         if let Some(damage) = self.damaged {
             writeln!(text, "damaged {}", damage.word()).expect("writing to a String does not fail");
         }
@@ -174,7 +182,7 @@ impl ExtentMeta {
         if check != check_of(body) {
             return Err(damaged("its check does not match"));
         }
-        if version < EXTENT_FORMAT {
+        if version < EXTENT_FORMAT_OLDEST {
             return Err(StoreError::Older {
                 path: path.to_owned(),
                 found: version,
@@ -189,6 +197,7 @@ impl ExtentMeta {
         let block: u32 = field("block")?.parse().map_err(|_| damaged("no block size"))?;
         let created: u64 = field("created")?.parse().map_err(|_| damaged("no revision"))?;
         let word = field("damaged").ok();
+        let device = field("device").ok().map(str::parse).transpose();
         let sums = match field("sums")? {
             SUMS_ON => true,
             SUMS_OFF => false,
@@ -197,6 +206,7 @@ impl ExtentMeta {
         let meta = Self {
             created: Revision(created),
             sums,
+            device: device.map_err(|_| damaged("no device id"))?,
             damaged: word
                 .map(|word| Damage::parse(word).ok_or_else(|| damaged("an unknown kind of damage")))
                 .transpose()?,
@@ -250,6 +260,7 @@ mod tests {
             created: Revision(17),
             damaged: None,
             sums: true,
+            device: None,
         }
     }
 
@@ -261,6 +272,7 @@ mod tests {
         let bigger = ExtentMeta {
             bytes: 9 << 20,
             damaged: Some(Damage::Journal),
+            device: Some(DeviceId::from_u128(9)),
             ..meta()
         };
         bigger.store(dir.path()).unwrap();
@@ -271,17 +283,27 @@ mod tests {
     fn a_newer_format_is_refused_in_one_line() {
         let text = meta()
             .to_text()
-            .replacen("holdfast-extent 2", "holdfast-extent 3", 1);
+            .replacen("holdfast-extent 3", "holdfast-extent 4", 1);
         let error = ExtentMeta::parse(Path::new("x.meta"), text.as_bytes()).unwrap_err();
         assert!(matches!(
             error,
             StoreError::Newer {
-                found: 3,
-                known: 2,
+                found: 4,
+                known: 3,
                 ..
             }
         ));
         assert_eq!(error.to_string().lines().count(), 1);
+    }
+
+    #[test]
+    fn what_the_release_before_wrote_is_read() {
+        let text = "holdfast-extent 2\nid 00000000-0000-0000-0000-000000000007\nbytes 8388608\nblock 512\ncreated 17\nsums crc32c\n";
+        let text = format!("{text}check {}\n", check_of(text));
+        assert_eq!(
+            ExtentMeta::parse(Path::new("x"), text.as_bytes()).unwrap(),
+            meta()
+        );
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl Rig {
             created: Revision(1),
             damaged: None,
             sums: true,
+            device: None,
         };
         let file = ExtentFile::create(&store.extents(), meta).unwrap();
         Self {

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rustix::fs::{Advice, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::StoreError;
+use super::device::size;
 
 /// How often dropping is tried: pages that somebody has in his hands at that moment stay.
 const TRIES: u32 = 20;
@@ -58,20 +60,24 @@ pub(super) fn is_cached(path: &Path) -> io::Result<bool> {
     // A file of its own, so that what is told of it concerns nobody else: looking must not have more read than what is looked at.
     let file = File::open(path)?;
     let kind = rustix::fs::fstatfs(&file)?.f_type;
-    if IN_MEMORY
+    // A device's name lies in a file system in memory; the device does not.
+    let is_device = file.metadata()?.file_type().is_block_device();
+    let in_memory = IN_MEMORY
         .iter()
-        .any(|known| i128::from(kind) == i128::from(*known))
-    {
+        .any(|known| i128::from(kind) == i128::from(*known));
+    if in_memory && !is_device {
         return Ok(false);
     }
     rustix::fs::fadvise(&file, 0, None, Advice::Random)?;
-    let len = file.metadata()?.len();
+    let len = size(&file)?;
     let step = (len / PROBES).next_multiple_of(PAGE).max(PAGE);
     let mut at = len.saturating_sub(1) / step * step;
     loop {
         let data = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
             Ok(data) => Some(data),
             Err(Errno::NXIO) => None,
+            // A device has no holes.
+            Err(Errno::INVAL) if is_device => Some(at),
             Err(error) => return Err(error.into()),
         };
         if let Some(data) = data.filter(|data| *data < at + step) {

@@ -20,7 +20,7 @@ use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::StoreError;
-use super::extent_file::clear;
+use super::contents::clear;
 
 /// Bytes of a sum.
 const SUM: usize = 4;

@@ -9,7 +9,7 @@ use holdfast_types::{BlockRange, BlockSize, ExtentId, Lba, Lsn, Revision};
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{Damage, ExtentFile, ExtentMeta};
+use crate::store::{Damage, Devices, ExtentFile, ExtentMeta};
 
 const ID: ExtentId = ExtentId::from_u128(0x77);
 
@@ -21,6 +21,7 @@ fn meta(block_size: BlockSize, sums: bool) -> ExtentMeta {
         created: Revision(1),
         damaged: None,
         sums,
+        device: None,
     }
 }
 
@@ -61,7 +62,7 @@ impl Rig {
     fn reopen(self) -> Self {
         let Self { dir, file, size } = self;
         drop(file);
-        let file = ExtentFile::open(dir.path(), ID).unwrap();
+        let file = ExtentFile::open(dir.path(), ID, &Devices::none()).unwrap();
         Self { dir, file, size }
     }
 

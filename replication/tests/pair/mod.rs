@@ -176,6 +176,7 @@ impl Pair {
             cluster: 77,
             config: self.config.clone(),
             net: NetConfig::default(),
+            devices: Vec::new(),
             listeners: vec![listener],
             runtime: self.runtime.handle().clone(),
             front: Arc::new(Answers(tell)),

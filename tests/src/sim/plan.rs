@@ -205,6 +205,7 @@ impl Plan {
                 size_bytes: BLOCKS * 512,
                 block_size: BlockSize::B512,
                 thin: true,
+                on_devices: false,
                 confirmed_reads: self.confirmed[extent],
                 write_cache: self.write_back[extent],
                 preferred: replicas.first().copied(),
