@@ -133,6 +133,7 @@ impl LiveStage {
             confirmed_reads: false,
             full: false,
             write_cache: false,
+            on_devices: false,
         };
         client.create_extent(extent).await?;
         client

@@ -8,13 +8,13 @@ use anyhow::{Context, anyhow};
 use axum::http;
 use holdfast_proto::admin::admin_client::AdminClient as Rpc;
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
-    CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
-    CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Done,
-    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
-    MapLunRequest, ReaddressRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest,
-    SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
-    change_request::Change,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AddDeviceRequest, AdoptRequest, ApiTokensRequest,
+    AuditLogRequest, CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest,
+    CloseSessionRequest, CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest,
+    CreateTargetRequest, DeviceProgress, DevicesRequest, Done, EventsRequest, HealRequest, IdentifyRequest,
+    Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ReaddressRequest,
+    RemoveDeviceRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
+    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest, change_request::Change,
 };
 use holdfast_proto::admin::{ImportPart, ImportProgress};
 use holdfast_raft::model::{AuditEntry, ClusterKey};
@@ -29,7 +29,7 @@ use tonic::{Request, Status, Streaming};
 use tower_service::Service as _;
 
 use super::access::AccessRequest;
-use super::{AdminAddress, ApiTokenStatus, TakeoverPlan};
+use super::{AdminAddress, ApiTokenStatus, DeviceStatus, TakeoverPlan};
 use crate::check::CheckDocument;
 use crate::events::EventsDocument;
 use crate::socket::Reach;
@@ -240,6 +240,30 @@ impl AdminClient {
         parts: ReceiverStream<ImportPart>,
     ) -> anyhow::Result<Streaming<ImportProgress>> {
         Ok(self.rpc.import_extent(parts).await.map_err(refused)?.into_inner())
+    }
+
+    /// Gives the node a block device; how far it is, and what came of it.
+    pub(crate) async fn add_device(
+        &mut self,
+        request: AddDeviceRequest,
+    ) -> anyhow::Result<Streaming<DeviceProgress>> {
+        Ok(self.rpc.add_device(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Takes a block device from the node.
+    pub(crate) async fn remove_device(&mut self, request: RemoveDeviceRequest) -> anyhow::Result<Done> {
+        Ok(self
+            .rpc
+            .remove_device(request)
+            .await
+            .map_err(refused)?
+            .into_inner())
+    }
+
+    /// The node's block devices.
+    pub(crate) async fn devices(&mut self) -> anyhow::Result<Vec<DeviceStatus>> {
+        let reply = self.rpc.devices(DevicesRequest {}).await.map_err(refused)?;
+        Ok(serde_json::from_str(&reply.into_inner().json)?)
     }
 
     /// Switches confirmed reads.

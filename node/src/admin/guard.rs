@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use holdfast_proto::admin::ImportPart;
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest, AdoptRequest, ApiTokensRequest, AuditLogRequest, CertificateReply,
-    CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
-    CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, Document, Done,
-    EventsRequest, HealRequest, IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest,
-    MapLunRequest, ReaddressRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest,
-    SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
+    AcceptDataLossRequest, AccessRequest, AddDeviceRequest, AdoptRequest, ApiTokensRequest, AuditLogRequest,
+    CertificateReply, CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest,
+    CloseSessionRequest, CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest,
+    CreateTargetRequest, DevicesRequest, Document, Done, EventsRequest, HealRequest, IdentifyRequest,
+    Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ReaddressRequest,
+    RemoveDeviceRequest, ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest,
+    StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply, TokenRequest,
 };
 use holdfast_types::unix_seconds;
 use tonic::metadata::MetadataMap;
@@ -20,6 +21,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::audit::{Audit, Call};
 use super::caller::Caller;
+use super::devices::DeviceStream;
 use super::import::{self, ImportStream};
 use super::rules::{self, Rule};
 use super::server::Service;
@@ -199,6 +201,7 @@ macro_rules! guarded {
                 self.guarded((stringify!($method), kind), request, answer).await
             })*
 
+            type AddDeviceStream = DeviceStream;
             type ImportExtentStream = ImportStream;
 
             async fn import_extent(
@@ -241,6 +244,9 @@ guarded! {
     accept_data_loss: AcceptDataLossRequest => Done;
     inject: InjectRequest => Done;
     heal: HealRequest => Done;
+    add_device: AddDeviceRequest => DeviceStream;
+    remove_device: RemoveDeviceRequest => Done;
+    devices: DevicesRequest => Document;
 }
 
 #[cfg(test)]

@@ -143,7 +143,10 @@ pub(super) async fn begin(
             .ok_or_else(|| invalid(format!("image_bytes = {image_bytes}: no extent is that large")))?;
         let new = new_extent(&state, asked)?;
         let id = new.id;
-        match running.propose(Command::CreateExtent(new)).await.map_err(fault)? {
+        let command = Command::CreateExtent(new);
+        // What is unsure shows itself by the import.
+        super::devices::check_room(&running, &state, &command).await?;
+        match running.propose(command).await.map_err(fault)? {
             Reply::Refused { refusal } => return Err(refused(&refusal)),
             _ => id,
         }

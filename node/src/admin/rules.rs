@@ -48,6 +48,7 @@ pub(crate) const RULES: &[Rule] = &[
     rule("check", Viewer, "check the cluster"),
     rule("api_tokens", Viewer, "see the API tokens"),
     rule("audit_log", Viewer, "see the audit log"),
+    rule("devices", Viewer, "see the devices"),
     rule("switchover", Operator, "switch over"),
     rule("close_session", Operator, "end sessions"),
     rule("clear_reservations", Operator, "clear reservations"),
@@ -60,6 +61,8 @@ pub(crate) const RULES: &[Rule] = &[
     rule("import_extent", Admin, "import images"),
     rule("set_confirmed_reads", Admin, "change extents"),
     rule("set_write_cache", Admin, "change extents"),
+    rule("add_device", Admin, "give devices to nodes"),
+    rule("remove_device", Admin, "take devices from nodes"),
     rule("create_target", Admin, "create targets"),
     rule("map_lun", Admin, "map LUNs"),
     rule(

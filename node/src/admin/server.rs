@@ -7,13 +7,14 @@ use std::time::SystemTime;
 
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
-    CertificateReply, CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest,
-    CloseSessionRequest, CreateApiTokenReply, CreateApiTokenRequest, CreateExtentRequest,
-    CreateTargetRequest, Document, Done, EventsRequest, HealRequest, IdentifyRequest, Identity,
-    InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ReaddressRequest, ScrubExtentRequest,
-    SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest,
-    TakeoverRequest, TokenReply, TokenRequest,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AddDeviceRequest, AdoptRequest, ApiTokensRequest,
+    AuditLogRequest, CertificateReply, CertificateRequest, ChangeRequest, CheckRequest,
+    ClearReservationsRequest, CloseSessionRequest, CreateApiTokenReply, CreateApiTokenRequest,
+    CreateExtentRequest, CreateTargetRequest, DevicesRequest, Document, Done, EventsRequest, HealRequest,
+    IdentifyRequest, Identity, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest,
+    ReaddressRequest, RemoveDeviceRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
+    SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenReply,
+    TokenRequest,
 };
 use holdfast_proto::admin::{ImportHead, ImportPart};
 use holdfast_raft::consensus::ProposeError;
@@ -28,6 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::access::{self, AccessRequest};
 use super::api_tokens::ApiTokenStatus;
+use super::devices::{self, DeviceStream};
 use super::import::{self, ImportStream};
 use super::injection;
 use super::readdress;
@@ -272,7 +274,8 @@ pub(crate) fn new_extent(state: &ClusterState, request: CreateExtentRequest) -> 
         name: request.name,
         size_bytes: request.size_bytes,
         block_size,
-        thin: !request.full,
+        thin: !(request.full || request.on_devices),
+        on_devices: request.on_devices,
         confirmed_reads: request.confirmed_reads,
         write_cache: request.write_cache,
         replicas: replicas.into_iter().collect::<BTreeSet<_>>(),
@@ -294,6 +297,28 @@ impl Admin for Service {
         self.running().await?;
         let document = self.node.check().await;
         let json = serde_json::to_string(&document).map_err(failed)?;
+        Ok(Response::new(Document { json }))
+    }
+
+    type AddDeviceStream = DeviceStream;
+
+    async fn add_device(&self, request: Request<AddDeviceRequest>) -> Answer<DeviceStream> {
+        let running = self.running().await?;
+        devices::add(running, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn remove_device(&self, request: Request<RemoveDeviceRequest>) -> Answer<Done> {
+        let running = self.running().await?;
+        let message = devices::remove(running, request.into_inner()).await?;
+        let warnings = Vec::new();
+        Ok(Response::new(Done { message, warnings }))
+    }
+
+    async fn devices(&self, _request: Request<DevicesRequest>) -> Answer<Document> {
+        let running = self.running().await?;
+        let json = serde_json::to_string(&devices::list(&running).await?).map_err(failed)?;
         Ok(Response::new(Document { json }))
     }
 
@@ -360,7 +385,11 @@ impl Admin for Service {
         let state = running.state();
         let extent = new_extent(&state, request.into_inner())?;
         let message = format!("Extent {} is created ({}).", extent.name, extent.id);
-        self.propose(&state, Command::CreateExtent(extent), message).await
+        let command = Command::CreateExtent(extent);
+        let unsure = devices::check_room(&running, &state, &command).await?;
+        let mut done = self.propose(&state, command, message).await?;
+        done.get_mut().warnings.extend(unsure);
+        Ok(done)
     }
 
     async fn set_confirmed_reads(&self, request: Request<SetConfirmedReadsRequest>) -> Answer<Done> {
@@ -575,7 +604,10 @@ impl Admin for Service {
             .ok_or_else(|| invalid("an empty change; do both sides run the same release?"))?;
         let state = running.state();
         let (command, message) = super::change::command(&state, change)?;
-        self.propose(&state, command, message).await
+        let unsure = devices::check_room(&running, &state, &command).await?;
+        let mut done = self.propose(&state, command, message).await?;
+        done.get_mut().warnings.extend(unsure);
+        Ok(done)
     }
 
     async fn settings(&self, _request: Request<SettingsRequest>) -> Answer<Document> {

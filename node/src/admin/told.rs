@@ -1,12 +1,12 @@
 //! Requests as the audit log has them: short, and without secrets.
 
 use holdfast_proto::admin::{
-    AcceptDataLossRequest, AccessRequest as AccessMessage, AdoptRequest, ApiTokensRequest, AuditLogRequest,
-    CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest, CloseSessionRequest,
-    CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, EventsRequest, HealRequest,
-    IdentifyRequest, InitializeRequest, InjectRequest, JoinRequest, MapLunRequest, ReaddressRequest,
-    ScrubExtentRequest, SetConfirmedReadsRequest, SetWriteCacheRequest, SettingsRequest, StatusRequest,
-    SwitchoverRequest, TakeoverRequest, TokenRequest,
+    AcceptDataLossRequest, AccessRequest as AccessMessage, AddDeviceRequest, AdoptRequest, ApiTokensRequest,
+    AuditLogRequest, CertificateRequest, ChangeRequest, CheckRequest, ClearReservationsRequest,
+    CloseSessionRequest, CreateApiTokenRequest, CreateExtentRequest, CreateTargetRequest, DevicesRequest,
+    EventsRequest, HealRequest, IdentifyRequest, InitializeRequest, InjectRequest, JoinRequest,
+    MapLunRequest, ReaddressRequest, RemoveDeviceRequest, ScrubExtentRequest, SetConfirmedReadsRequest,
+    SetWriteCacheRequest, SettingsRequest, StatusRequest, SwitchoverRequest, TakeoverRequest, TokenRequest,
 };
 
 use holdfast_proto::admin::ImportHead;
@@ -57,6 +57,9 @@ whole! {
     InjectRequest,
     HealRequest,
     ReaddressRequest,
+    AddDeviceRequest,
+    RemoveDeviceRequest,
+    DevicesRequest,
 }
 
 impl Told for ChangeRequest {

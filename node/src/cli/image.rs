@@ -11,7 +11,7 @@ use holdfast_proto::admin::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::progress::Progress;
+use super::progress::{Progress, share};
 use super::{Out, block_on};
 use crate::admin::{AdminAddress, AdminClient};
 use crate::image::Source;
@@ -39,6 +39,9 @@ pub(super) struct ImportArgs {
     /// Allocate all of its space now; otherwise space is taken where the image is not zeros.
     #[arg(long)]
     full: bool,
+    /// Keep it on block devices that were given to its nodes, one on each.
+    #[arg(long)]
+    on_devices: bool,
     /// The name of an extent that is there, again: what is in it is replaced by the image, or an import goes on that was broken off.
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
@@ -69,6 +72,7 @@ pub(super) fn run(args: ImportArgs, admin: &AdminAddress, out: Out) -> anyhow::R
             replicas: args.replicas,
             preferred: args.preferred.unwrap_or_default(),
             full: args.full,
+            on_devices: args.on_devices,
             ..CreateExtentRequest::default()
         }),
     };
@@ -143,11 +147,6 @@ fn read(mut source: Source, head: ImportHead, parts: &mpsc::Sender<ImportPart>) 
     }
     send(Part::End(ImportEnd { image_bytes }));
     Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a place in a bar")]
-fn share(done: u64, total: u64) -> f64 {
-    done as f64 / total.max(1) as f64
 }
 
 /// How far it is: bytes, rate, and the time left if it goes on so.

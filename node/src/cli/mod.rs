@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod cluster;
 mod configuration;
+mod device;
 mod drill;
 mod events;
 mod failover;
@@ -82,6 +83,9 @@ enum Command {
     /// Create, list, change and delete extents.
     #[command(subcommand)]
     Extent(objects::ExtentCommand),
+    /// Give block devices to a node, for extents without a file system below; list them, and take them back.
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
     /// Create, list and delete targets.
     #[command(subcommand)]
     Target(objects::TargetCommand),
@@ -230,6 +234,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         Command::Audit(args) => audit::run(&args, &cli.admin, out),
         Command::Status(args) => return status::run(args, &cli.admin, out),
         Command::Extent(command) => objects::extent(command, &cli.admin, out),
+        Command::Device(command) => device::run(command, &cli.admin, out),
         Command::Target(command) => objects::target(command, &cli.admin, out),
         Command::Lun(command) => objects::lun(command, &cli.admin, out),
         Command::Initiators(command) => access::initiators(command, &cli.admin, out),

@@ -38,6 +38,9 @@ pub(super) enum ExtentCommand {
         /// Allocate all of its space now; otherwise space is taken as it is written.
         #[arg(long)]
         full: bool,
+        /// Keep it on block devices that were given to its nodes ('holdfast device add'), one on each; it is always full.
+        #[arg(long)]
+        on_devices: bool,
         /// Answer reads only once the other replicas have confirmed that this is still the primary: for machines whose clocks may
         /// run wrong, such as virtual machines that are paused. Costs a round trip for each read.
         #[arg(long)]
@@ -273,6 +276,7 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
             replicas,
             preferred,
             full,
+            on_devices,
             confirmed_reads,
             write_cache,
         } => {
@@ -290,6 +294,7 @@ pub(super) fn extent(command: ExtentCommand, admin: &AdminAddress, out: Out) -> 
                 confirmed_reads,
                 full,
                 write_cache: write_cache == OnOff::On,
+                on_devices,
             };
             let done = block_on(async { AdminClient::connect(admin).await?.create_extent(request).await })?;
             print_done(&done, out)

@@ -81,6 +81,12 @@ impl Drop for Progress {
     }
 }
 
+/// A place in the bar.
+#[expect(clippy::cast_precision_loss, reason = "a place in a bar")]
+pub(super) fn share(done: u64, total: u64) -> f64 {
+    done as f64 / total.max(1) as f64
+}
+
 fn draw(line: &Mutex<Line>) {
     let text = line.lock().unwrap_or_else(PoisonError::into_inner).drawn();
     let mut stderr = stderr();

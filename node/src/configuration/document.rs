@@ -104,6 +104,9 @@ pub(super) struct Extent {
     pub(super) secondary: Option<Secondary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) thin: Option<bool>,
+    /// What is not said is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) on_devices: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) confirmed_reads: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -105,6 +105,10 @@ impl Planner<'_> {
             .clone();
         let (full, confirmed_reads) = (wanted.thin == Some(false), wanted.confirmed_reads == Some(true));
         let write_cache = wanted.write_cache == Some(true);
+        let on_devices = wanted.on_devices == Some(true);
+        if on_devices && wanted.thin == Some(true) {
+            self.fault(&object, "thin = true: an extent on devices has all of its space");
+        }
         let mut values = vec![
             format!("size {size}"),
             format!("block_size {block_size}"),
@@ -116,6 +120,7 @@ impl Planner<'_> {
         }
         let said = [
             (full, "thin false"),
+            (on_devices, "on_devices true"),
             (confirmed_reads, "confirmed_reads true"),
             (write_cache, "write_cache true"),
         ];
@@ -138,6 +143,7 @@ impl Planner<'_> {
             confirmed_reads,
             full,
             write_cache,
+            on_devices,
         };
         self.step(Phase::Extents, &object, Call::CreateExtent(request));
         if nobody {
@@ -170,13 +176,19 @@ impl Planner<'_> {
                 format!("block_size = {wanted}: it has {now}, which never changes"),
             );
         }
-        if let (Some(now), Some(wanted)) = (now.thin, wanted.thin)
-            && now != wanted
-        {
-            self.fault(
-                object,
-                format!("thin = {wanted}: it was made with {now}, which never changes"),
-            );
+        let on_devices = now.on_devices.unwrap_or(false);
+        for (key, now, wanted) in [
+            ("thin", now.thin, wanted.thin),
+            ("on_devices", Some(on_devices), wanted.on_devices),
+        ] {
+            if let (Some(now), Some(wanted)) = (now, wanted)
+                && now != wanted
+            {
+                self.fault(
+                    object,
+                    format!("{key} = {wanted}: it was made with {now}, which never changes"),
+                );
+            }
         }
         if let (Some(now), Some(wanted)) = (now.size, wanted.size)
             && wanted < now

@@ -135,6 +135,7 @@ fn extent(status: &ExtentStatus) -> Option<Extent> {
         preferred: Some(status.preferred.clone().unwrap_or_else(|| NOBODY.to_owned())),
         secondary: Some(status.secondary?),
         thin: Some(status.thin?),
+        on_devices: status.on_devices.then_some(true),
         confirmed_reads: Some(status.confirmed_reads?),
         write_cache: Some(status.write_cache),
     })

@@ -119,6 +119,7 @@ fn extent(text: &mut String, extent: &Extent) {
     let secondary = extent.secondary.map(|secondary| quoted(&secondary.to_string()));
     key(text, "", "secondary", secondary);
     key(text, "", "thin", extent.thin);
+    key(text, "", "on_devices", extent.on_devices);
     key(text, "", "confirmed_reads", extent.confirmed_reads);
     key(text, "", "write_cache", extent.write_cache);
 }

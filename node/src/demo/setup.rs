@@ -137,6 +137,7 @@ pub(crate) fn pair_extent(name: &str, size_bytes: u64) -> CreateExtentRequest {
         confirmed_reads: false,
         full: false,
         write_cache: false,
+        on_devices: false,
     }
 }
 

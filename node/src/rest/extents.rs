@@ -57,6 +57,9 @@ struct NewExtent {
     /// All of its space is allocated now.
     #[serde(default)]
     full: bool,
+    /// It lies on block devices that were given to the nodes of its replicas; `full` follows.
+    #[serde(default)]
+    on_devices: bool,
     /// Reads wait until the other replicas have confirmed that this is still the primary.
     #[serde(default)]
     confirmed_reads: bool,
@@ -155,6 +158,7 @@ async fn create(State(guard): State<Arc<Guard>>, asked: Asked, Body(new): Body<N
         confirmed_reads: new.confirmed_reads,
         full: new.full,
         write_cache: new.write_cache,
+        on_devices: new.on_devices,
     };
     done(guard.create_extent(asked.of(request)).await)
 }

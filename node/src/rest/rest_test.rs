@@ -15,7 +15,7 @@ use crate::config::NodeConfig;
 use crate::runtime::Node;
 
 /// Methods without a route, and why.
-const NO_ROUTE: [(&str, &str); 3] = [
+const NO_ROUTE: [(&str, &str); 4] = [
     (
         "adopt",
         "a step of 'cluster init', which goes from machine to machine and hands the cluster's key over",
@@ -24,6 +24,10 @@ const NO_ROUTE: [(&str, &str); 3] = [
     (
         "import_extent",
         "a stream in both directions, of any length; 'holdfast extent import' reads the image where it is",
+    ),
+    (
+        "add_device",
+        "a stream for as long as it takes to write a whole disk, and what it destroys is to be typed by a person",
     ),
 ];
 

@@ -7,7 +7,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use holdfast_proto::admin::admin_server::Admin;
 use holdfast_proto::admin::{
-    AuditLogRequest, CheckRequest, EventsRequest, IdentifyRequest, SettingsRequest, StatusRequest,
+    AuditLogRequest, CheckRequest, DevicesRequest, EventsRequest, IdentifyRequest, SettingsRequest,
+    StatusRequest,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,7 +18,7 @@ use utoipa_axum::routes;
 use super::Routes;
 use super::answer::{Answer, Json, Problem, document};
 use super::asked::{Asked, At};
-use crate::admin::Guard;
+use crate::admin::{DeviceStatus, Guard};
 use crate::check::CheckDocument;
 use crate::configuration::Present;
 use crate::events::EventsDocument;
@@ -36,6 +37,7 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(sessions))
         .routes(routes!(portals))
         .routes(routes!(isns))
+        .routes(routes!(devices))
         .routes(routes!(configuration))
         .routes(routes!(audit))
         .routes(routes!(events))
@@ -151,6 +153,12 @@ async fn portals(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<Vec<Po
 #[utoipa::path(get, path = "/v1/isns", tag = "see", responses((status = 200, body = Vec<IsnsStatus>)))]
 async fn isns(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<Vec<IsnsStatus>> {
     Ok(Json(seen(&guard, &asked).await?.isns))
+}
+
+/// Block devices of this node.
+#[utoipa::path(get, path = "/v1/devices", tag = "see", responses((status = 200, body = Vec<DeviceStatus>)))]
+async fn devices(State(guard): State<Arc<Guard>>, asked: Asked) -> Answer<Vec<DeviceStatus>> {
+    document(guard.devices(asked.of(DevicesRequest {})).await).map(Json)
 }
 
 /// Everything that is configured, as `holdfast export` writes it and `holdfast apply` takes it: TOML, without secrets.

@@ -1,11 +1,13 @@
-//! What is for bad days, and for rehearsing them: takeover, accepted loss of data, faults of drills. All of it concerns the very node that
+//! What is for bad days, and for rehearsing them: takeover, accepted loss of data, devices that go, faults of drills. All of it concerns the very node that
 //! is asked.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use holdfast_proto::admin::admin_server::Admin;
-use holdfast_proto::admin::{AcceptDataLossRequest, HealRequest, InjectRequest, TakeoverRequest};
+use holdfast_proto::admin::{
+    AcceptDataLossRequest, HealRequest, InjectRequest, RemoveDeviceRequest, TakeoverRequest,
+};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,6 +22,7 @@ pub(super) fn routes() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(takeover))
         .routes(routes!(accept_data_loss))
+        .routes(routes!(remove_device))
         .routes(routes!(inject))
         .routes(routes!(heal))
         .routes(routes!(heal_all))
@@ -84,6 +87,15 @@ async fn accept_data_loss(
         confirmed,
     };
     done(guard.accept_data_loss(asked.of(request)).await)
+}
+
+/// Takes a block device from this node, if no extent needs it. One that is gone with an extent on it takes `holdfast device remove`.
+#[utoipa::path(delete, path = "/v1/devices/{device}", tag = "trouble", params(("device" = String, Path, description = "Its id")),
+    responses((status = 200, body = Done)))]
+async fn remove_device(State(guard): State<Arc<Guard>>, asked: Asked, At(device): At<String>) -> Answer {
+    let confirm = String::new();
+    let request = RemoveDeviceRequest { device, confirm };
+    done(guard.remove_device(asked.of(request)).await)
 }
 
 /// Has this node suffer a fault for a while.

@@ -20,11 +20,12 @@ use holdfast_replication::net::{NetConfig, PeerAddress};
 use holdfast_trust::Trust;
 use holdfast_types::{ExtentId, NodeId, OpOutcome, Revision};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::Identity;
 use super::control::{Parts, place};
+use super::devices::{self, Gifts};
 use super::proposals::Proposals;
 use super::running::essential;
 use crate::config::NodeConfig;
@@ -43,7 +44,9 @@ const OPEN_LATE_AFTER: Duration = Duration::from_secs(2);
 
 /// A running data plane.
 pub(crate) struct Data {
-    node: Arc<DataNode>,
+    pub(super) node: Arc<DataNode>,
+    /// What this node remembers of its devices.
+    pub(super) gifts: Gifts,
     /// Taken when it stops.
     keep: Mutex<Option<Arc<DataNode>>>,
     /// This process is about to end.
@@ -82,6 +85,7 @@ impl Data {
                 from: config.listen.replication.iter().map(SocketAddr::ip).collect(),
                 ..NetConfig::default()
             },
+            devices: devices::load(&config.dir)?,
             listeners,
             runtime: tokio::runtime::Handle::current(),
             front: Arc::new(Answerer(registry)),
@@ -89,8 +93,15 @@ impl Data {
             lease: Arc::new(lease),
         };
         let root = config.dir.join("data");
+        let gifts = Gifts::new(&config.dir);
         let node = Arc::new(spawn_blocking(move || DataNode::start(&root, data)).await??);
-        let follow = follow(parts.control.clone(), parts.me, Arc::clone(&node), fatal.clone());
+        let again = Arc::clone(&gifts.changed);
+        let follow = follow(
+            (parts.control.clone(), parts.me),
+            Arc::clone(&node),
+            again,
+            fatal.clone(),
+        );
         tasks.spawn(essential("the extents' state", follow.boxed(), fatal.clone()));
         let confirm = confirm(parts.control.clone(), Arc::clone(&node), asked);
         tasks.spawn(essential("confirming reads", confirm.boxed(), fatal.clone()));
@@ -103,6 +114,7 @@ impl Data {
         tasks.spawn(essential("the placement", place.boxed(), fatal));
         Ok(Self {
             stopping,
+            gifts,
             keep: Mutex::new(Some(Arc::clone(&node))),
             node,
         })
@@ -159,6 +171,12 @@ impl Data {
     pub(super) fn describe(&self, seen: &mut Seen) {
         seen.alarms.extend(space_alarm(&seen.my_name, &self.node));
         seen.links = self.node.links();
+        for (extent, why) in self.node.troubles() {
+            let name = &seen.my_name;
+            seen.alarms.push(format!(
+                "extent {extent}: the replica on {name} is not what it should be: {why}"
+            ));
+        }
         for status in self.node.statuses() {
             let extent = status.core.extent;
             for resync in &status.resyncs {
@@ -268,8 +286,13 @@ impl Backend for Storage {
     }
 }
 
-/// Gives every newer committed state to the data plane.
-async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::Sender<anyhow::Error>) {
+/// Gives every newer committed state to the data plane, and the present one again when this node's devices have changed.
+async fn follow(
+    (control, me): (Control, NodeId),
+    node: Arc<DataNode>,
+    again: Arc<Notify>,
+    fatal: mpsc::Sender<anyhow::Error>,
+) {
     let mut watch = control.watch();
     loop {
         let state = Arc::clone(&watch.borrow_and_update());
@@ -298,8 +321,11 @@ async fn follow(control: Control, me: NodeId, node: Arc<DataNode>, fatal: mpsc::
             let _ = fatal.try_send(anyhow!("the data plane could not follow the cluster: {error}"));
             return;
         }
-        if watch.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = watch.changed() => if changed.is_err() {
+                return;
+            },
+            () = again.notified() => {}
         }
     }
 }

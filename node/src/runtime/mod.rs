@@ -6,6 +6,7 @@ mod certificates;
 mod cluster_key;
 mod control;
 mod data;
+pub(crate) mod devices;
 mod identity;
 mod kept;
 mod node;

@@ -493,13 +493,7 @@ impl Running {
                     member.name
                 );
             };
-            let address = AdminAddress::Tcp(address);
-            let mut client = if self.open_admin {
-                AdminClient::connect(&address).await?
-            } else {
-                let pem = self.trust.issue_admin(AdminRole::Operator, "another-node")?;
-                AdminClient::connect_as(&address, Some(Credentials::from_pem(pem.as_bytes())?)).await?
-            };
+            let mut client = self.other(address, AdminRole::Operator).await?;
             let request = ScrubExtentRequest {
                 extent: name.to_owned(),
                 relayed: true,
@@ -510,6 +504,21 @@ impl Running {
             bail!("extent {name} is not served yet: try again in a moment");
         }
         Ok(())
+    }
+
+    /// The admin service of another member, as its address is known.
+    pub(crate) async fn other(&self, address: SocketAddr, role: AdminRole) -> anyhow::Result<AdminClient> {
+        let address = AdminAddress::Tcp(address);
+        if self.open_admin {
+            return AdminClient::connect(&address).await;
+        }
+        let pem = self.trust.issue_admin(role, "another-node")?;
+        AdminClient::connect_as(&address, Some(Credentials::from_pem(pem.as_bytes())?)).await
+    }
+
+    /// The data plane; none at a witness.
+    pub(crate) const fn data(&self) -> Option<&Data> {
+        self.data.as_ref()
     }
 
     /// The cluster as this node sees it.

@@ -254,6 +254,7 @@ fn extent_status(
         write_cache: extent.cache.since.is_some(),
         confirmed_reads: Some(extent.confirmed_reads),
         thin: Some(extent.thin),
+        on_devices: extent.on_devices,
         secondary: Some(extent.secondary.into()),
         epoch: extent.epoch.value(),
         preferred: extent.preferred.map(name),

@@ -163,6 +163,9 @@ pub(crate) struct ExtentStatus {
     /// Space is allocated as it is written.
     #[serde(default)]
     pub(crate) thin: Option<bool>,
+    /// It lies on block devices of the nodes.
+    #[serde(default)]
+    pub(crate) on_devices: bool,
     /// How nodes other than the primary show it.
     #[serde(default)]
     pub(crate) secondary: Option<Secondary>,

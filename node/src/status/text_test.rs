@@ -67,6 +67,7 @@ pub(crate) fn sample() -> StatusDocument {
             write_cache: false,
             confirmed_reads: Some(false),
             thin: Some(true),
+            on_devices: false,
             secondary: Some(Secondary::NonOptimized),
             epoch: 3,
             preferred: Some("a".into()),
