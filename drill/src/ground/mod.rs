@@ -6,10 +6,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 mod image;
+mod loops;
 mod network;
 mod programs;
 
 pub use image::{Frozen, Image, Tools};
+pub use loops::LoopDevice;
 pub use network::Network;
 pub use programs::{call, find};
 
@@ -64,6 +66,7 @@ pub const KEPT: &str = "report.json";
 pub fn sweep() {
     network::sweep();
     image::sweep();
+    loops::sweep();
     let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten();
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
