@@ -46,6 +46,9 @@ enum Kind {
     Join,
     Member,
     Identity,
+    /// There only where a node has devices. A name or an id that is another one leads to no device with that id in its label, so that the
+    /// device is gone, which is said (`devices.rs`).
+    Devices,
     RaftLog,
     /// Empty files that are locked.
     Lock,
@@ -123,6 +126,7 @@ impl Kind {
             ("", _) => match file {
                 "cluster.key" => Self::Key,
                 "identity.json" => Self::Identity,
+                "devices.json" => Self::Devices,
                 "join" => Self::Join,
                 "member" => Self::Member,
                 "node.toml" | "node.log" => Self::People,
@@ -152,6 +156,7 @@ impl Kind {
             | Self::Aside
             | Self::Unfinished => Fate::Back(&[]),
             Self::Identity => Fate::ToBeMended(&["identity.json", "belongs to node"]),
+            Self::Devices => Fate::ToBeMended(&["devices.json", "does not have"]),
             Self::RaftLog => Fate::OutForEver(&["damaged"]),
         }
     }

@@ -84,6 +84,11 @@ fn order(_: &[u8]) -> Result<Vec<u8>> {
     Ok(format!("{line}\n{:08x}\n", crc32c(line.as_bytes())).into_bytes())
 }
 
+/// The devices of a node that has none.
+fn devices(_: &[u8]) -> Result<Vec<u8>> {
+    Ok(b"{\"format\":99,\"devices\":[]}".to_vec())
+}
+
 /// What is raised: the newest file of a folder with this end, and whether the node stays out or its replica alone.
 struct Case {
     folder: &'static str,
@@ -101,10 +106,11 @@ const fn case(folder: &'static str, file: &'static str, raise: Raise, node_is_ou
     }
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     case("", "identity.json", json, true),
     case("", "certificates.json", json, true),
     case("", "takeover.json", order, true),
+    case("", "devices.json", devices, true),
     case("raft/log", "segment-", segment, true),
     case("raft/snapshots", ".snapshot", snapshot, true),
     case("raft/snapshots", ".snapshot", state_in_snapshot, true),

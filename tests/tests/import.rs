@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_drill::ground::{DIR_MARK, LoopDevice};
 use holdfast_proto::admin::admin_client::AdminClient;
 use holdfast_proto::admin::import_part::Part;
 use holdfast_proto::admin::{CreateExtentRequest, ImportData, ImportEnd, ImportHead, ImportPart};
@@ -234,6 +235,35 @@ async fn an_import_that_is_killed_goes_on_and_one_outlives_a_failover() -> Resul
     until_equal(&m, &image).await?;
     // Done, it is shown at once.
     m.ask("w", &["lun", "create", TARGET, "d"]).await.map(drop)
+}
+
+/// A block device has no holes, and a size that only its end tells; where it reads as zeros nothing is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_device_becomes_an_extent() -> Result<()> {
+    let seed = seed::seed("import");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let m = Machines::trio().await?;
+    let ground = tempfile::Builder::new()
+        .prefix(&format!("{DIR_MARK}{}-", std::process::id()))
+        .tempdir()?;
+    let made = LoopDevice::make(&ground.path().join("disk"), 9 * MIB + 512);
+    let Some(device) = tools::or_left_out(made)? else {
+        return Ok(());
+    };
+    let disk = File::options().write(true).open(device.path())?;
+    disk.write_all_at(&random(&mut rng, 70_000), 2 * MIB + 512)?;
+    disk.write_all_at(&random(&mut rng, 512), 9 * MIB)?;
+    disk.sync_all()?;
+    let done = import(&m, "b", device.path()).await?;
+    ensure!(
+        done["image_bytes"] == 9 * MIB + 512 && done["extent_bytes"] == 9 * MIB + 512,
+        "{done}"
+    );
+    let written = done["written_bytes"].as_u64().context("a number")?;
+    ensure!((70_512..96 << 10).contains(&written), "{done}");
+    until_equal(&m, device.path()).await?;
+    ensure!(import(&m, "a", device.path()).await?["written_bytes"] == 0);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,26 @@ fn the_second_time_nothing_is_to_change() {
 }
 
 #[test]
+fn an_extent_on_devices_is_written_and_needs_no_second_word() {
+    let text = "format = 1\n[[extent]]\nname = \"db\"\nsize = \"1GiB\"\non_devices = true\n";
+    let plan = Rig::new().plan(text, false).unwrap();
+    assert_eq!(
+        plan.differences[0].to_string(),
+        "create extent db: size 1GiB, block_size 512, replicas a+b+c, on_devices true"
+    );
+    let rig = Rig::of(text);
+    let export = rig.configuration().to_toml();
+    assert!(export.contains("thin = false\non_devices = true\n"), "{export}");
+    for text in [
+        text,
+        &*export,
+        &text.replace("on_devices", "thin").replace("true", "false"),
+    ] {
+        assert!(rig.plan(text, false).unwrap().steps.is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn a_new_cluster_shows_one_line_for_each_object() {
     let plan = Rig::new().plan(FULL, false).unwrap();
     let lines: Vec<String> = plan.differences.iter().map(ToString::to_string).collect();
@@ -157,6 +177,11 @@ fn what_cannot_be_changed_in_place_is_refused_by_name() {
         (vm1("size = \"10GiB\""), "extent vm1: size = 10GiB: it has 20GiB, and an extent only grows"),
         (vm1("block_size = 4096"), "extent vm1: block_size = 4096: it has 512, which never changes"),
         (vm1("thin = true"), "extent vm1: thin = true: it was made with false, which never changes"),
+        (vm1("on_devices = true"), "extent vm1: on_devices = true: it was made with false, which never changes"),
+        (
+            "[[extent]]\nname = \"new\"\nsize = \"1GiB\"\nthin = true\non_devices = true".to_owned(),
+            "extent new: thin = true: an extent on devices has all of its space",
+        ),
         (vm1("replicas = [\"a\", \"d\"]"), "extent vm1: replicas: there is no node 'd'; the data nodes are a, b, c"),
         (vm1("replicas = [\"w\"]"), "extent vm1: replicas: node 'w' is a witness, and holds no data"),
         (vm1("preferred = \"c\""), "extent vm1: preferred = 'c': it is one of a, b, or 'none'"),

@@ -109,6 +109,7 @@ impl Draw {
                 self.maybe(Secondary::NonOptimized)
             },
             thin: Some(odd),
+            on_devices: (!odd).then_some(true),
             confirmed_reads: self.flag(),
             // Off takes a primary that says that all is stable, which is nobody here.
             write_cache: self.maybe(odd),

@@ -1,4 +1,5 @@
 //! Devices under extents, on loop devices: left out, and said so, where there are none or where this is not root.
+#![allow(clippy::cast_possible_truncation, reason = "sizes here are small")]
 
 use std::process::Command;
 
