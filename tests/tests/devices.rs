@@ -200,7 +200,12 @@ async fn killed(demo: &Demo, line: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_are_given_and_taken_back_and_what_is_not_free_is_refused() -> Result<()> {
-    let sizes = [("a", 33 * MIB), ("data", 8 * MIB), ("small", 2 * MIB - 512)];
+    let sizes = [
+        ("a", 33 * MIB),
+        ("b", 20 * MIB),
+        ("data", 8 * MIB),
+        ("small", 2 * MIB - 512),
+    ];
     let Some(ground) = Ground::new(&sizes)? else {
         return Ok(());
     };
@@ -241,7 +246,38 @@ async fn devices_are_given_and_taken_back_and_what_is_not_free_is_refused() -> R
     refused(&demo, "a", &format!("device remove {data}"), &["no device"]).await?;
     let left = std::fs::read(ground.path("data"))?;
     ensure!(left.iter().all(|byte| *byte == 0), "something is left on it");
-    until_listed(&demo, "a", &[(&a, "blank")]).await
+    until_listed(&demo, "a", &[(&a, "blank")]).await?;
+    late(&demo, &ground, create).await
+}
+
+/// A node that was down while an extent was made has no device for it: it says so, and makes its replica as soon as it is given one.
+async fn late(demo: &Demo, ground: &Ground, create: &str) -> Result<()> {
+    demo.kill("b")?;
+    demo.wait_for("a alone", LIMIT, |status| status.extents[0].in_sync == ["a"])
+        .await?;
+    let warned = done(demo, "a", create).await?;
+    ensure!(warned.contains("devices of b were not looked at"), "{warned}");
+    demo.restart("b").await?;
+    until_said(demo, "b", "no blank device here has room for 16777216 bytes").await?;
+    until_listed(demo, "a", &[(&ground.text("a"), "extent")]).await?;
+    let b = ground.text("b");
+    done(demo, "b", &format!("device add {b}")).await?;
+    demo.wait_in_sync(LIMIT).await?;
+    until_listed(demo, "b", &[(&b, "extent")]).await
+}
+
+/// An alarm of a node that has these words.
+async fn until_said(demo: &Demo, node: &str, words: &str) -> Result<()> {
+    let said = |status: &Status| {
+        let mut alarms = status.alarms.iter();
+        alarms.any(|alarm| alarm.to_string().contains(words))
+    };
+    let start = Instant::now();
+    while !demo.status_by(node).await.is_ok_and(|status| said(&status)) {
+        ensure!(start.elapsed() < LIMIT, "nobody says '{words}'\n{}", demo.logs());
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 /// The LUN on devices.
@@ -308,17 +344,7 @@ async fn lose_a_label(demo: &Demo, ground: &Ground, load: &Running) -> Result<()
     ground.write("b", 0, &[0x5a; 4096])?;
     demo.restart("b").await?;
     until_listed(demo, "b", &[(&device, "gone")]).await?;
-    let said = |status: &Status| {
-        status
-            .alarms
-            .iter()
-            .any(|alarm| alarm.to_string().contains("no label"))
-    };
-    let start = Instant::now();
-    while !said(&demo.status_by("b").await?) {
-        ensure!(start.elapsed() < LIMIT, "nothing is said\n{}", demo.logs());
-        sleep(Duration::from_millis(100)).await;
-    }
+    until_said(demo, "b", "no label").await?;
     sleep(Duration::from_secs(2)).await;
     let status = demo.status().await?;
     ensure!(alone(&status), "it stays out: {status:?}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_proto::admin::{AddDeviceRequest, DeviceProgress, RemoveDeviceRequest};
 use holdfast_raft::model::{AdminCommand, ClusterState, Command};
-use holdfast_replication::store::{DEVICE_DATA_AT, DeviceReport, DeviceState};
+use holdfast_replication::store::{DEVICE_DATA_AT, DeviceReport, DeviceState, Has};
 use holdfast_trust::AdminRole;
 use holdfast_types::{ByteSize, ExtentId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,19 @@ pub(super) async fn list(running: &Arc<Running>) -> Result<Vec<DeviceStatus>, St
         .collect())
 }
 
+/// What the cluster has now, as this node knows it.
+struct Present<'a>(&'a Running);
+
+impl Has for Present<'_> {
+    fn member(&self, node: NodeId) -> bool {
+        self.0.state().node(node).is_some()
+    }
+
+    fn extent(&self, extent: ExtentId) -> bool {
+        self.0.state().extents.contains_key(&extent)
+    }
+}
+
 /// Gives this node a device. What is refused is refused before the first word on how far it is.
 pub(super) async fn add(running: Arc<Running>, request: AddDeviceRequest) -> Result<DeviceStream, Status> {
     let AddDeviceRequest { path, confirm } = request;
@@ -166,7 +179,6 @@ pub(super) async fn add(running: Arc<Running>, request: AddDeviceRequest) -> Res
         let Some(data) = running.data() else { return };
         let mut begin = Some(begin);
         let mut told = None::<Instant>;
-        let there = |extent| running.state().extents.contains_key(&extent);
         let progress = |done_bytes, total_bytes| {
             if let Some(begin) = begin.take() {
                 // Who asked may be gone, which the next word shows.
@@ -184,7 +196,12 @@ pub(super) async fn add(running: Arc<Running>, request: AddDeviceRequest) -> Res
             };
             tell.blocking_send(Ok(news)).is_ok()
         };
-        let done = data.add_device(Path::new(&path), !confirm.is_empty(), there, progress);
+        let done = data.add_device(
+            Path::new(&path),
+            !confirm.is_empty(),
+            &Present(&running),
+            progress,
+        );
         let last = done.map_err(failed).map(|message| DeviceProgress {
             done_bytes: 0,
             total_bytes: 0,

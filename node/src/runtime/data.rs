@@ -25,7 +25,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::Identity;
 use super::control::{Parts, place};
-use super::devices::{self, Gifts};
+use super::devices::{Gifts, KnownDevices};
 use super::proposals::Proposals;
 use super::running::essential;
 use crate::config::NodeConfig;
@@ -59,7 +59,7 @@ impl Data {
         config: &NodeConfig,
         identity: &Identity,
         parts: &Parts,
-        (registry, trust): (Arc<Registry>, Arc<Trust>),
+        (registry, trust, devices): (Arc<Registry>, Arc<Trust>, KnownDevices),
         tasks: &mut JoinSet<()>,
         fatal: mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Self> {
@@ -85,7 +85,7 @@ impl Data {
                 from: config.listen.replication.iter().map(SocketAddr::ip).collect(),
                 ..NetConfig::default()
             },
-            devices: devices::load(&config.dir)?,
+            devices,
             listeners,
             runtime: tokio::runtime::Handle::current(),
             front: Arc::new(Answerer(registry)),

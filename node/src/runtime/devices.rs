@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail, ensure};
-use holdfast_replication::store::{DeviceReport, DeviceState, How};
+use holdfast_replication::store::{DeviceReport, DeviceState, Has, How};
 use holdfast_types::{DeviceId, ExtentId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -28,6 +28,9 @@ struct One {
     path: PathBuf,
 }
 
+/// Which devices a node remembers, and by which names.
+pub(super) type KnownDevices = Vec<(DeviceId, PathBuf)>;
+
 fn path(dir: &Path) -> PathBuf {
     dir.join("devices.json")
 }
@@ -36,7 +39,7 @@ fn path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// It cannot be read, is damaged, or of a newer version.
-pub(super) fn load(dir: &Path) -> anyhow::Result<Vec<(DeviceId, PathBuf)>> {
+pub(super) fn load(dir: &Path) -> anyhow::Result<KnownDevices> {
     let path = path(dir);
     let Some(bytes) = kept::read(&path)? else {
         return Ok(Vec::new());
@@ -80,8 +83,8 @@ impl Data {
         self.node.devices().list()
     }
 
-    /// Gives this node a device, and remembers it; what was done, for people. Blocks for as long as it takes to write all of it. `there` says
-    /// whether the cluster has an extent, `progress` hears how many of how many bytes are done, and says whether to go on.
+    /// Gives this node a device, and remembers it; what was done, for people. Blocks for as long as it takes to write all of it. `has` says
+    /// what the cluster has, `progress` hears how many of how many bytes are done, and says whether to go on.
     ///
     /// # Errors
     /// One line: why it is not taken. Nothing uses it then.
@@ -89,12 +92,12 @@ impl Data {
         &self,
         path: &Path,
         confirmed: bool,
-        there: impl Fn(ExtentId) -> bool,
+        has: &dyn Has,
         progress: impl FnMut(u64, u64) -> bool,
     ) -> anyhow::Result<String> {
         let devices = self.node.devices();
         let id = DeviceId::from_u128(rand::random());
-        let given = devices.add(path, (id, confirmed), there, progress)?;
+        let given = devices.add(path, (id, confirmed), has, progress)?;
         let (id, path) = (given.label.id, given.path);
         let _changing = self.gifts.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = devices.all();

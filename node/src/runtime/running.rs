@@ -30,6 +30,7 @@ use super::certificates::{self, Keeper};
 use super::cluster_key;
 use super::control::{Parts, follow_state};
 use super::data::Data;
+use super::devices::{self, KnownDevices};
 use super::sanitize::sanitize;
 use super::units::UnitService;
 use crate::admin::{AdminAddress, AdminClient};
@@ -96,7 +97,7 @@ impl Parts {
         &self,
         config: &NodeConfig,
         identity: &Identity,
-        shared: (Arc<Registry>, Arc<Trust>),
+        shared: (Arc<Registry>, Arc<Trust>, KnownDevices),
         tasks: &mut JoinSet<()>,
         fatal: &mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Option<Data>> {
@@ -125,6 +126,8 @@ impl Running {
         let on_reset = resets(Arc::clone(&registry));
         let lease = Lease::new(me, incarnation, Arc::clone(&clock), on_reset);
         let key = watch::channel(Some(cluster_key::must_load(&config.dir)?)).0;
+        // Before anything is changed: a newer file keeps the node out.
+        let devices = devices::load(&config.dir)?;
         let mut keeper = prove(config, identity, &key)?;
         let trust = Arc::clone(&keeper.trust);
         let control = start_control(config, &identity, &lease, &trust).await?;
@@ -147,7 +150,7 @@ impl Running {
         parts.spawn_loops(&mut tasks, recorder, &fatal);
         tasks.spawn(remember_membership(control.clone(), identity, config.dir.clone()));
         let looker = Looker::start(config, me, &control, &lease, Arc::clone(&registry));
-        let shared = (Arc::clone(&registry), Arc::clone(&trust));
+        let shared = (Arc::clone(&registry), Arc::clone(&trust), devices);
         let data = parts
             .start_data(config, &identity, shared, &mut tasks, &fatal)
             .await?;

@@ -12,8 +12,12 @@ use rustix::io::Errno;
 
 use super::StoreError;
 use super::contents::put_zeros;
-use super::label::{DEVICE_DATA_AT, LABEL_BYTES, Label, State};
+use super::label::{DEVICE_DATA_AT, LABEL_BYTES, LABEL_TEXT_MAX, Label, State};
 
+/// Where file systems, partition tables, RAID and volume managers have their signatures: so many bytes from the beginning, and from the end.
+pub(super) const LOOK_BYTES: usize = 1 << 20;
+/// Most that is read at a time while that is looked at.
+const CHUNK: usize = 64 << 10;
 /// Most that one call makes zeros, so that whoever waits hears how far it is.
 pub(super) const ZERO_STEP: u64 = 64 << 20;
 
@@ -134,9 +138,37 @@ pub(super) fn read_label(file: &File, path: &Path) -> Result<(Option<Label>, u64
     if bytes < DEVICE_DATA_AT {
         return Ok((None, bytes));
     }
-    let mut head = [0; LABEL_BYTES];
+    let mut head = vec![0; LOOK_BYTES];
     file.read_exact_at(&mut head, 0).map_err(wrap)?;
-    Ok((Label::parse(path, &head)?, bytes))
+    let label = Label::parse(path, &head)?;
+    // Many file systems and volume managers leave the first sector alone: who made one here since has the device now.
+    let behind = head.iter().skip(LABEL_TEXT_MAX).position(|byte| *byte != 0);
+    match behind {
+        Some(at) if label.is_some() => Err(StoreError::damaged(
+            path,
+            format!(
+                "byte {} behind its label is not zero: somebody else has written to it",
+                at + LABEL_TEXT_MAX
+            ),
+        )),
+        _ => Ok((label, bytes)),
+    }
+}
+
+/// The first byte from `from` on that is not zero, of those where signatures are: `LOOK_BYTES` at most.
+pub(super) fn first_byte(file: &File, from: u64, size: u64) -> io::Result<Option<u64>> {
+    let mut buffer = vec![0; CHUNK];
+    let end = (from + LOOK_BYTES as u64).min(size);
+    let mut at = from;
+    while at < end {
+        let n = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
+        file.read_exact_at(&mut buffer[..n], at)?;
+        if let Some(found) = buffer[..n].iter().position(|byte| *byte != 0) {
+            return Ok(Some(at + found as u64));
+        }
+        at += n as u64;
+    }
+    Ok(None)
 }
 
 /// Makes bytes of a device zeros: by the device itself, or written by the system in its place. Offset and length are multiples of 4096.

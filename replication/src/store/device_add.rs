@@ -2,24 +2,18 @@
 //! device without label was not given, however far that had come, and one with a label that says blank is zeros behind it.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use holdfast_types::{DeviceId, EXTENT_BYTES_MIN, ExtentId};
+use holdfast_types::{DeviceId, EXTENT_BYTES_MIN, ExtentId, NodeId};
 use rustix::io::Errno;
 
-use super::device::{self, ZERO_STEP, write_label, zero_range};
+use super::device::{self, LOOK_BYTES, ZERO_STEP, first_byte, write_label, zero_range};
 use super::label::{DEVICE_DATA_AT, Label, State};
 use super::settle::settle;
 use super::{Devices, StoreError};
 
 /// The smallest device.
 const BYTES_MIN: u64 = DEVICE_DATA_AT + EXTENT_BYTES_MIN;
-/// Where file systems, partition tables, RAID and volume managers have their signatures: so many bytes from the beginning, and from the end.
-const LOOK_BYTES: u64 = 1 << 20;
-/// Most that is read at a time while that is looked at.
-const CHUNK: usize = 64 << 10;
-
 /// What became of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
@@ -44,6 +38,14 @@ pub enum How {
     Zeroed,
 }
 
+/// What the cluster has, as far as this node knows.
+pub trait Has {
+    /// This member.
+    fn member(&self, node: NodeId) -> bool;
+    /// This extent.
+    fn extent(&self, extent: ExtentId) -> bool;
+}
+
 /// Why a device is not taken. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
@@ -56,6 +58,11 @@ pub enum AddError {
     /// It cannot be written.
     #[error("{0} can only be read")]
     ReadOnly(PathBuf),
+    /// It cannot be opened by the user that the node runs as.
+    #[error(
+        "{0}: this node may not open it; docs/runbooks.md, \"Extents on disks of their own\", says how it may"
+    )]
+    Forbidden(PathBuf),
     /// Too small for the smallest extent.
     #[error("{path} has {bytes} bytes; a device has {BYTES_MIN} at least")]
     TooSmall {
@@ -94,8 +101,8 @@ pub enum AddError {
 
 impl Devices {
     /// Gives the node a device, and remembers nothing: that is the caller's, once he has the answer. Blocks for as long as it takes to write
-    /// all of the device. `there` says whether the cluster has an extent; `id` is for a new label; `progress` hears how many of how many
-    /// bytes are zeros, and says whether to go on. With `confirmed` whatever it carries is lost.
+    /// all of the device. `has` says what the cluster has; `id` is for a new label; `progress` hears how many of how many bytes are zeros, and
+    /// says whether to go on. With `confirmed` whatever it carries is lost.
     ///
     /// # Errors
     /// [`AddError`]; nothing uses the device then.
@@ -103,7 +110,7 @@ impl Devices {
         &self,
         path: &Path,
         (id, confirmed): (DeviceId, bool),
-        there: impl Fn(ExtentId) -> bool,
+        has: &dyn Has,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Given, AddError> {
         let path = name(path)?;
@@ -113,7 +120,7 @@ impl Devices {
             how,
             before,
         };
-        if let Some(label) = self.found(&path, &there)? {
+        if let Some(label) = self.found(&path, has)? {
             return Ok(given(label, path, How::Known, None));
         }
         let (file, bytes) = open_new(&path)?;
@@ -125,7 +132,7 @@ impl Devices {
             Err(error) => return Err(error.into()),
         };
         match label
-            .map(|label| self.judge_label(&path, &label, there))
+            .map(|label| self.judge_label(&path, &label, has))
             .transpose()?
         {
             Some(Labelled::Ours(label)) => return Ok(given(label, path, How::Again, None)),
@@ -175,8 +182,13 @@ impl Devices {
     }
 
     /// The label of a device that the node has already, by any name, blank or in use.
-    fn found(&self, path: &Path, there: impl Fn(ExtentId) -> bool) -> Result<Option<Label>, AddError> {
-        let file = device::open(path, false)?;
+    fn found(&self, path: &Path, has: &dyn Has) -> Result<Option<Label>, AddError> {
+        let file = device::open(path, false).map_err(|error| match &error {
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                AddError::Forbidden(path.to_owned())
+            }
+            _ => error.into(),
+        })?;
         // What cannot be read is looked at again where it counts.
         let Ok((Some(label), _)) = device::read_label(&file, path) else {
             return Ok(None);
@@ -186,18 +198,13 @@ impl Devices {
             State::Blank => true,
             State::Used(_) => false,
             State::Taken(extent) | State::Holds(extent) => {
-                there(extent) || self.extents_on(label.id)?.contains(&extent)
+                has.extent(extent) || self.extents_on(label.id)?.contains(&extent)
             }
         };
         Ok(Some(label).filter(|_| mine && known))
     }
 
-    fn judge_label(
-        &self,
-        path: &Path,
-        label: &Label,
-        there: impl Fn(ExtentId) -> bool,
-    ) -> Result<Labelled, AddError> {
+    fn judge_label(&self, path: &Path, label: &Label, has: &dyn Has) -> Result<Labelled, AddError> {
         let refuse = |what: String| {
             Err(AddError::OfThisCluster {
                 path: path.to_owned(),
@@ -205,10 +212,18 @@ impl Devices {
             })
         };
         let (mine, state) = (label.node == self.owner.node, label.state);
-        if label.cluster != self.owner.cluster {
+        // A takeover changes the cluster's id, and not that of a device.
+        let known = self.all().contains_key(&label.id);
+        if label.cluster != self.owner.cluster && !known {
             return Ok(Labelled::Foreign(format!(
                 ", the label of node {} of cluster {:032x}, '{state}'",
                 label.node, label.cluster
+            )));
+        }
+        if !has.member(label.node) {
+            return Ok(Labelled::Foreign(format!(
+                ", the label of node {} of this cluster, which is no member any more, '{state}'",
+                label.node
             )));
         }
         match state {
@@ -217,7 +232,7 @@ impl Devices {
             State::Holds(extent) if mine && self.extents_on(label.id)?.contains(&extent) => {
                 Ok(Labelled::Ours(*label))
             }
-            State::Holds(extent) | State::Taken(extent) if there(extent) => refuse(format!(
+            State::Holds(extent) | State::Taken(extent) if has.extent(extent) => refuse(format!(
                 "holds extent {extent} for node {} of this cluster: it is left as it is",
                 label.node
             )),
@@ -280,22 +295,14 @@ fn open_new(path: &Path) -> Result<(File, u64), AddError> {
 
 /// Refuses a device that is not zeros in its first or last MiB.
 fn refuse_data(file: &File, path: &Path, bytes: u64) -> Result<(), AddError> {
-    let mut buffer = vec![0; CHUNK];
-    for begin in [0, bytes.saturating_sub(LOOK_BYTES)] {
-        let mut at = begin;
-        let end = (begin + LOOK_BYTES).min(bytes);
-        while at < end {
-            let n = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
-            file.read_exact_at(&mut buffer[..n], at)
-                .map_err(|error| StoreError::io("read", path, error))?;
-            if let Some(found) = buffer[..n].iter().position(|byte| *byte != 0) {
-                return Err(AddError::CarriesData {
-                    path: path.to_owned(),
-                    at: at + found as u64,
-                    what: String::new(),
-                });
-            }
-            at += n as u64;
+    for from in [0, bytes.saturating_sub(LOOK_BYTES as u64)] {
+        let found = first_byte(file, from, bytes).map_err(|error| StoreError::io("read", path, error))?;
+        if let Some(at) = found {
+            return Err(AddError::CarriesData {
+                path: path.to_owned(),
+                at,
+                what: String::new(),
+            });
         }
     }
     Ok(())

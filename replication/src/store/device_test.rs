@@ -1,6 +1,7 @@
 //! Devices under extents, on loop devices: left out, and said so, where there are none or where this is not root.
 #![allow(clippy::cast_possible_truncation, reason = "sizes here are small")]
 
+use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 use holdfast_types::{BlockRange, BlockSize, Lba, NodeId, Revision};
@@ -56,6 +57,32 @@ impl Drop for Loop {
     }
 }
 
+/// A cluster of nodes 1 and 2.
+struct Nothing;
+
+impl Has for Nothing {
+    fn member(&self, node: NodeId) -> bool {
+        node.0 <= 2
+    }
+
+    fn extent(&self, _: ExtentId) -> bool {
+        false
+    }
+}
+
+/// The same with the extent.
+struct One;
+
+impl Has for One {
+    fn member(&self, node: NodeId) -> bool {
+        node.0 <= 2
+    }
+
+    fn extent(&self, extent: ExtentId) -> bool {
+        extent == EXTENT
+    }
+}
+
 fn devices(node: u64, dir: &Path) -> Devices {
     let owner = Owner {
         cluster: 0xfeed,
@@ -66,12 +93,7 @@ fn devices(node: u64, dir: &Path) -> Devices {
 
 fn add(devices: &Devices, device: &Loop, id: u128, confirmed: bool) -> Result<Given, AddError> {
     let id = DeviceId::from_u128(id);
-    let given = devices.add(
-        &device.path,
-        (id, confirmed),
-        |extent| extent == EXTENT,
-        |_, _| true,
-    )?;
+    let given = devices.add(&device.path, (id, confirmed), &One, |_, _| true)?;
     if let Some(before) = given.before {
         devices.forget(before);
     }
@@ -118,15 +140,10 @@ fn a_device_is_made_zeros_and_then_labelled_once() {
     let mut told = Vec::new();
     let id = DeviceId::from_u128(1);
     // Nothing at the beginning or the end gives the middle away.
-    let given = mine.add(
-        &device.path,
-        (id, false),
-        |_| false,
-        |done, all| {
-            told.push((done, all));
-            true
-        },
-    );
+    let given = mine.add(&device.path, (id, false), &Nothing, |done, all| {
+        told.push((done, all));
+        true
+    });
     let given = given.unwrap();
     assert_eq!(given.how, How::Zeroed);
     let whole = 130 * MIB + 512;
@@ -161,12 +178,9 @@ fn what_carries_data_or_is_no_device_is_refused_in_one_line() {
     let held = device::open(&device.path, true).unwrap();
     refused("is in use", true);
     drop(held);
-    let gone = mine.add(
-        &device.path,
-        (DeviceId::from_u128(1), true),
-        |_| false,
-        |_, _| false,
-    );
+    let gone = mine.add(&device.path, (DeviceId::from_u128(1), true), &Nothing, |_, _| {
+        false
+    });
     assert!(matches!(gone, Err(AddError::BrokenOff(_))));
     add(&mine, &device, 1, true).unwrap();
     let file = dir.path().join("file");
@@ -176,7 +190,7 @@ fn what_carries_data_or_is_no_device_is_refused_in_one_line() {
         (Path::new("loop0"), "whole path"),
         (Path::new("/dev/nothing"), "No such file"),
     ] {
-        let error = mine.add(path, (DeviceId::from_u128(1), true), |_| false, |_, _| true);
+        let error = mine.add(path, (DeviceId::from_u128(1), true), &Nothing, |_, _| true);
         let error = error.unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
@@ -204,7 +218,7 @@ fn labels_of_others_are_refused_with_what_they_are() {
     // Of an extent that the cluster has not, and of another cluster: data, to be confirmed.
     let id = DeviceId::from_u128(2);
     let error = mine
-        .add(&device.path, (id, false), |_| false, |_, _| true)
+        .add(&device.path, (id, false), &Nothing, |_, _| true)
         .unwrap_err();
     assert!(error.to_string().contains("--confirm"), "{error}");
     let other = Devices::new(
@@ -221,6 +235,11 @@ fn labels_of_others_are_refused_with_what_they_are() {
         "{error}"
     );
     add(&other, &device, 2, true).unwrap();
+    let gone = devices(3, there.path());
+    device.scribble(0, &[0; LABEL]);
+    add(&gone, &device, 3, false).unwrap();
+    let error = add(&mine, &device, 4, false).unwrap_err().to_string();
+    assert!(error.contains("no member any more"), "{error}");
     // A newer label is left alone, whatever is typed.
     device.scribble(0, b"holdfast-device 2\n");
     let error = add(&mine, &device, 3, true).unwrap_err().to_string();
@@ -411,4 +430,31 @@ fn a_creation_or_a_removal_that_is_cut_short_is_ended() {
     );
     assert_eq!((mine.list().len(), state(&mine, 2)), (1, State::Blank));
     assert!(device.bytes()[LABEL..].iter().all(|byte| *byte == 0));
+}
+
+/// Not every file system begins where a label is.
+#[test]
+fn a_blank_device_that_somebody_else_has_written_to_is_not_used() {
+    let Some(device) = Loop::new(9 * MIB) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mine = devices(1, dir.path());
+    add(&mine, &device, 1, false).unwrap();
+    for at in [512, 1024, 4096, MIB - 1, 8 * MIB + 5, 9 * MIB - 1] {
+        device.scribble(at, &[1]);
+        assert!(
+            matches!(mine.take(EXTENT, MIB), Err(StoreError::NoDevice { .. })),
+            "{at}"
+        );
+        if at < MIB {
+            let error = add(&mine, &device, 2, false).unwrap_err().to_string();
+            assert!(error.contains("carries data"), "{error}");
+            let why = mine.list()[0].label.clone().unwrap_err();
+            assert!(why.contains(&format!("byte {at} behind its label")), "{why}");
+        }
+        device.scribble(at, &[0]);
+    }
+    drop(make(&mine, dir.path(), MIB));
+    device.scribble(1024, &[1]);
+    let error = ExtentFile::open(dir.path(), EXTENT, &mine).unwrap_err();
+    assert!(matches!(error, StoreError::NotOurs { .. }), "{error}");
 }

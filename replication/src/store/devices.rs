@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use holdfast_types::{DeviceId, ExtentId, NodeId};
 
 use super::device::{self, Device, wipe_label};
-use super::label::{Label, State};
+use super::label::{DEVICE_DATA_AT, Label, State};
 use super::settle::settle;
 use super::{ExtentMeta, StoreError};
 
@@ -203,11 +203,18 @@ impl Devices {
         blank.sort();
         for (_, path, id) in blank.iter().filter(|(capacity, ..)| *capacity >= bytes) {
             match self.open_alone(*id, path) {
-                Ok(device) if device.label().state == State::Blank => {
-                    device.set(State::Taken(extent))?;
+                Ok(device) if is_blank(&device) => {
+                    // A blank one may have the cluster's id from before a takeover.
+                    device.relabel(Label {
+                        cluster: self.owner.cluster,
+                        state: State::Taken(extent),
+                        ..device.label()
+                    })?;
                     return Ok((device, false));
                 }
-                Ok(_) => {}
+                Ok(_) => {
+                    tracing::warn!(path = %path.display(), "somebody else has written to a blank device")
+                }
                 Err(error) => tracing::warn!(%error, "a blank device cannot be used"),
             }
         }
@@ -268,4 +275,14 @@ impl Devices {
         };
         Ok(all.into_iter().filter(named).collect())
     }
+}
+
+/// Whether its label says so, and nothing else was put at its end since; what lies behind the label was looked at with it.
+fn is_blank(device: &Device) -> bool {
+    let label = device.label();
+    let from = label
+        .bytes
+        .saturating_sub(device::LOOK_BYTES as u64)
+        .max(DEVICE_DATA_AT);
+    label.state == State::Blank && matches!(device::first_byte(device.file(), from, label.bytes), Ok(None))
 }

@@ -1,6 +1,6 @@
 //! What is written at the beginning of a block device that was given to a node.
 //!
-//! The label is text in the device's first sector, so that a power cut leaves the old or the new one; zeros follow up to 4096 bytes:
+//! The label is text in the device's first sector, so that a power cut leaves the old or the new one; zeros follow up to 1 MiB:
 //! ```text
 //! holdfast-device 1
 //! id 89abcdef-0123-4567-89ab-cdef01234567
@@ -10,7 +10,7 @@
 //! state extent 01234567-89ab-cdef-0011-223344556677   (see [`State`])
 //! check 6d0c…      (first 16 hexadecimal digits of BLAKE3 over the lines above)
 //! ```
-//! An extent's bytes begin at 1 MiB; what lies between is left alone.
+//! An extent's bytes begin at 1 MiB. Where anything but zeros lies between, somebody else has written to the device, and it is not used.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub const DEVICE_FORMAT: u32 = 1;
 /// What is read and written of a device for its label, in bytes.
 pub(super) const LABEL_BYTES: usize = 4096;
 /// The text is within the first sector of any disk.
-const TEXT_MAX: usize = 512;
+pub(super) const LABEL_TEXT_MAX: usize = 512;
 /// Where an extent's bytes begin on a device.
 pub const DEVICE_DATA_AT: u64 = 1 << 20;
 
@@ -106,7 +106,7 @@ impl Label {
         writeln!(text, "check {check}").expect("writing to a String does not fail");
         let mut bytes = [0; LABEL_BYTES];
         // All numbers have a longest form: the text is shorter than a sector.
-        for (into, from) in bytes.iter_mut().take(TEXT_MAX).zip(text.bytes()) {
+        for (into, from) in bytes.iter_mut().take(LABEL_TEXT_MAX).zip(text.bytes()) {
             *into = from;
         }
         bytes
@@ -118,7 +118,7 @@ impl Label {
     /// [`StoreError::Newer`], [`StoreError::Damaged`].
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Option<Self>, StoreError> {
         let damaged = |why: &str| StoreError::damaged(path, format!("its label: {why}"));
-        let bytes = &bytes[..bytes.len().min(TEXT_MAX)];
+        let bytes = &bytes[..bytes.len().min(LABEL_TEXT_MAX)];
         if !bytes.starts_with(MAGIC.as_bytes()) {
             return Ok(None);
         }
@@ -187,7 +187,7 @@ mod tests {
         ] {
             let bytes = label(state).to_bytes();
             assert_eq!(Label::parse(Path::new("x"), &bytes).unwrap(), Some(label(state)));
-            assert!(bytes[TEXT_MAX..].iter().all(|byte| *byte == 0));
+            assert!(bytes[LABEL_TEXT_MAX..].iter().all(|byte| *byte == 0));
         }
         assert_eq!(Label::parse(Path::new("x"), &[0; LABEL_BYTES]).unwrap(), None);
     }

@@ -22,7 +22,7 @@ mod versions;
 
 pub use codec::DecodeError;
 pub use device::Device;
-pub use device_add::{AddError, Given, How};
+pub use device_add::{AddError, Given, Has, How};
 pub use devices::{DeviceReport, Devices, Owner};
 pub use entry::{Checkpoint, ENTRY_VERSION, Entry};
 pub use error::StoreError;
