@@ -11,6 +11,7 @@ mod identity;
 mod kept;
 mod node;
 mod proposals;
+mod relay;
 mod running;
 mod sanitize;
 mod takeover;

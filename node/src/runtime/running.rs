@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use holdfast_proto::admin::ScrubExtentRequest;
 use holdfast_raft::consensus::{Config as RaftConfig, Control, InitializeError, JoinToken};
 use holdfast_raft::lease::LeaseReading;
 use holdfast_raft::lease::driver::{HeartbeatThread, Lease, OnReset, boot_clock};
@@ -17,7 +16,7 @@ use holdfast_raft::model::{
     AccessCommand, AdminCommand, ClusterKey, ClusterState, Command, Importing, Init, NodeAddresses, Reply,
 };
 use holdfast_scsi::reservation::{UnitChange, UnitOutcome};
-use holdfast_trust::{AdminRole, Credentials, Trust};
+use holdfast_trust::Trust;
 use holdfast_types::{
     BlockOp, ExtentId, Incarnation, IscsiName, Isid, LeaseGeneration, Nexus, NodeId, OpOutcome, TpgId,
 };
@@ -33,7 +32,6 @@ use super::data::Data;
 use super::devices::{self, KnownDevices};
 use super::sanitize::sanitize;
 use super::units::UnitService;
-use crate::admin::{AdminAddress, AdminClient};
 use crate::check::{CheckDocument, Evidence, Looker, judge};
 use crate::config::{NodeConfig, Role};
 use crate::events::Recorder;
@@ -66,11 +64,11 @@ pub(crate) struct Running {
     /// What the cluster's secrets are sealed with, where this node has it.
     key: watch::Sender<Option<ClusterKey>>,
     /// With what it proves who it is.
-    trust: Arc<Trust>,
+    pub(super) trust: Arc<Trust>,
     /// The replication links are plain, by the configuration.
     plain_links: bool,
     /// Admin ports are open to everybody on this machine, by the configuration.
-    open_admin: bool,
+    pub(super) open_admin: bool,
     pub(super) data: Option<Data>,
     units: Option<UnitService>,
     isns: Option<Isns>,
@@ -476,47 +474,6 @@ impl Running {
             generation: self.lease.cell().generation(),
             number,
         }
-    }
-
-    /// Has an extent's replicas compared. Its primary does it: one on another node is asked to.
-    pub(crate) async fn scrub(&self, extent: ExtentId, name: &str, relayed: bool) -> anyhow::Result<()> {
-        let state = self.control.state();
-        let primary = state.extents.get(&extent).and_then(|extent| extent.primary);
-        let Some(primary) = primary else {
-            bail!("extent {name} has no primary at present: try again when it is served");
-        };
-        if primary != self.me && relayed {
-            bail!("extent {name} is moving to another primary: try again in a moment");
-        }
-        if primary != self.me {
-            let member = state.node(primary).context("the primary is no member")?;
-            let Some(address) = member.addresses.admin else {
-                bail!(
-                    "extent {name}: ask its primary, {}, whose admin service is not reached from here",
-                    member.name
-                );
-            };
-            let mut client = self.other(address, AdminRole::Operator).await?;
-            let request = ScrubExtentRequest {
-                extent: name.to_owned(),
-                relayed: true,
-            };
-            return client.scrub_extent(request).await.map(drop);
-        }
-        if !self.data.as_ref().is_some_and(|data| data.scrub(extent)) {
-            bail!("extent {name} is not served yet: try again in a moment");
-        }
-        Ok(())
-    }
-
-    /// The admin service of another member, as its address is known.
-    pub(crate) async fn other(&self, address: SocketAddr, role: AdminRole) -> anyhow::Result<AdminClient> {
-        let address = AdminAddress::Tcp(address);
-        if self.open_admin {
-            return AdminClient::connect(&address).await;
-        }
-        let pem = self.trust.issue_admin(role, "another-node")?;
-        AdminClient::connect_as(&address, Some(Credentials::from_pem(pem.as_bytes())?)).await
     }
 
     /// The data plane; none at a witness.
