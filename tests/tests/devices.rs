@@ -359,6 +359,17 @@ async fn lose_a_label(demo: &Demo, ground: &Ground, load: &Running) -> Result<()
             .any(|one| one.node == "b" && one.state != ReplicaState::InSync)
     );
     load.served(0, LIMIT).await?;
+    // Neither taken for the one that is gone, nor zeroed in its place.
+    let add = format!("device add {device} --confirm {device}");
+    refused(
+        demo,
+        "b",
+        &add,
+        &["not the device that this node remembers", "device remove"],
+    )
+    .await?;
+    refused(demo, "b", &format!("device remove {device}"), &["--confirm"]).await?;
+    done(demo, "b", &format!("device remove {device} --confirm {device}")).await?;
     refused(
         demo,
         "b",
@@ -366,9 +377,7 @@ async fn lose_a_label(demo: &Demo, ground: &Ground, load: &Running) -> Result<()
         &["carries data", "at byte 0"],
     )
     .await?;
-    refused(demo, "b", &format!("device remove {device}"), &["--confirm"]).await?;
-    done(demo, "b", &format!("device remove {device} --confirm {device}")).await?;
-    done(demo, "b", &format!("device add {device} --confirm {device}")).await?;
+    done(demo, "b", &add).await?;
     demo.wait_in_sync(LIMIT).await?;
     until_listed(demo, "b", &[(&device, "extent")]).await
 }

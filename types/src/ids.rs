@@ -175,7 +175,7 @@ uuid! {
     ExtentId, "an extent id (a UUID)"
 }
 uuid! {
-    /// The id of a block device that was given to a node: a UUID, drawn anew each time, so that a label names one device and one gift of it.
+    /// The id of a block device that was given to a node: a UUID, drawn anew each time, so that it names one device and one gift of it.
     DeviceId, "a device id (a UUID)"
 }
 

@@ -324,8 +324,8 @@ fn judge(extent: &str, node: &str, devices: &[DeviceStatus], need: &Need) -> Res
                 return Ok(());
             }
             Err(failed(format!(
-                "extent {extent}: {node} has no blank device with room for {bytes} bytes; see 'holdfast device list' there, and give it one \
-                 with 'holdfast device add'"
+                "extent {extent}: {node} has no blank device with room for {bytes} bytes; see 'holdfast device list' there, and give it \
+                 one with 'holdfast device add'"
             )))
         }
         Need::Room(bytes) => {

@@ -14,7 +14,7 @@ use super::StoreError;
 use super::contents::put_zeros;
 use super::label::{DEVICE_DATA_AT, LABEL_BYTES, LABEL_TEXT_MAX, Label, State};
 
-/// Where file systems, partition tables, RAID and volume managers have their signatures: so many bytes from the beginning, and from the end.
+/// Where file systems, partition tables, RAID and volume managers have their signatures: so many bytes from the beginning and from the end.
 pub(super) const LOOK_BYTES: usize = 1 << 20;
 /// Most that is read at a time while that is looked at.
 const CHUNK: usize = 64 << 10;

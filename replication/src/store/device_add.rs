@@ -58,6 +58,17 @@ pub enum AddError {
     /// It cannot be written.
     #[error("{0} can only be read")]
     ReadOnly(PathBuf),
+    /// A device that is gone had the same name.
+    #[error(
+        "{path} is not the device that this node remembers by this name ({id}), on which an extent lies: if that one does not come back, \
+         give it up first, with 'holdfast device remove {path} --confirm {path}'"
+    )]
+    Remembered {
+        /// The name.
+        path: PathBuf,
+        /// The one that is gone.
+        id: DeviceId,
+    },
     /// It cannot be opened by the user that the node runs as.
     #[error(
         "{0}: this node may not open it; docs/runbooks.md, \"Extents on disks of their own\", says how it may"
@@ -100,9 +111,9 @@ pub enum AddError {
 }
 
 impl Devices {
-    /// Gives the node a device, and remembers nothing: that is the caller's, once he has the answer. Blocks for as long as it takes to write
-    /// all of the device. `has` says what the cluster has; `id` is for a new label; `progress` hears how many of how many bytes are zeros, and
-    /// says whether to go on. With `confirmed` whatever it carries is lost.
+    /// Gives the node a device, and remembers nothing: that is the caller's, once he has the answer. Blocks for as long as it takes to
+    /// write all of the device. `has` says what the cluster has; `id` is for a new label; `progress` hears how many of how many bytes are
+    /// zeros, and says whether to go on. With `confirmed` whatever it carries is lost.
     ///
     /// # Errors
     /// [`AddError`]; nothing uses the device then.
@@ -123,6 +134,7 @@ impl Devices {
         if let Some(label) = self.found(&path, has)? {
             return Ok(given(label, path, How::Known, None));
         }
+        self.must_not_replace(&path)?;
         let (file, bytes) = open_new(&path)?;
         settle(&file, &path)?;
         let label = match device::read_label(&file, &path) {
@@ -145,6 +157,19 @@ impl Devices {
         let before = label.map(|label| label.id);
         let label = self.make_blank(&file, &path, (id, bytes), &mut progress)?;
         Ok(given(label, path, How::Zeroed, before))
+    }
+
+    /// A name under which the node remembers a device that is gone, and needed, is not another one's before that one is given up.
+    fn must_not_replace(&self, path: &Path) -> Result<(), AddError> {
+        for known in self.list() {
+            if known.path == path && known.label.is_err() && !self.extents_on(known.id)?.is_empty() {
+                return Err(AddError::Remembered {
+                    path: path.to_owned(),
+                    id: known.id,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Makes all of it zeros, and writes a label.
