@@ -1,5 +1,5 @@
-//! What is for bad days, and for rehearsing them: takeover, accepted loss of data, devices that go, faults of drills. All of it concerns the
-//! very node that is asked.
+//! What is for bad days, and for rehearsing them: takeover, accepted loss of data, devices that go, faults of drills. All of it concerns
+//! the very node that is asked.
 
 use std::sync::Arc;
 
