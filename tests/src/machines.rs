@@ -141,6 +141,14 @@ impl Machines {
         }
     }
 
+    /// Waits until a node's admin service answers, whether it belongs to a cluster or not.
+    ///
+    /// # Errors
+    /// It does not for a long time.
+    pub async fn until_answers(&self, name: &str) -> Result<()> {
+        self.ask(name, &["status", "--json"]).await.map(drop)
+    }
+
     /// As [`Self::ask`], of what must be refused; the line.
     ///
     /// # Errors
