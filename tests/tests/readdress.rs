@@ -172,7 +172,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_a_members_directory_does_not_take_its_place() -> Result<()> {
     let mut m = cluster().await?;
+    m.kill("b").await?;
     copy(&m.path("b"), &m.path("b2"))?;
+    m.start("b", "data", 1)?;
+    m.until("a", "whole", is_whole).await?;
     m.start("b2", "data", 8)?;
     m.until("b2", "an alarm", says_moved).await?;
     let refused = m.refused("b2", &["cluster", "readdress"]).await?;
