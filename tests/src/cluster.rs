@@ -1,5 +1,6 @@
 //! A demo cluster of real processes: started, hurt, asked back and looked at through the interface that users have.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
@@ -471,6 +472,20 @@ impl Drop for Demo {
 /// There is no binary, or it does not end.
 pub async fn holdfast(arguments: &[&str]) -> Result<Finished> {
     tools::run(&tools::holdfast()?, arguments, COMMAND_LIMIT).await
+}
+
+/// Begins `holdfast` with arguments, to be killed; nobody hears what it says.
+///
+/// # Errors
+/// There is no binary.
+pub fn begin<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Child> {
+    let mut command = Command::new(tools::holdfast()?);
+    command.args(arguments);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ok(command.kill_on_drop(true).spawn()?)
 }
 
 /// A base port with ten free ports, below those that the system gives to outgoing connections. They are this process's until it ends: no

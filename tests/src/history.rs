@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Error, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use holdfast_drill::checker::{Initial, Rules, Summary};
 use holdfast_drill::initiator::Dial;
 use holdfast_drill::workload::mixed::{Mixed, Plan, Stopped, start};
@@ -59,6 +59,30 @@ pub fn load(seed: u64, initiators: Vec<Vec<Dial>>) -> Result<Mixed> {
         may_be_full: false,
     };
     Ok(start(plan, BlockSize::B512, initiators)?)
+}
+
+/// How long the slowest initiator waits while something is done, each time for `limit` at most.
+///
+/// # Errors
+/// An initiator is not served in time, or what is done fails; `logs` are in the text.
+pub async fn worst_while(
+    load: &Mixed,
+    limit: Duration,
+    logs: impl Fn() -> String,
+    done: impl Future<Output = Result<()>>,
+) -> Result<Duration> {
+    tokio::pin!(done);
+    let mut worst = Duration::ZERO;
+    loop {
+        tokio::select! {
+            done = &mut done => {
+                done?;
+                let last = load.served(limit).await.with_context(&logs)?;
+                return Ok(worst.max(last));
+            }
+            waited = load.served(limit) => worst = worst.max(waited.with_context(&logs)?),
+        }
+    }
 }
 
 /// Has a load look at all blocks through both data nodes, and [`judged`].

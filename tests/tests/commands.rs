@@ -1,17 +1,15 @@
 //! Every command that changes something: killed at any moment, run again, run once more, and given what makes no sense.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_drill::workload::{self, Plan};
-use holdfast_tests::cluster::Demo;
+use holdfast_tests::cluster::{Demo, begin};
 use holdfast_tests::tools::{self, Finished};
 use holdfast_tests::{say, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -300,13 +298,7 @@ impl<'a> Stage<'a> {
 
     /// Starts it and kills it that much later; whether it had ended before.
     async fn killed(&self, line: &str, after: Duration) -> Result<bool> {
-        let mut child = Command::new(tools::holdfast()?)
-            .args(self.words(line)?)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
+        let mut child = begin(self.words(line)?)?;
         sleep(after).await;
         child.start_kill()?;
         Ok(child.wait().await?.code().is_some())

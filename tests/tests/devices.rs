@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +12,13 @@ use holdfast_drill::ground::{DIR_MARK, GroundError, Image, LoopDevice, Tools};
 use holdfast_drill::initiator::Session;
 use holdfast_drill::multipath::{MultiPath, Patience};
 use holdfast_drill::workload::{self, Plan, Running, Verifier};
-use holdfast_tests::cluster::{Demo, holdfast};
+use holdfast_tests::cluster::{Demo, begin, holdfast};
 use holdfast_tests::status::{ReplicaState, Status};
 use holdfast_tests::tools::{self, Finished};
 use holdfast_tests::{say, seed};
 use holdfast_types::Lba;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 const MIB: u64 = 1 << 20;
@@ -178,14 +176,8 @@ fn mounted(image: &Image) -> Result<PathBuf> {
 /// Kills the command at several moments; what it did not do the next one does.
 async fn killed(demo: &Demo, line: &str) -> Result<()> {
     for millis in [0, 5, 20, 60] {
-        let mut child = Command::new(tools::holdfast()?)
-            .args(line.split_whitespace())
-            .args(["--admin", demo.admin("a")?])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
+        let admin = ["--admin", demo.admin("a")?];
+        let mut child = begin(line.split_whitespace().chain(admin))?;
         sleep(Duration::from_millis(millis)).await;
         let _ = child.start_kill();
         child.wait().await?;

@@ -1,19 +1,18 @@
 //! Members that are replaced, added and taken out while initiators write; and the commands that do it, killed at any moment, with nodes or
 //! without. The history of every block is judged.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::workload::mixed::Mixed;
-use holdfast_tests::history::{judged, load};
+use holdfast_tests::cluster::begin;
+use holdfast_tests::history::{judged, load, worst_while};
 use holdfast_tests::machines::{LONG, Machines, in_sync, voters};
 use holdfast_tests::status::{Health, Status};
-use holdfast_tests::{say, seed, tools};
+use holdfast_tests::{say, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 const TARGET: &str = "iqn.2026-11.example:t";
@@ -29,7 +28,7 @@ fn dial(m: &Machines, place: u8, number: u16) -> Result<Dial> {
 }
 
 /// a, b and w, with a LUN on a and b, and four initiators that write to it through whichever portal answers.
-async fn cluster(seed: u64) -> Result<(Machines, Mixed)> {
+async fn pair(seed: u64) -> Result<(Machines, Mixed)> {
     let m = Machines::trio().await?;
     m.ask("a", &["extent", "create", "d", "--size", "64MiB"]).await?;
     m.ask("a", &["target", "create", TARGET]).await?;
@@ -55,22 +54,6 @@ fn is_whole(status: &Status, replicas: &[&str]) -> bool {
     status.health == Health::Ok && there == replicas && status.primary().is_some()
 }
 
-/// How long the slowest initiator waits while something is done.
-async fn worst_while(m: &Machines, load: &Mixed, done: impl Future<Output = Result<()>>) -> Result<Duration> {
-    tokio::pin!(done);
-    let mut worst = Duration::ZERO;
-    loop {
-        tokio::select! {
-            done = &mut done => {
-                done?;
-                let last = load.served(SERVED_LIMIT).await.with_context(|| m.logs())?;
-                return Ok(worst.max(last));
-            }
-            waited = load.served(SERVED_LIMIT) => worst = worst.max(waited.with_context(|| m.logs())?),
-        }
-    }
-}
-
 /// Has the load look at all blocks through this node, and judged.
 async fn judge(m: &Machines, load: Mixed, place: u8) -> Result<()> {
     let stopped = load.stop().await;
@@ -85,7 +68,7 @@ async fn judge(m: &Machines, load: Mixed, place: u8) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn l8_members_are_replaced_and_replicas_added_under_load() -> Result<()> {
     let seed = seed::seed("replaced");
-    let (mut m, load) = cluster(seed).await?;
+    let (mut m, load) = pair(seed).await?;
     m.start("w2", "witness", 3)?;
     let moved = async {
         m.join("a", "w2", &["--replace", "w"]).await?;
@@ -94,7 +77,7 @@ async fn l8_members_are_replaced_and_replicas_added_under_load() -> Result<()> {
         })
         .await
     };
-    let worst = worst_while(&m, &load, moved).await?;
+    let worst = worst_while(&load, SERVED_LIMIT, || m.logs(), moved).await?;
     say(&format!("the witness moved: the slowest waited {worst:.2?}"));
     m.kill("w").await?;
     m.start("c", "data", 4)?;
@@ -104,7 +87,7 @@ async fn l8_members_are_replaced_and_replicas_added_under_load() -> Result<()> {
         m.until("b", "three replicas", |status| is_whole(status, &["a", "b", "c"]))
             .await
     };
-    let worst = worst_while(&m, &load, added).await?;
+    let worst = worst_while(&load, SERVED_LIMIT, || m.logs(), added).await?;
     say(&format!("a third replica came: the slowest waited {worst:.2?}"));
     // The primary, alive.
     m.start("e", "data", 5)?;
@@ -115,7 +98,7 @@ async fn l8_members_are_replaced_and_replicas_added_under_load() -> Result<()> {
         })
         .await
     };
-    let worst = worst_while(&m, &load, replaced).await?;
+    let worst = worst_while(&load, SERVED_LIMIT, || m.logs(), replaced).await?;
     say(&format!(
         "the primary was replaced, alive: the slowest waited {worst:.2?}"
     ));
@@ -142,7 +125,7 @@ async fn l8_members_are_replaced_and_replicas_added_under_load() -> Result<()> {
         })
         .await
     };
-    let worst = worst_while(&m, &load, replaced).await?;
+    let worst = worst_while(&load, SERVED_LIMIT, || m.logs(), replaced).await?;
     say(&format!(
         "{primary}, the primary, died and was replaced: the slowest waited {worst:.2?}"
     ));
@@ -158,15 +141,8 @@ async fn blow(
     victim: Option<(&str, &str, u8)>,
 ) -> Result<()> {
     let socket = m.path(at).join("admin.sock");
-    let mut child = Command::new(tools::holdfast()?)
-        .args(words)
-        .arg("--admin")
-        .arg(&socket)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
+    let admin = ["--admin", socket.to_str().context("a path in UTF-8")?];
+    let mut child = begin(words.iter().chain(&admin))?;
     sleep(Duration::from_millis(millis)).await;
     if let Some((name, role, place)) = victim {
         m.kill(name).await?;
@@ -194,7 +170,7 @@ async fn repeat(m: &Machines, at: &str, words: &[&str], over: &str) -> Result<()
 async fn l8_joins_and_leaves_that_are_killed_are_ended_by_the_same_command() -> Result<()> {
     let seed = seed::seed("replaced killed");
     let mut rng = StdRng::seed_from_u64(seed);
-    let (mut m, load) = cluster(seed).await?;
+    let (mut m, load) = pair(seed).await?;
     let members = [("a", "data", 0), ("b", "data", 1), ("w", "witness", 2)];
     let rounds = 5;
     for round in 0..rounds {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use holdfast_drill::ground::Network;
 use holdfast_drill::workload::mixed::Mixed;
-use holdfast_tests::history::{judge_both, load_both};
+use holdfast_tests::history::{judge_both, load_both, worst_while};
 use holdfast_tests::lan::{Lan, MACHINES};
 use holdfast_tests::status::{Health, Status};
 use holdfast_tests::{say, seed, tools};
@@ -72,21 +72,9 @@ async fn until(lan: &Lan, what: &str, is: impl Fn(&Status) -> bool) -> Result<()
     Ok(())
 }
 
-/// How long the slowest initiator waits, again and again until both nodes see what is wanted.
+/// How long the slowest initiator waits until both nodes see what is wanted.
 async fn worst_until(lan: &Lan, load: &Mixed, what: &str, is: impl Fn(&Status) -> bool) -> Result<Duration> {
-    let look = until(lan, what, is);
-    tokio::pin!(look);
-    let mut worst = Duration::ZERO;
-    loop {
-        tokio::select! {
-            seen = &mut look => {
-                seen?;
-                let last = load.served(SERVED_LIMIT).await.with_context(|| lan.logs())?;
-                return Ok(worst.max(last));
-            }
-            waited = load.served(SERVED_LIMIT) => worst = worst.max(waited.with_context(|| lan.logs())?),
-        }
-    }
+    worst_while(load, SERVED_LIMIT, || lan.logs(), until(lan, what, is)).await
 }
 
 /// How often the logs of the data nodes say something.

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use holdfast_types::{BlockSize, DeviceId, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, ExtentId, Revision};
 
 use super::StoreError;
+use super::text::{Sealed, seal};
 
 /// Version of the extent's on-disk format that this release writes, and the newest it reads.
 pub const EXTENT_FORMAT: u32 = 3;
@@ -154,46 +155,20 @@ impl ExtentMeta {
         if let Some(damage) = self.damaged {
             writeln!(text, "damaged {}", damage.word()).expect("writing to a String does not fail");
         }
-        let check = check_of(&text);
-        writeln!(text, "check {check}").expect("writing to a String does not fail");
+        seal(&mut text);
         text
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
-        let damaged = |why: &str| StoreError::damaged(path, why);
-        let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
-        let version = text
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix(MAGIC))
-            .and_then(|rest| rest.trim().parse::<u32>().ok())
-            .ok_or_else(|| damaged("it does not start as an extent's description does"))?;
-        if version > EXTENT_FORMAT {
-            return Err(StoreError::Newer {
-                path: path.to_owned(),
-                found: version,
-                known: EXTENT_FORMAT,
-            });
-        }
-        let (body, check) = text
-            .trim_end()
-            .rsplit_once("check ")
-            .ok_or_else(|| damaged("its check is missing"))?;
-        if check != check_of(body) {
-            return Err(damaged("its check does not match"));
-        }
-        if version < EXTENT_FORMAT_OLDEST {
+        let text = Sealed::read(path, bytes, (MAGIC, EXTENT_FORMAT), "")?;
+        if text.version < EXTENT_FORMAT_OLDEST {
             return Err(StoreError::Older {
                 path: path.to_owned(),
-                found: version,
+                found: text.version,
                 known: EXTENT_FORMAT,
             });
         }
-        let field = |key: &str| {
-            body.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
-                .ok_or_else(|| damaged("a line is missing"))
-        };
+        let (field, damaged) = (|key| text.field(key), |why| text.damaged(why));
         let block: u32 = field("block")?.parse().map_err(|_| damaged("no block size"))?;
         let created: u64 = field("created")?.parse().map_err(|_| damaged("no revision"))?;
         let word = field("damaged").ok();
@@ -217,10 +192,6 @@ impl ExtentMeta {
         meta.check()?;
         Ok(meta)
     }
-}
-
-pub(super) fn check_of(text: &str) -> String {
-    blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
 }
 
 /// Puts `contents` at `path` in `dir` so that a power cut leaves the old or the new contents, whole.
@@ -299,7 +270,8 @@ mod tests {
     #[test]
     fn what_the_release_before_wrote_is_read() {
         let text = "holdfast-extent 2\nid 00000000-0000-0000-0000-000000000007\nbytes 8388608\nblock 512\ncreated 17\nsums crc32c\n";
-        let text = format!("{text}check {}\n", check_of(text));
+        let mut text = text.to_owned();
+        seal(&mut text);
         assert_eq!(
             ExtentMeta::parse(Path::new("x"), text.as_bytes()).unwrap(),
             meta()

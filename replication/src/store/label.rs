@@ -12,13 +12,13 @@
 //! ```
 //! An extent's bytes begin at 1 MiB. Where anything but zeros lies between, somebody else has written to the device, and it is not used.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::Path;
 
 use holdfast_types::{DeviceId, ExtentId, NodeId};
 
 use super::StoreError;
-use super::extent_meta::check_of;
+use super::text::{Sealed, seal};
 
 /// Version of the label that this release writes, and the newest it reads.
 pub const DEVICE_FORMAT: u32 = 1;
@@ -102,8 +102,7 @@ impl Label {
             "{MAGIC} {DEVICE_FORMAT}\nid {}\ncluster {:032x}\nnode {}\nbytes {}\nstate {}\n",
             self.id, self.cluster, self.node, self.bytes, self.state
         );
-        let check = check_of(&text);
-        writeln!(text, "check {check}").expect("writing to a String does not fail");
+        seal(&mut text);
         let mut bytes = [0; LABEL_BYTES];
         // All numbers have a longest form: the text is shorter than a sector.
         for (into, from) in bytes.iter_mut().take(LABEL_TEXT_MAX).zip(text.bytes()) {
@@ -117,38 +116,13 @@ impl Label {
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Damaged`].
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Option<Self>, StoreError> {
-        let damaged = |why: &str| StoreError::damaged(path, format!("its label: {why}"));
         let bytes = &bytes[..bytes.len().min(LABEL_TEXT_MAX)];
         if !bytes.starts_with(MAGIC.as_bytes()) {
             return Ok(None);
         }
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        let text = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("it is not text"))?;
-        let version = text
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix(MAGIC))
-            .and_then(|rest| rest.trim().parse::<u32>().ok())
-            .ok_or_else(|| damaged("no version"))?;
-        if version > DEVICE_FORMAT {
-            return Err(StoreError::Newer {
-                path: path.to_owned(),
-                found: version,
-                known: DEVICE_FORMAT,
-            });
-        }
-        let (body, check) = text
-            .trim_end()
-            .rsplit_once("check ")
-            .ok_or_else(|| damaged("its check is missing"))?;
-        if check != check_of(body) {
-            return Err(damaged("its check does not match"));
-        }
-        let field = |key: &str| {
-            body.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
-                .ok_or_else(|| damaged("a line is missing"))
-        };
+        let text = Sealed::read(path, &bytes[..end], (MAGIC, DEVICE_FORMAT), "its label: ")?;
+        let (field, damaged) = (|key| text.field(key), |why| text.damaged(why));
         let cluster = field("cluster")?;
         let node: u64 = field("node")?.parse().map_err(|_| damaged("no node id"))?;
         Ok(Some(Self {

@@ -17,6 +17,7 @@ mod replay;
 mod scrubbed;
 mod settle;
 mod sums;
+mod text;
 mod unflushed;
 mod versions;
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 use holdfast_types::ExtentId;
 
 use super::StoreError;
-use super::extent_meta::{check_of, replace_file};
+use super::extent_meta::replace_file;
+use super::text::check_of;
 use crate::core::api::ScrubOutcome;
 
 const MAGIC: &str = "holdfast-scrub 1 ";
