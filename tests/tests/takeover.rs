@@ -8,7 +8,7 @@ use bytes::Bytes;
 use holdfast_drill::disk::Disk;
 use holdfast_drill::initiator::{Dial, Session};
 use holdfast_drill::workload::{self, Plan};
-use holdfast_tests::cluster::{self, Demo};
+use holdfast_tests::cluster::{self, Demo, begin};
 use holdfast_tests::hosts::Host;
 use holdfast_tests::machines::{LONG, Machines, in_sync, voters};
 use holdfast_tests::status::{Extent, Health, Status};
@@ -374,6 +374,28 @@ async fn stale() -> Result<Machines> {
     Ok(m)
 }
 
+/// Killed at any moment, it is accepted or not; once more, it is, and it is noted once.
+async fn accepted_once(m: &Machines, accept: &[&str]) -> Result<()> {
+    let socket = m.path("a").join("admin.sock");
+    let admin = ["--admin", socket.to_str().context("a path in UTF-8")?];
+    for millis in [0, 5, 15, 30] {
+        let mut child = begin(accept.iter().chain(&admin))?;
+        sleep(Duration::from_millis(millis)).await;
+        child.kill().await?;
+    }
+    for _ in 0..2 {
+        let accepted = m.ask("a", accept).await?;
+        ensure!(accepted.contains("is lost"), "{accepted}");
+    }
+    let told = m.ask("a", &["status", "--json"]).await?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    ensure!(
+        told["losses"].as_array().is_some_and(|losses| losses.len() == 1),
+        "{told:#}"
+    );
+    Ok(())
+}
+
 /// T4: a's replica was out of the set when b died. Nobody serves it until that is accepted, and what is said of it stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn t4_a_stale_replica_is_served_only_once_its_loss_is_accepted() -> Result<()> {
@@ -396,8 +418,7 @@ async fn t4_a_stale_replica_is_served_only_once_its_loss_is_accepted() -> Result
         m.status("a").await?.extents.iter().all(idle),
         "a refusal changes nothing"
     );
-    let accepted = m.ask("a", &accept("d")).await?;
-    ensure!(accepted.contains("is lost"), "{accepted}");
+    accepted_once(&m, &accept("d")).await?;
     m.until("a", "d is served", |status| {
         status
             .extents
