@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_drill::initiator::Dial;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -66,6 +67,28 @@ impl Machines {
     /// The portal of the `place`-th node.
     pub fn portal(&self, place: u8) -> String {
         format!("127.0.0.{}:{}", place + 1, self.base)
+    }
+
+    /// A dial to LUN 0 of a target, by the `place`-th node's portal. `number` tells sessions of this process apart.
+    ///
+    /// # Errors
+    /// That is no target's name.
+    pub fn dial(&self, target: &str, place: u8, number: u16) -> Result<Dial> {
+        let url = format!("iscsi://{}/{target}/0", self.portal(place));
+        let initiator = format!("iqn.2026-11.io.holdfast.tests:{}", std::process::id());
+        Ok(Dial::new(url.parse()?, initiator.parse()?, number))
+    }
+
+    /// Makes extent d and shows it as LUN 0 of a target, to everybody.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn show_extent(&self, target: &str, size: &str) -> Result<()> {
+        self.ask("a", &["extent", "create", "d", "--size", size]).await?;
+        self.ask("a", &["target", "create", target]).await?;
+        self.ask("a", &["lun", "create", target, "d", "--lun", "0"])
+            .await
+            .map(drop)
     }
 
     /// Starts a node: the `place`-th one has loopback address 127.0.0.(place + 1).

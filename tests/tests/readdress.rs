@@ -16,13 +16,6 @@ const TARGET: &str = "iqn.2026-11.example:t";
 /// The product's bound on an interruption (3 s), twice: tests share their machine.
 const SERVED_LIMIT: Duration = Duration::from_secs(6);
 
-/// A dial by the `place`-th node's portal.
-fn dial(m: &Machines, place: u8, number: u16) -> Result<Dial> {
-    let url = format!("iscsi://{}/{TARGET}/0", m.portal(place));
-    let initiator = format!("iqn.2026-11.io.holdfast.tests:{}", std::process::id());
-    Ok(Dial::new(url.parse()?, initiator.parse()?, number))
-}
-
 fn says_moved(status: &Status) -> bool {
     let mut alarms = status.alarms.iter().filter_map(|alarm| alarm.as_str());
     alarms.any(|alarm| alarm.contains("listens elsewhere than the cluster knows"))
@@ -35,9 +28,7 @@ fn is_whole(status: &Status) -> bool {
 /// A cluster with a LUN on a and b.
 async fn cluster() -> Result<Machines> {
     let m = Machines::trio().await?;
-    m.ask("a", &["extent", "create", "d", "--size", "64MiB"]).await?;
-    m.ask("a", &["target", "create", TARGET]).await?;
-    m.ask("a", &["lun", "create", TARGET, "d", "--lun", "0"]).await?;
+    m.show_extent(TARGET, "64MiB").await?;
     for name in ["a", "b", "w"] {
         m.until(name, "whole", |status| {
             is_whole(status) && status.primary() == Some("a")
@@ -78,7 +69,7 @@ async fn members_move_to_other_addresses_one_after_the_other_under_load() -> Res
     let mut initiators = Vec::new();
     for (number, order) in (0..).zip([[0, 5, 1, 6], [1, 6, 0, 5], [0, 5, 1, 6], [1, 6, 0, 5]]) {
         let dials = (0..).zip(order);
-        let dials = dials.map(|(at, place)| dial(&m, place, number * 8 + at));
+        let dials = dials.map(|(at, place)| m.dial(TARGET, place, number * 8 + at));
         initiators.push(dials.collect::<Result<Vec<Dial>>>()?);
     }
     let load = load(seed, initiators)?;
@@ -92,7 +83,7 @@ async fn members_move_to_other_addresses_one_after_the_other_under_load() -> Res
     let stopped = load.stop().await;
     for place in [5, 6] {
         stopped
-            .look(&Session::connect(&dial(&m, place, 99)?).await?)
+            .look(&Session::connect(&m.dial(TARGET, place, 99)?).await?)
             .await?;
     }
     let (acknowledged, summary) = judged(stopped).await?;
@@ -120,7 +111,7 @@ fn says_unequal(status: &Status) -> bool {
 async fn a_second_link_comes_and_goes_while_initiators_write() -> Result<()> {
     let seed = seed::seed("readdress links");
     let mut m = cluster().await?;
-    let dials = |number| Ok(vec![dial(&m, 0, number)?, dial(&m, 1, number + 100)?]);
+    let dials = |number| Ok(vec![m.dial(TARGET, 0, number)?, m.dial(TARGET, 1, number + 100)?]);
     let load = load(seed, (0..4).map(dials).collect::<Result<_>>()?)?;
     load.served(SERVED_LIMIT).await?;
     for (count, order) in [(2, ["b", "a"]), (1, ["a", "b"])] {
@@ -148,7 +139,9 @@ async fn a_second_link_comes_and_goes_while_initiators_write() -> Result<()> {
         }
     }
     let stopped = load.stop().await;
-    stopped.look(&Session::connect(&dial(&m, 1, 999)?).await?).await?;
+    stopped
+        .look(&Session::connect(&m.dial(TARGET, 1, 999)?).await?)
+        .await?;
     let (acknowledged, summary) = judged(stopped).await?;
     say(&format!("{acknowledged} calls, {summary:?}"));
     Ok(())

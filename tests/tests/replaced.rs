@@ -21,18 +21,10 @@ const SERVED_LIMIT: Duration = Duration::from_secs(6);
 /// Portals that initiators know: those of all nodes that ever are.
 const PLACES: [u8; 6] = [0, 1, 4, 5, 6, 7];
 
-fn dial(m: &Machines, place: u8, number: u16) -> Result<Dial> {
-    let url = format!("iscsi://{}/{TARGET}/0", m.portal(place));
-    let initiator = format!("iqn.2026-11.io.holdfast.tests:{}", std::process::id());
-    Ok(Dial::new(url.parse()?, initiator.parse()?, number))
-}
-
 /// a, b and w, with a LUN on a and b, and four initiators that write to it through whichever portal answers.
 async fn pair(seed: u64) -> Result<(Machines, Mixed)> {
     let m = Machines::trio().await?;
-    m.ask("a", &["extent", "create", "d", "--size", "64MiB"]).await?;
-    m.ask("a", &["target", "create", TARGET]).await?;
-    m.ask("a", &["lun", "create", TARGET, "d", "--lun", "0"]).await?;
+    m.show_extent(TARGET, "64MiB").await?;
     m.until("w", "whole", |status| is_whole(status, &["a", "b"]))
         .await?;
     let mut initiators = Vec::new();
@@ -40,7 +32,7 @@ async fn pair(seed: u64) -> Result<(Machines, Mixed)> {
         let mut places = PLACES;
         places.rotate_left(usize::from(number % 2));
         let dials = (0..).zip(places);
-        let dials = dials.map(|(at, place)| dial(&m, place, number * 16 + at));
+        let dials = dials.map(|(at, place)| m.dial(TARGET, place, number * 16 + at));
         initiators.push(dials.collect::<Result<Vec<Dial>>>()?);
     }
     let load = load(seed, initiators)?;
@@ -58,7 +50,7 @@ fn is_whole(status: &Status, replicas: &[&str]) -> bool {
 async fn judge(m: &Machines, load: Mixed, place: u8) -> Result<()> {
     let stopped = load.stop().await;
     stopped
-        .look(&Session::connect(&dial(m, place, 999)?).await?)
+        .look(&Session::connect(&m.dial(TARGET, place, 999)?).await?)
         .await?;
     let (acknowledged, summary) = judged(stopped).await?;
     say(&format!("{acknowledged} calls, {summary:?}"));

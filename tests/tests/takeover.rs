@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use holdfast_drill::disk::Disk;
-use holdfast_drill::initiator::{Dial, Session};
+use holdfast_drill::initiator::Session;
 use holdfast_drill::workload::{self, Plan};
 use holdfast_tests::cluster::{self, Demo, begin};
 use holdfast_tests::hosts::Host;
@@ -322,9 +322,7 @@ async fn t3_a_node_that_is_killed_during_its_takeover_ends_it() -> Result<()> {
 
 /// A session to LUN 0 of the only target, through the portal of the `place`-th node; tried again while nobody serves.
 async fn session(m: &Machines, place: u8) -> Result<Session> {
-    let url = format!("iscsi://{}/{TARGET}/0", m.portal(place)).parse()?;
-    let initiator = "iqn.2026-11.io.holdfast.tests:takeover".parse()?;
-    let dial = Dial::new(url, initiator, u16::from(place) + 1);
+    let dial = m.dial(TARGET, place, u16::from(place) + 1)?;
     let start = Instant::now();
     loop {
         match Session::connect(&dial).await {

@@ -38,7 +38,8 @@ use crate::status::StatusDocument;
 /// A connection to one node's admin service.
 pub(crate) struct AdminClient {
     rpc: Rpc<InterceptedService<Channel, Bearer>>,
-    channel: Channel,
+    /// For what is served beside the service.
+    channel: InterceptedService<Channel, Bearer>,
     address: AdminAddress,
     /// Kept for when it dials again.
     _reach: Option<Reach>,
@@ -138,8 +139,9 @@ impl AdminClient {
             }
             _ => endpoint.connect().await.with_context(lost)?,
         };
+        let channel = InterceptedService::new(channel, Bearer);
         Ok(Self {
-            rpc: Rpc::with_interceptor(channel.clone(), Bearer),
+            rpc: Rpc::new(channel.clone()),
             channel,
             address: address.clone(),
             _reach: reach,
@@ -148,11 +150,7 @@ impl AdminClient {
 
     /// What is served at `path` beside the service, such as the metrics.
     pub(crate) async fn page(&mut self, path: &str) -> anyhow::Result<Vec<u8>> {
-        let mut request = http::Request::get(path).body(Body::empty())?;
-        if let Some(token) = API_TOKEN.get() {
-            let value = http::HeaderValue::from_bytes(token.as_bytes())?;
-            request.headers_mut().insert(http::header::AUTHORIZATION, value);
-        }
+        let request = http::Request::get(path).body(Body::empty())?;
         futures::future::poll_fn(|cx| self.channel.poll_ready(cx)).await?;
         let answer = self.channel.call(request).await?;
         anyhow::ensure!(answer.status().is_success(), "{path}: {}", answer.status());

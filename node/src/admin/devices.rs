@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_proto::admin::{AddDeviceRequest, DeviceProgress, RemoveDeviceRequest};
 use holdfast_raft::model::{AdminCommand, ClusterState, Command};
-use holdfast_replication::store::{DEVICE_DATA_AT, DeviceReport, DeviceState, Has};
+use holdfast_replication::store::{DeviceReport, DeviceState, Has};
 use holdfast_trust::AdminRole;
 use holdfast_types::{ByteSize, ExtentId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl DeviceStatus {
             path,
             state,
             size_bytes: Some(label.bytes),
-            room_bytes: Some(label.bytes.saturating_sub(DEVICE_DATA_AT)),
+            room_bytes: Some(label.capacity()),
             extent,
             why: None,
         }

@@ -45,13 +45,17 @@ impl Doorstep {
             });
         }
         let clock = boot_clock();
-        let known = Known::of(nonce, clock());
+        let known = Arc::new(Mutex::new(Known::of(nonce, clock())));
         for (address, key) in [(listen.heartbeat, "heartbeat")].into_iter().chain(replication) {
             let socket = UdpSocket::bind(address)
                 .await
                 .with_context(|| cannot(address, key))?;
-            let known = Arc::new(Mutex::new(known.clone()));
-            tasks.spawn(echo::serve(socket, address, known, Arc::clone(&clock)));
+            tasks.spawn(echo::serve(
+                socket,
+                address,
+                Arc::clone(&known),
+                Arc::clone(&clock),
+            ));
         }
         for portal in &listen.portals {
             // Bound and no more: no initiator gets in here.

@@ -22,7 +22,7 @@ pub(super) struct Echo {
 }
 
 /// Who is answered, and where.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub(super) struct Known {
     nonces: Nonces,
     /// Addresses that are answered at.

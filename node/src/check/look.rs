@@ -344,6 +344,24 @@ pub(super) async fn ways(
 /// Where members' questions come in. It does not keep the looker, which has the control plane, alive.
 struct Door(Weak<Looker>);
 
+/// Numbers and texts, which always are a document.
+fn json(found: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(found).unwrap_or_default()
+}
+
+impl Door {
+    /// What the looker has to say; nothing while the node stops.
+    fn with<F>(&self, ask: impl FnOnce(Arc<Looker>) -> F) -> BoxFuture<'static, Vec<u8>>
+    where
+        F: Future<Output = Vec<u8>> + Send + 'static,
+    {
+        match self.0.upgrade() {
+            Some(looker) => ask(looker).boxed(),
+            None => futures::future::ready(Vec::new()).boxed(),
+        }
+    }
+}
+
 impl Inspected for Door {
     fn answer(&self, nonce: Nonce) {
         if let Some(looker) = self.0.upgrade() {
@@ -368,25 +386,10 @@ impl Inspected for Door {
     }
 
     fn look(&self) -> BoxFuture<'static, Vec<u8>> {
-        let looker = self.0.upgrade();
-        async move {
-            let Some(looker) = looker else {
-                return Vec::new();
-            };
-            // Numbers and texts.
-            serde_json::to_vec(&looker.look().await).unwrap_or_default()
-        }
-        .boxed()
+        self.with(|looker| async move { json(&looker.look().await) })
     }
+
     fn look_back(&self, newcomer: Newcomer) -> BoxFuture<'static, Vec<u8>> {
-        let looker = self.0.upgrade();
-        async move {
-            let Some(looker) = looker else {
-                return Vec::new();
-            };
-            // Numbers and texts.
-            serde_json::to_vec(&looker.look_back(&newcomer).await).unwrap_or_default()
-        }
-        .boxed()
+        self.with(|looker| async move { json(&looker.look_back(&newcomer).await) })
     }
 }

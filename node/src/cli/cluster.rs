@@ -1,6 +1,5 @@
 //! Making a cluster out of nodes.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -15,7 +14,7 @@ use holdfast_trust::AdminRole;
 
 use super::objects::print_done;
 use super::usage::number;
-use super::{Out, block_on};
+use super::{Out, block_on, new_file};
 use crate::admin::{AdminAddress, AdminClient};
 
 /// `holdfast cluster …`
@@ -198,11 +197,7 @@ fn certificate(
     admin: &AdminAddress,
     out: Out,
 ) -> anyhow::Result<()> {
-    ensure!(
-        !file.exists(),
-        "{} is there already: remove it first, or name another file",
-        file.display()
-    );
+    new_file::must_be_new(file)?;
     let name = name.unwrap_or_else(|| role.to_string());
     let request = CertificateRequest {
         role: role.to_string(),
@@ -210,7 +205,7 @@ fn certificate(
     };
     let pem = block_on(async { AdminClient::connect(admin).await?.certificate(request).await })?;
     let pem = zeroize::Zeroizing::new(pem);
-    write_whole(file, pem.as_bytes()).with_context(|| format!("cannot write {}", file.display()))?;
+    new_file::write(file, pem.as_bytes())?;
     let document = serde_json::json!({"file": file, "role": role, "name": name});
     let text = format!(
         "{} is written. Whoever has it is {role} '{name}' of the cluster: holdfast --certificate {} --admin ADDRESS:PORT status",
@@ -218,22 +213,6 @@ fn certificate(
         file.display()
     );
     out.answer(&document, &text)
-}
-
-/// Writes a new file for its owner alone: all of it or, when this is killed, nothing of that name.
-fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = match file.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
-    // The mode of a temporary file is 0600 from the start.
-    let mut written = tempfile::NamedTempFile::new_in(dir)?;
-    written.write_all(bytes)?;
-    written.as_file().sync_all()?;
-    written
-        .persist_noclobber(file)
-        .map(drop)
-        .map_err(|error| error.error)
 }
 
 /// A token of `-` is read from standard input, where nobody sees it in a list of processes.

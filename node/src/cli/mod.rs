@@ -14,6 +14,7 @@ mod failover;
 mod fault;
 mod image;
 mod isns;
+mod new_file;
 mod objects;
 mod out;
 mod page_file;

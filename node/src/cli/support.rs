@@ -1,6 +1,5 @@
 //! `holdfast support`: what somebody needs who is to find out what happened here, in one archive. No secrets are in it, and no data.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -12,7 +11,7 @@ use flate2::write::GzEncoder;
 use holdfast_types::{UnixMillis, utc_to_the_millisecond};
 use serde::Serialize;
 
-use super::{Out, block_on};
+use super::{Out, block_on, new_file};
 use crate::admin::{AdminAddress, AdminClient};
 
 /// Longest wait for one program of the system; a disk that hangs holds up what looks at it.
@@ -214,25 +213,10 @@ fn stamp(at: SystemTime) -> String {
     format!("{}Z", digits.replace(' ', "T"))
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    Ok(file.sync_all()?)
-}
-
 /// `holdfast support`
 pub(super) fn run(args: &SupportArgs, admin: &AdminAddress, out: Out) -> anyhow::Result<()> {
     if let Some(file) = &args.file {
-        anyhow::ensure!(
-            !file.exists(),
-            "{} is there already: remove it first, or name another file",
-            file.display()
-        );
+        new_file::must_be_new(file)?;
     }
     out.narrate("Collecting, which takes some seconds …");
     let at = SystemTime::now();
@@ -242,7 +226,7 @@ pub(super) fn run(args: &SupportArgs, admin: &AdminAddress, out: Out) -> anyhow:
         .file
         .clone()
         .unwrap_or_else(|| PathBuf::from(format!("{top}.tar.gz")));
-    write_new(&path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    new_file::write(&path, &bytes)?;
     let mut text = format!(
         "{} has {} files, {} KiB. It has names, addresses and IQNs; no secrets, and no data. Other nodes have recorded other things.",
         path.display(),

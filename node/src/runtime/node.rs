@@ -1,5 +1,6 @@
 //! A node's life: its admin service comes first; with a cluster to belong to, the rest follows.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -229,7 +230,10 @@ impl Node {
     /// Who this node is.
     pub(crate) fn identify(&self) -> IdentityMessage {
         let identity = *self.identity.borrow();
-        let listen = &self.config.listen;
+        let listen = self.addresses();
+        let text =
+            |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
+        let texts = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
         IdentityMessage {
             name: self.config.name.clone(),
             role: match self.config.role {
@@ -243,24 +247,10 @@ impl Node {
             node_id: identity.map_or(0, |identity| identity.node.value()),
             raft: listen.raft.to_string(),
             heartbeat: listen.heartbeat.to_string(),
-            replication: listen
-                .replication
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            spare_replication: listen
-                .replication
-                .iter()
-                .skip(1)
-                .map(ToString::to_string)
-                .collect(),
-            portals: listen.portals.iter().map(ToString::to_string).collect(),
-            admin: self
-                .config
-                .admin
-                .tcp
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
+            replication: text(listen.replication),
+            spare_replication: texts(&listen.spare_replication),
+            portals: texts(&listen.portals),
+            admin: text(listen.admin),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -447,10 +447,8 @@ impl Running {
 
     /// Has an operation of the cluster's own carried out, here or on the extent's primary: no reservation stands in its way.
     pub(crate) async fn on_storage(&self, extent: ExtentId, op: BlockOp) -> OpOutcome {
-        match &self.units {
-            Some(units) => units.0.on_storage(extent, op).await,
-            None => OpOutcome::Standby,
-        }
+        self.on_storage_in(self.lease.cell().generation(), extent, op)
+            .await
     }
 
     /// The same, refused where that lease generation is over.

@@ -236,7 +236,13 @@ impl Control {
     /// # Errors
     /// [`ProposeError`]; [`ProposeError::NotApplied`] if it is committed but takes longer than `limit` here.
     pub async fn propose_applied(&self, command: Command, limit: Duration) -> Result<Reply, ProposeError> {
-        let Committed { reply, index } = self.core.propose(command).await?;
+        let committed = self.core.propose(command).await?;
+        self.applied(committed, limit).await
+    }
+
+    /// What came of it, once it is applied here.
+    async fn applied(&self, committed: Committed, limit: Duration) -> Result<Reply, ProposeError> {
+        let Committed { reply, index } = committed;
         if self.wait_applied(index, limit).await {
             Ok(reply)
         } else {
@@ -259,12 +265,8 @@ impl Control {
             before,
             addresses,
         }));
-        let Committed { reply, index } = self.core.propose_around(command).await?;
-        if self.wait_applied(index, limit).await {
-            Ok(reply)
-        } else {
-            Err(ProposeError::NotApplied(index))
-        }
+        let committed = self.core.propose_around(command).await?;
+        self.applied(committed, limit).await
     }
 
     /// Whether somebody at that address proves to be this very node: a second process out of a copy of its directory.

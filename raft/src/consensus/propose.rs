@@ -74,6 +74,25 @@ struct Leader {
     address: Option<PeerAddress>,
 }
 
+/// A command as it is relayed.
+fn encode(command: &Command) -> Result<Bytes, ProposeError> {
+    let json = serde_json::to_vec(command).map_err(|error| ProposeError::Refused(error.to_string()))?;
+    if json.len() > COMMAND_MAX {
+        let line = format!("a command of {} bytes is larger than {COMMAND_MAX}", json.len());
+        return Err(ProposeError::Refused(line));
+    }
+    Ok(json.into())
+}
+
+/// What is said when time is up: whether the command may have reached who leads.
+const fn in_vain(proposed: bool) -> ProposeError {
+    if proposed {
+        ProposeError::Timeout
+    } else {
+        ProposeError::NoLeader
+    }
+}
+
 impl Core {
     /// Notes that a leader was heard.
     pub(crate) fn heard(&self, leader: NodeId) {
@@ -211,12 +230,8 @@ impl Core {
     /// Proposes here or at the leader, until there is a reply or time is up. What may have taken effect is proposed again: commands
     /// name what they start from, so a second one changes nothing.
     pub(crate) async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
-        let json = serde_json::to_vec(&command).map_err(|error| ProposeError::Refused(error.to_string()))?;
-        if json.len() > COMMAND_MAX {
-            let line = format!("a command of {} bytes is larger than {COMMAND_MAX}", json.len());
-            return Err(ProposeError::Refused(line));
-        }
-        let (json, command) = (Bytes::from(json), Arc::new(command));
+        let json = encode(&command)?;
+        let command = Arc::new(command);
         let deadline = Instant::now() + self.timers.propose;
         let mut proposed = false;
         loop {
@@ -236,11 +251,7 @@ impl Core {
             }
             self.pause(deadline).await;
             if Instant::now() >= deadline {
-                return Err(if proposed {
-                    ProposeError::Timeout
-                } else {
-                    ProposeError::NoLeader
-                });
+                return Err(in_vain(proposed));
             }
         }
     }
@@ -248,8 +259,8 @@ impl Core {
     /// Proposes at whichever member leads, asked one after the other: for a node that the leader's messages do not reach, since it
     /// listens elsewhere than the cluster knows.
     pub(crate) async fn propose_around(&self, command: Command) -> Result<Committed, ProposeError> {
-        let json = serde_json::to_vec(&command).map_err(|error| ProposeError::Refused(error.to_string()))?;
-        let (json, command) = (Bytes::from(json), Arc::new(command));
+        let json = encode(&command)?;
+        let command = Arc::new(command);
         let deadline = Instant::now() + self.timers.propose;
         let mut proposed = false;
         while Instant::now() < deadline {
@@ -271,11 +282,7 @@ impl Core {
             }
             sleep_until(deadline.min(Instant::now() + PAUSE)).await;
         }
-        Err(if proposed {
-            ProposeError::Timeout
-        } else {
-            ProposeError::NoLeader
-        })
+        Err(in_vain(proposed))
     }
 
     /// The commit index that a leader confirmed after the call.

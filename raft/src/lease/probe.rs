@@ -71,7 +71,7 @@ pub fn answered(bytes: &[u8], nonce: &Nonce) -> Option<Answered> {
 }
 
 /// The numbers that are answered at present.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct Nonces(Vec<(Nonce, Mono)>);
 
 impl Nonces {
